@@ -1,0 +1,73 @@
+"""Time, identity and chance, injected from the outside so that a simulator can take their place."""
+
+import asyncio
+import random
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells and spends time."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch; may jump."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        await asyncio.sleep(seconds)
+
+
+class Chance:
+    """The one source of randomness: jitter, ids, tokens that are no secrets. Seeded by a simulator."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number between `low` and `high`, each as likely."""
+        return self._random.uniform(low, high)
+
+    def bits(self, count: int) -> int:
+        """Return an integer of `count` random bits."""
+        return self._random.getrandbits(count)
+
+
+class Ids:
+    """Makes UUIDv7 (RFC 9562) that grow strictly within this process: 48 bits of milliseconds, then a counter."""
+
+    def __init__(self, clock: Clock, chance: Chance) -> None:
+        self._clock = clock
+        self._chance = chance
+        self._last_ms = 0
+        self._counter = 0
+
+    def new(self) -> str:
+        """Return an id in its canonical form, e.g. `0199a3c0-…-7…`."""
+        now = self._clock.now_ms()
+        if now > self._last_ms:
+            self._last_ms = now
+            self._counter = self._chance.bits(24)
+        else:
+            self._counter += 1
+        # 12 + 14 bits of counter in rand_a and the head of rand_b, 48 random bits behind them
+        head = self._counter >> 14 & 0xFFF
+        middle = 0x8000 | self._counter & 0x3FFF
+        return f"{self._last_ms >> 16:08x}-{self._last_ms & 0xFFFF:04x}-7{head:03x}-{middle:04x}-{self._chance.bits(48):012x}"

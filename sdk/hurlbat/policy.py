@@ -1,0 +1,79 @@
+"""A task's policy and a worker's manifest, as both ends say them in JSON.
+
+The models are strict: an unknown member is an error that names it, never silently ignored.
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+"""A duration in seconds, up to a year."""
+
+LOW, MEDIUM, HIGH = 1, 2, 3
+"""Priorities; any integer between -1000 and 1000 will do, higher goes first."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Backoff(_Model):
+    """How long a failed attempt waits before the next one, in seconds.
+
+    `exponential`: initial × factor^(n-1), at most `max`; `fixed`: always `initial`; `list`: the n-th of `delays`, then the
+    last. With `jitter` the wait is drawn evenly from half of it to all of it.
+    """
+
+    strategy: Literal["exponential", "fixed", "list"] = "exponential"
+    initial: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 1.0
+    factor: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 2.0
+    max: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300.0
+    delays: Annotated[tuple[Annotated[float, Field(ge=0, le=31_536_000)], ...], Field(max_length=100)] = ()
+    jitter: bool = True
+
+    @model_validator(mode="after")
+    def _list_has_delays(self) -> Self:
+        if self.strategy == "list" and not self.delays:
+            raise ValueError('strategy "list" needs at least one of delays')
+        return self
+
+
+class TaskPolicy(_Model):
+    """What a worker declares of one task. Only `name` is required; durations are in seconds, None is off."""
+
+    name: Name
+    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    backoff: Backoff = Backoff()
+    execution_timeout: Seconds = 300.0
+    schedule_timeout: Seconds | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 2
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+
+
+class Manifest(_Model):
+    """The answer to `describe`: what a worker serves. `version` is the digest that its answers carry as their mark."""
+
+    protocol: Literal[1] = PROTOCOL_VERSION
+    sdk: Annotated[str, Field(max_length=128)] = ""
+    max_batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] = MAX_BATCH
+    tasks: Annotated[tuple[TaskPolicy, ...], Field(max_length=1000)] = ()
+    version: Annotated[str, Field(max_length=64)] = ""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"task {twice[0]} is declared twice")
+        return self
+
+    def digest(self) -> str:
+        """Return 16 hex digits that tell this manifest from another."""
+        text = self.model_dump_json(exclude={"version"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
