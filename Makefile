@@ -1,0 +1,72 @@
+# Everything here needs Python 3.11 or newer, make and git; the rest is installed into .venv.
+#
+#   make demo     a server, a FastAPI app as its worker, and a handful of runs
+#   make test     lint, types and every test, on SQLite and on a PostgreSQL of its own
+#   make bench    throughput and latency on this machine, on SQLite
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+TYPED := sdk dispatcher app examples tests
+BENCH ?= --runs 20000
+
+.PHONY: help venv demo test lint types unit wheel smoke bench format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+	@echo 'make lint types unit wheel smoke format clean'
+
+venv: $(READY)
+
+# PYTHON names the interpreter; without it the first of these that is new enough is taken.
+$(READY): pyproject.toml constraints.txt
+	@python=''; \
+	for each in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+		if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$each"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo 'Hurlbat needs Python 3.11 or newer and found none; install one, or name it: make PYTHON=/path/to/python3.11' >&2; \
+		exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,postgres]' --group dev
+	@$(BIN)/python tests/support/binaries.py || $(BIN)/python -m pip install --quiet -c constraints.txt pgserver
+	@touch $@
+
+demo: venv
+	$(BIN)/hurlbat demo --app examples.fastapi_app.main:app
+
+test: lint types unit
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/pyright
+
+# A skipped, expected-to-fail or warning test fails: see tests/conftest.py and pyproject.toml.
+unit: venv
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+wheel: venv
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+smoke: wheel
+	$(BIN)/python tests/support/smoke.py dist/*.whl
+
+bench: venv
+	$(BIN)/hurlbat bench $(BENCH)
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
