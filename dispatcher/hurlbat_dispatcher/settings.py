@@ -249,7 +249,7 @@ class _Environment(Settings, BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment and `.env`; `overrides` go first. Raises `SettingsError` with all mistakes."""
+    """Read the settings from the environment and `.env`; `overrides` go first. Raises `SettingsError`."""
     try:
         found = _Environment(**overrides)
     except ValidationError as error:
