@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,postgres]' --group dev
-	@$(BIN)/python tests/support/binaries.py || $(BIN)/python -m pip install --quiet -c constraints.txt pgserver
+	@$(BIN)/python tests/support/binaries.py || $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt pgserver
 	@touch $@
 
 demo: venv
@@ -58,7 +58,7 @@ wheel: venv
 	$(BIN)/python -m build --wheel --outdir dist .
 
 smoke: wheel
-	$(BIN)/python tests/support/smoke.py dist/*.whl
+	$(BIN)/python -m tests.support.smoke dist/*.whl
 
 bench: venv
 	$(BIN)/hurlbat bench $(BENCH)

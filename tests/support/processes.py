@@ -118,11 +118,14 @@ class Server(Process):
 class Processes:
     """Starts the processes of one test and ends them with it.
 
+    `interpreter` and `path` (where its modules are, besides what is installed) are other ones where a wheel is tried.
     Everything is synchronous; from a coroutine call it in a thread: `await in_thread(processes.serve, url)`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpreter: str = sys.executable, path: Path | None = ROOT) -> None:
         self._folder = folder
+        self._interpreter = interpreter
+        self._path = {"PYTHONPATH": str(path)} if path else {}
         self._started: list[Process] = []
 
     def start(self, name: str, *command: str, **env: str) -> Process:
@@ -131,7 +134,7 @@ class Processes:
 
     def python(self, name: str, *arguments: str, **env: str) -> Process:
         """Start this Python with arguments."""
-        return self.start(name, sys.executable, *arguments, **env)
+        return self.start(name, self._interpreter, *arguments, **env)
 
     def serve(self, database_url: str, *, port: int | None = None, wait: bool = True, **env: str) -> Server:
         """Start `hurlbat serve` on a database and wait until it is ready. Its token is `TOKEN`, its log in `output`."""
@@ -145,7 +148,7 @@ class Processes:
             "HURLBAT_EXTERNAL_URL": f"http://127.0.0.1:{port}",
             "HURLBAT_SECRET_KEY": SECRET_KEY,
         }
-        command = [sys.executable, "-m", "hurlbat_app.cli.main", "serve"]
+        command = [self._interpreter, "-m", "hurlbat_app.cli.main", "serve"]
         server = self._listen("serve", command, settings | env, port)
         if wait:
             server.answers(f"{server.url}/health/ready", below=300)
@@ -154,7 +157,7 @@ class Processes:
     def app(self, target: str, *, port: int | None = None, wait: bool = True, **env: str) -> Server:
         """Start an ASGI app, `module:name`, under uvicorn with uvloop and wait until it answers at all."""
         port = port or free_port()
-        command = [sys.executable, "-m", "uvicorn", target, "--host", "127.0.0.1", "--port", str(port)]
+        command = [self._interpreter, "-m", "uvicorn", target, "--host", "127.0.0.1", "--port", str(port)]
         server = self._listen(target, [*command, "--no-access-log", "--log-level", "warning"], env, port)
         if wait:
             server.answers(f"{server.url}/", below=600)
@@ -174,7 +177,8 @@ class Processes:
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HURLBAT_")}
-        return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(env)
+        inherited.pop("PYTHONPATH", None)
+        return inherited | self._path | {"PYTHONUNBUFFERED": "1"} | dict(env)
 
     def _new_log(self, name: str) -> Path:
         plain = "".join(letter if letter.isalnum() else "-" for letter in name)
