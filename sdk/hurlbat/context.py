@@ -1,0 +1,94 @@
+"""What a task may know of its attempt, and tell of it while it runs."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from hurlbat.errors import Cancelled
+from hurlbat.wire import HeartbeatLine, Line, LogLine, ProgressLine
+
+
+class Attempt(Protocol):
+    """The attempt behind a context: what it is, and where its lines go."""
+
+    run_id: str
+    task: str
+    attempt: int
+    max_attempts: int
+    metadata: Mapping[str, Any]
+    deadline: datetime
+    stop_reason: str | None
+
+    def tell(self, line: Line) -> None:
+        """Send a line, from whichever thread."""
+
+
+class Context:
+    """The attempt that a task is running in. A task gets it by a parameter with this annotation.
+
+    Every method returns at once and may be called from async and from sync functions.
+    """
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; the same for all its attempts, so it makes a good idempotency key for what the task does."""
+        return self._attempt.run_id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._attempt.task
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is, from 1."""
+        return self._attempt.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many charged starts the run may have."""
+        return self._attempt.max_attempts
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the caller attached to the run."""
+        return self._attempt.metadata
+
+    @property
+    def deadline(self) -> datetime:
+        """When the execution timeout ends this attempt, in UTC."""
+        return self._attempt.deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled or its time is over. Sync functions should look at it now and then."""
+        return self._attempt.stop_reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `Cancelled` if the run was cancelled or its time is over."""
+        if self._attempt.stop_reason is not None:
+            raise Cancelled(self._attempt.stop_reason)
+
+    def heartbeat(self) -> None:
+        """Say that the attempt is alive. This also happens by itself, every few seconds, while the process lives."""
+        self._attempt.tell(HeartbeatLine())
+
+    def log(self, message: object, level: str | int = "info") -> None:
+        """Write a line into the run's timeline."""
+        name = logging.getLevelName(level) if isinstance(level, int) else level
+        self._attempt.tell(LogLine(self.run_id, self.attempt, name.lower()[:16], str(message)))
+
+    def progress(self, value: float | None = None, message: str | None = None) -> None:
+        """Say how far the task has come: from 0 to 1, or None where only the message tells."""
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"progress is from 0 to 1, not {value!r}")
+        self._attempt.tell(ProgressLine(self.run_id, self.attempt, value, message))
+
+    def __repr__(self) -> str:
+        return f"Context(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
