@@ -1,0 +1,135 @@
+"""Say runs, workers and tasks in JSON. Payloads go out as the text that came in; times are RFC 3339 in UTC."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from orjson import Fragment
+from starlette.responses import Response
+
+from hurlbat_dispatcher.domain.runs import Run, Task, TimelineEntry
+from hurlbat_dispatcher.domain.workers import Worker
+from hurlbat_dispatcher.errors import Problem
+
+_NULL = Fragment(b"null")
+
+
+class Json(Response):
+    """An answer in JSON."""
+
+    media_type = "application/json"
+
+    def __init__(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(orjson.dumps(value), status, headers)
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the problem with the headers that belong to its status."""
+    more = dict(headers or {})
+    if problem.status == 401:
+        more["www-authenticate"] = 'Bearer realm="hurlbat"'
+    elif problem.status == 405:
+        more["allow"] = ", ".join(problem.extra["allow"])
+    elif problem.status == 503:
+        more["retry-after"] = str(max(1, math.ceil(problem.extra.get("retry_after", 1))))
+    return Response(orjson.dumps(problem.as_json()), problem.status, more, "application/problem+json")
+
+
+def page(items: Sequence[Any], next_cursor: str | None) -> dict[str, Any]:
+    """Return a list as it is shown."""
+    return {"items": items, "next_cursor": next_cursor}
+
+
+def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
+    """Return a run as it is shown; in lists and answers to submits it comes without its timeline."""
+    shown = {
+        "id": run.id,
+        "task": run.task,
+        "state": run.state,
+        "attempt": run.attempt,
+        "tries": run.tries,
+        "max_attempts": run.max_attempts,
+        "input": Fragment(run.input),
+        "output": _raw(run.output),
+        "error": _raw(run.error),
+        "metadata": Fragment(run.metadata),
+        "priority": run.priority,
+        "worker": run.worker,
+        "reason": run.reason,
+        "idempotency_key": run.idempotency_key,
+        "created_at": rfc3339(run.created_at),
+        "due_at": rfc3339(run.due_at),
+        "started_at": _time(run.started_at),
+        "finished_at": _time(run.finished_at),
+        "expires_at": _time(run.expires_at),
+    }
+    if timeline:
+        shown["timeline"] = [_show_entry(entry) for entry in run.timeline]
+    return shown
+
+
+def show_worker(worker: Worker) -> dict[str, Any]:
+    """Return a worker as it is shown."""
+    return {
+        "name": worker.name,
+        "url": worker.url,
+        "mode": worker.mode,
+        "state": worker.state,
+        "problem": worker.problem,
+        "slots": worker.slots,
+        "window": worker.window,
+        "in_flight": worker.in_flight,
+        "max_batch": worker.max_batch,
+        "tasks": list(worker.tasks),
+        "labels": dict(worker.labels),
+        "created_at": rfc3339(worker.created_at),
+        "updated_at": rfc3339(worker.updated_at),
+        "last_seen_at": _time(worker.last_seen_at),
+    }
+
+
+def show_task(task: Task) -> dict[str, Any]:
+    """Return a task with the part of its policy that is in force."""
+    backoff = task.backoff
+    return {
+        "name": task.name,
+        "version": task.version,
+        "retries": task.max_attempts - 1,
+        "backoff": {
+            "strategy": backoff.strategy,
+            "initial": backoff.initial,
+            "factor": backoff.factor,
+            "max": backoff.max,
+            "delays": list(backoff.delays),
+            "jitter": backoff.jitter,
+        },
+        "execution_timeout": task.execution_timeout / 1000,
+        "schedule_timeout": None if task.schedule_timeout is None else task.schedule_timeout / 1000,
+        "priority": task.priority,
+        "workers": list(task.workers),
+    }
+
+
+def rfc3339(ms: int) -> str:
+    """Return a time in milliseconds since the epoch as `2030-01-31T12:00:00.000Z`."""
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
+
+
+def _raw(text: str | None) -> Fragment:
+    return _NULL if text is None else Fragment(text)
+
+
+def _show_entry(entry: TimelineEntry) -> dict[str, Any]:
+    return {"at": rfc3339(entry.at), "kind": entry.kind, "attempt": entry.attempt, **entry.detail}

@@ -1,0 +1,47 @@
+"""The application: which path leads to which endpoint."""
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from hurlbat_app.api.gate import Access, Gate, Resource, nowhere
+from hurlbat_app.api.reports import Reports
+from hurlbat_app.api.runs import Runs
+from hurlbat_app.api.service import Service
+from hurlbat_app.api.tasks import Tasks
+from hurlbat_app.api.workers import Workers
+from hurlbat_dispatcher.engine import Engine
+
+
+def create_app(engine: Engine) -> ASGIApp:
+    """Return the HTTP API of an engine, which whoever made it starts and stops."""
+    return Gate(Router(routes(engine), redirect_slashes=False, default=nowhere), engine.settings.base_url)
+
+
+def routes(engine: Engine) -> list[Route]:
+    """Return all routes; submits come first, as they come most."""
+    runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
+    tasks, service = Tasks(engine), Service(engine)
+    attempt = "/runs/{run_id}/attempts/{attempt}"
+    table: dict[str, Resource] = {
+        "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
+        "/runs/bulk": Resource(engine, POST=runs.submit_many),
+        "/runs/{run_id}": Resource(engine, GET=runs.show),
+        f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
+        f"{attempt}/complete": Resource(engine, access=Access.LEASE, POST=reports.complete),
+        f"{attempt}/fail": Resource(engine, access=Access.LEASE, POST=reports.fail),
+        f"{attempt}/log": Resource(engine, access=Access.LEASE, POST=reports.log),
+        "/runs/{run_id}/cancel": Resource(engine, POST=runs.cancel),
+        "/runs/{run_id}/replay": Resource(engine, POST=runs.replay),
+        "/workers": Resource(engine, POST=workers.register, GET=workers.list),
+        "/workers/{name}": Resource(engine, GET=workers.show, PATCH=workers.update, DELETE=workers.remove),
+        "/workers/{name}/sync": Resource(engine, POST=workers.sync),
+        "/workers/{name}/pause": Resource(engine, POST=workers.pause),
+        "/workers/{name}/resume": Resource(engine, POST=workers.resume),
+        "/tasks": Resource(engine, GET=tasks.list),
+        "/tasks/{name}": Resource(engine, GET=tasks.show),
+        "/health/live": Resource(engine, access=Access.OPEN, GET=service.live),
+        "/health/ready": Resource(engine, access=Access.OPEN, GET=service.ready),
+        "/metrics": Resource(engine, GET=service.metrics),
+        "/openapi.json": Resource(engine, GET=service.openapi),
+    }
+    return [Route(path, endpoint) for path, endpoint in table.items()]

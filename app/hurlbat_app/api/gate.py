@@ -1,0 +1,126 @@
+"""What every request passes: who may come in, and how a refusal is said.
+
+    Gate      foreign origins are refused, every exception becomes an RFC 9457 problem, the unexpected is logged once
+    Resource  one path: its methods, and whether the API token is needed for them (unless it says otherwise, it is)
+
+Both are plain ASGI and do as little as they can: they stand in the way of every submit.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from enum import Enum, auto
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hurlbat_app.api.answers import problem_response
+from hurlbat_app.api.reading import BODY_READ
+from hurlbat_dispatcher.engine import Engine
+from hurlbat_dispatcher.errors import Forbidden, MethodRefused, NotFound, Problem, Unauthorized
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_log = logging.getLogger("hurlbat.api")
+
+
+class Access(Enum):
+    """What a request must show."""
+
+    OPEN = auto()
+    TOKEN = auto()
+    """The API token."""
+    LEASE = auto()
+    """The lease token of an attempt, which the endpoint gives to the engine."""
+
+
+class Unexpected(Problem):
+    """A fault of ours; the log has the rest."""
+
+
+class Gate:
+    """Answer for everything that is raised behind it."""
+
+    def __init__(self, app: ASGIApp, own_url: str) -> None:
+        self._app = app
+        self._own = urlsplit(own_url).netloc.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            if scope["method"] not in _SAFE:
+                self._refuse_foreign(scope["headers"])
+            await self._app(scope, receive, send)
+        except Problem as problem:
+            await problem_response(problem, _closing(scope))(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Exception:
+            _log.exception("unexpected error in %s %s", scope["method"], scope["path"])
+            problem = Unexpected("internal_error", "something went wrong here; the server's log says what")
+            await problem_response(problem, _closing(scope))(scope, receive, send)
+
+    def _refuse_foreign(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        origin = host = b""
+        for name, value in headers:
+            if name == b"origin":
+                origin = value
+            elif name == b"host":
+                host = value
+        if origin:
+            netloc = origin.decode("latin-1").partition("://")[2].lower()
+            if netloc != host.decode("latin-1").lower() and netloc != self._own:
+                raise Forbidden("origin_forbidden", "requests from pages of another origin are refused")
+
+
+class Resource:
+    """One path with an endpoint for each of its methods."""
+
+    def __init__(self, engine: Engine, *, access: Access = Access.TOKEN, **endpoints: Endpoint) -> None:
+        if "GET" in endpoints:
+            endpoints["HEAD"] = endpoints["GET"]
+        self.endpoints = endpoints
+        self.access = access
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = sorted(self.endpoints)
+            raise MethodRefused("method_not_allowed", f"this path takes {', '.join(allowed)}", allow=allowed)
+        request = Request(scope, receive)
+        if self.access is Access.TOKEN:
+            self._engine.authenticate(bearer_token(request))
+        response = await endpoint(request)
+        await response(scope, receive, send)
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say that the path leads nowhere."""
+    raise NotFound("path_not_found", f"there is nothing at {scope['path'][:256]}")
+
+
+def bearer_token(request: Request) -> str:
+    """Return the token of the `Authorization: Bearer` header. Raises `Unauthorized`."""
+    value = request.headers.get("authorization")
+    if value is None:
+        raise Unauthorized("token_missing", "send the token in the header Authorization: Bearer …")
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("token_invalid", "the Authorization header must be Bearer, a space and the token")
+    return token.strip()
+
+
+def _closing(scope: Scope) -> dict[str, str]:
+    """Close the connection rather than read what may be a lot, left of a refused request."""
+    if BODY_READ in scope:
+        return {}
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and len(value) > len(b"99999")):
+            return {"connection": "close"}
+    return {}

@@ -1,0 +1,120 @@
+"""`/runs`: submit, look, cancel, replay."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hurlbat_app.api.answers import Json, page, show_run
+from hurlbat_app.api.reading import (
+    name_parameter,
+    page_parameters,
+    parameters,
+    read_body,
+    read_members,
+    run_id,
+    text_of,
+    wait_parameter,
+)
+from hurlbat_app.api.submissions import MEMBERS, read_bulk, read_submission
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.runs import Run, Submission
+from hurlbat_dispatcher.engine import Accepted, Engine
+from hurlbat_dispatcher.errors import Invalid, Problem
+
+_BULK: Final = frozenset({"runs"})
+_REASON: Final = frozenset({"reason"})
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+class Runs:
+    """The endpoints below `/runs` that need the API token."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._limit = engine.settings.max_body_bytes
+        self._wait_max = engine.settings.wait_max
+
+    async def submit(self, request: Request) -> Response:
+        """Accept a run: 201 after its commit, 200 for a repeat of an idempotency key; with `wait` 200 finished or 202."""
+        wait = wait_parameter(parameters(request, "wait"), self._wait_max)
+        found = read_members(request, await read_body(request, self._limit), MEMBERS)
+        accepted = await self._engine.submit(read_submission(found))
+        run = accepted.run
+        headers = {"location": f"/runs/{run.id}"}
+        if wait is None:
+            return Json(show_run(run, timeline=False), 201 if accepted.created else 200, headers)
+        run = await self._ended(request, run.id, wait)
+        return Json(show_run(run), 200 if run.is_final else 202, headers)
+
+    async def submit_many(self, request: Request) -> Response:
+        """Accept up to a thousand runs in one commit, with an outcome for each."""
+        parameters(request)
+        read = read_bulk(read_members(request, await read_body(request, self._limit), _BULK))
+        good = [item for item in read if isinstance(item, Submission)]
+        outcomes = iter(await self._engine.submit_many(good) if good else ())
+        return Json({"results": _outcomes([next(outcomes) if isinstance(item, Submission) else item for item in read])})
+
+    async def list(self, request: Request) -> Response:
+        """List runs, the newest first."""
+        query = parameters(request, "task", "state", "cursor", "limit")
+        cursor, limit = page_parameters(query)
+        found = await self._engine.list_runs(
+            task=name_parameter(query, "task"), state=_state(query.get("state")), cursor=cursor, limit=limit
+        )
+        return Json(page([show_run(run, timeline=False) for run in found.items], found.next_cursor))
+
+    async def show(self, request: Request) -> Response:
+        """Show a run with its timeline, with `wait` when it has ended or the time is over."""
+        wait = wait_parameter(parameters(request, "wait"), self._wait_max)
+        wanted = run_id(request)
+        run = await (self._engine.get_run(wanted) if wait is None else self._ended(request, wanted, wait))
+        return Json(show_run(run))
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a run, at once."""
+        parameters(request)
+        found = read_members(request, await read_body(request, self._limit), _REASON)
+        return Json(show_run(await self._engine.cancel_run(run_id(request), reason=text_of(found, "reason", 256))))
+
+    async def replay(self, request: Request) -> Response:
+        """Queue a run that has ended again."""
+        parameters(request)
+        read_members(request, await read_body(request, self._limit), _NOTHING)
+        return Json(show_run(await self._engine.replay_run(run_id(request))))
+
+    async def _ended(self, request: Request, wanted: str, seconds: float) -> Run:
+        """Wait for the end of a run for so long, or until the client goes away."""
+        waiting = asyncio.ensure_future(self._engine.wait(wanted, seconds))
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            return await self._engine.get_run(wanted)
+        finally:
+            waiting.cancel()
+            leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _state(text: str | None) -> RunState | None:
+    if text is None:
+        return None
+    try:
+        return RunState(text)
+    except ValueError:
+        listed = ", ".join(RunState)
+        raise Invalid("parameter_invalid", f"state must be one of {listed}", field="state") from None
+
+
+def _outcomes(results: Sequence[Accepted | Problem]) -> list[dict[str, Any]]:
+    return [
+        result.as_json() if isinstance(result, Problem) else show_run(result.run, timeline=False) for result in results
+    ]

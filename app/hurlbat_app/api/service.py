@@ -1,0 +1,34 @@
+"""The server about itself: health, metrics, the contract."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hurlbat_app.api.answers import Json
+from hurlbat_app.api.contract import contract_json
+from hurlbat_app.api.reading import parameters
+from hurlbat_dispatcher.engine import Engine
+
+
+class Service:
+    """The endpoints that are about no run and no worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def live(self, request: Request) -> Response:
+        """Say that the process answers."""
+        return Json({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """Say that runs are accepted, or 503 and why not."""
+        self._engine.ready()
+        return Json({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(self._engine.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        """Return the contract in JSON."""
+        parameters(request)
+        return Response(contract_json(), media_type="application/json")

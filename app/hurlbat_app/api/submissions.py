@@ -1,0 +1,86 @@
+"""Read submits: what `POST /runs` and each item of `POST /runs/bulk` may say."""
+
+from typing import Final
+
+from hurlbat.jsontext import JsonTextError, items, members
+from hurlbat_app.api.reading import (
+    Members,
+    bad_json,
+    name_of,
+    object_of,
+    refuse_unknown,
+    required,
+    seconds_of,
+    text_of,
+    time_of,
+    whole_of,
+    wrong,
+)
+from hurlbat_dispatcher.domain.runs import Submission
+from hurlbat_dispatcher.errors import Invalid, Problem
+
+MAX_BULK: Final = 1000
+MAX_METADATA_BYTES: Final = 65_536
+MEMBERS: Final = frozenset(
+    {
+        "task",
+        "input",
+        "metadata",
+        "priority",
+        "delay",
+        "run_at",
+        "ttl",
+        "idempotency_key",
+        "idempotency_ttl",
+    }
+)
+
+
+def read_submission(found: Members) -> Submission:
+    """Return what is asked for; `input` and `metadata` keep the text that they came as. Raises `Invalid`."""
+    task = name_of(found, "task")
+    given = found.get("input")
+    payload = "null" if given is None else given.text
+    if len(found) <= 1 + (given is not None):
+        return Submission(task, payload)
+    delay, run_at = seconds_of(found, "delay", zero=True), time_of(found, "run_at")
+    if delay is not None and run_at is not None:
+        raise wrong("run_at", "and delay exclude each other")
+    key, key_ttl = text_of(found, "idempotency_key", 256), seconds_of(found, "idempotency_ttl")
+    if key is None and key_ttl is not None:
+        raise wrong("idempotency_ttl", "needs an idempotency_key")
+    return Submission(
+        task,
+        payload,
+        metadata=object_of(found, "metadata", MAX_METADATA_BYTES) or "{}",
+        priority=whole_of(found, "priority", -1000, 1000),
+        run_at=run_at,
+        delay=delay,
+        idempotency_key=key,
+        idempotency_ttl=key_ttl,
+        ttl=seconds_of(found, "ttl"),
+    )
+
+
+def read_bulk(found: Members) -> list[Submission | Problem]:
+    """Return a submission, or what is wrong with it, for each item of `runs`. Raises `Invalid` where that is no list."""
+    listed = required(found, "runs")
+    if not isinstance(listed, list):
+        raise wrong("runs", "must be a list")
+    if len(listed) > MAX_BULK:
+        raise Invalid("too_many", f"runs may have at most {MAX_BULK} items", field="runs", limit=MAX_BULK)
+    return [_read_item(text, place) for place, text in enumerate(items(found["runs"].text))]
+
+
+def _read_item(text: str, place: int) -> Submission | Problem:
+    try:
+        found = members(text)
+        refuse_unknown(found, MEMBERS)
+        return read_submission(found)
+    except JsonTextError as error:
+        problem = bad_json(error)
+    except Invalid as error:
+        problem = error
+    inner = problem.extra.get("field")
+    problem.extra["field"] = f"runs[{place}].{inner}" if inner else f"runs[{place}]"
+    return problem
