@@ -1,1 +1,1 @@
-"""The server's outside: the HTTP API and the command line. Everything is decided behind `hurlbat_dispatcher`'s one door."""
+"""The server's outside: the HTTP API and the command line. Everything is decided behind the dispatcher's one door."""

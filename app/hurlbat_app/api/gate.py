@@ -49,6 +49,7 @@ class Gate:
         self._own = urlsplit(own_url).netloc.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, and answer for what it raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,6 +90,7 @@ class Resource:
         self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by the endpoint of the method."""
         endpoint = self.endpoints.get(scope["method"])
         if endpoint is None:
             allowed = sorted(self.endpoints)
@@ -100,7 +102,7 @@ class Resource:
         await response(scope, receive, send)
 
 
-async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def nowhere(scope: Scope, _receive: Receive, _send: Send) -> None:
     """Say that the path leads nowhere."""
     raise NotFound("path_not_found", f"there is nothing at {scope['path'][:256]}")
 
