@@ -1,0 +1,299 @@
+"""Admission: which of the waiting runs start now. A picture in memory of what waits and what is used, and no I/O.
+
+A *lane* is all waiting runs of one task that draw on the same budgets; they are interchangeable but for their order. A
+*pool* is what lanes share: the slots of the workers that may take them. Its *ring* is a heap of lanes by their key, which
+is when the lane last started or began to wait, aged by the priority of its head: among equal priorities that is rotation.
+Only the first `HORIZON` runs of a lane are held in memory; the rest stays in the database, and `hungry` lanes ask for more.
+
+A lane stands in its pool's ring, or (empty, or empty and hungry) nowhere. Runs never move one by one, so a million waiting
+runs that cannot start cost nothing. Sets are never iterated: order must repeat for a simulator.
+"""
+
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush, nsmallest
+from typing import Final, NamedTuple
+
+from hurlbat_dispatcher.domain.runs import AGE_MS
+from hurlbat_dispatcher.domain.workers import Window, probe_wait
+
+HORIZON: Final = 256
+
+
+class Waiting(NamedTuple):
+    """A run in its lane, in the order of its start."""
+
+    rank: int
+    run_id: str
+    priority: int
+
+
+@dataclass(slots=True, eq=False)
+class Slots:
+    """The budget of one worker: attempts in flight against its window, behind a gate.
+
+    The gate is shut while the worker is not to be sent to, half open (one probing delivery at a time) while it is
+    unreachable, and shut until `not_before` after backpressure. Times are ms.
+    """
+
+    worker: str
+    window: Window
+    serving: bool = False
+    probing: bool = False
+    used: int = 0
+    not_before: int = 0
+    failures: int = 0
+    pools: "dict[tuple[str, ...], Pool]" = field(default_factory=dict)
+
+    def cap(self, now: int) -> int:
+        """Return how many attempts may be in flight now."""
+        if not self.serving or now < self.not_before:
+            return 0
+        return 1 if self.probing else self.window.size
+
+    def room(self, now: int) -> int:
+        """Return how many more may start now."""
+        return self.cap(now) - self.used
+
+    def alarm(self, now: int) -> int | None:
+        """Return when the gate opens by itself, if it will."""
+        return self.not_before if self.serving and self.not_before > now else None
+
+    def answered(self, count: int) -> bool:
+        """Count good answers; tell whether the gate was half open and is open again."""
+        if self.probing:
+            self.probing = False
+            self.failures = 0
+            self.window.restart()
+            return True
+        self.window.grow(count)
+        return False
+
+    def unreachable(self, now: int) -> None:
+        """Let one probing delivery through at a time, each later than the last."""
+        if self.probing and now < self.not_before:
+            return
+        self.probing = True
+        self.failures += 1
+        self.not_before = now + probe_wait(self.failures)
+
+    def pushed_back(self, now: int, wait: int) -> None:
+        """Halve the window, and send nothing for so many ms."""
+        self.window.shrink()
+        self.not_before = max(self.not_before, now + wait)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The waiting runs of one task, by rank. `more`: others, beyond `horizon`, are in the database only."""
+
+    id: int
+    task: str
+    pool: "Pool"
+    heap: list[Waiting] = field(default_factory=list)
+    gone: set[Waiting] = field(default_factory=set)
+    more: bool = False
+    horizon: Waiting | None = None
+    since: int = 0
+    key: int = 0
+    seq: int = 0
+    waits: bool = False
+
+    def head(self) -> Waiting | None:
+        """Return the run that starts next, without taking it."""
+        while self.heap and self.heap[0] in self.gone:
+            self.gone.discard(heappop(self.heap))
+        return self.heap[0] if self.heap else None
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The workers that may take a lane's runs, and the lanes that wait for them."""
+
+    workers: tuple[Slots, ...]
+    ring: list[tuple[int, int, Lane]] = field(default_factory=list)
+
+    def choose(self, now: int) -> Slots | None:
+        """Return the least loaded worker with room, or None."""
+        best: Slots | None = None
+        for slots in self.workers:
+            if slots.room(now) > 0 and (best is None or slots.used * best.cap(now) < best.used * slots.cap(now)):
+                best = slots
+        return best
+
+    def first(self) -> tuple[int, int, Lane] | None:
+        """Return the best entry of the ring; entries of lanes that moved on are dropped."""
+        while self.ring and not (self.ring[0][2].waits and self.ring[0][2].seq == self.ring[0][1]):
+            heappop(self.ring)
+        return self.ring[0] if self.ring else None
+
+
+class Started(NamedTuple):
+    """A run that starts now, and the worker that takes it."""
+
+    run_id: str
+    lane: Lane
+    slots: Slots
+
+
+class Picture:
+    """Everything that admission needs. Same calls, same answers."""
+
+    def __init__(self, horizon: int = HORIZON) -> None:
+        self.horizon = horizon
+        self.slots: dict[str, Slots] = {}
+        self.pools: dict[tuple[str, ...], Pool] = {}
+        self.lanes: dict[int, Lane] = {}
+        self.running: dict[str, Slots] = {}
+        self.hungry: dict[int, Lane] = {}
+        self._active: dict[Pool, None] = {}
+        self._seq = 0
+
+    # -- what there is ---------------------------------------------------------------------------------------------------
+
+    def worker(self, name: str, slots: int) -> Slots:
+        """Return the worker's budget, made when first met, with its slots as they are now."""
+        budget = self.slots.get(name)
+        if budget is None:
+            budget = self.slots[name] = Slots(name, Window(slots))
+        elif budget.window.slots != slots:
+            budget.window.resize(slots)
+        return budget
+
+    def lane(self, lane_id: int, task: str, workers: tuple[str, ...]) -> Lane:
+        """Return the lane, moved to the pool of the workers that serve its task now."""
+        pool = self._pool(workers)
+        lane = self.lanes.get(lane_id)
+        if lane is None:
+            lane = self.lanes[lane_id] = Lane(lane_id, task, pool)
+        elif lane.pool is not pool:
+            lane.pool = pool
+            if lane.waits:
+                self._enter(lane)
+        return lane
+
+    def opened(self, slots: Slots) -> None:
+        """Look again at all lanes that could use this worker."""
+        for pool in slots.pools.values():
+            if pool.ring:
+                self._active[pool] = None
+
+    def alarm(self, now: int) -> int | None:
+        """Return the next moment at which a gate opens by itself and somebody waits for it."""
+        times = [
+            at
+            for slots in self.slots.values()
+            if (at := slots.alarm(now)) is not None and any(pool.first() for pool in slots.pools.values())
+        ]
+        return min(times, default=None)
+
+    # -- runs come and go ------------------------------------------------------------------------------------------------
+
+    def add(self, lane: Lane, run: Waiting, now: int) -> None:
+        """Let a run wait that is due."""
+        if lane.more and lane.horizon is not None and run > lane.horizon:
+            return
+        if run in lane.gone:
+            lane.gone.discard(run)
+        else:
+            heappush(lane.heap, run)
+        if len(lane.heap) > 2 * self.horizon:
+            self._trim(lane)
+        if not lane.waits:
+            lane.since = now
+            self._enter(lane)
+        elif lane.heap[0] == run and lane.since - AGE_MS * run.priority < lane.key:
+            self._enter(lane)
+
+    def drop(self, lane: Lane, run: Waiting) -> None:
+        """Forget a waiting run, e.g. one that was cancelled."""
+        if not (lane.more and lane.horizon is not None and run > lane.horizon):
+            lane.gone.add(run)
+
+    def refill(self, lane: Lane, runs: list[Waiting], *, more: bool) -> None:
+        """Take the next runs of a lane from the database, in the order of their rank."""
+        known = set(lane.heap)
+        lane.heap.extend(run for run in runs if run not in known)
+        heapify(lane.heap)
+        lane.more = more
+        lane.horizon = runs[-1] if more and runs else None
+        self.hungry.pop(lane.id, None)
+        if not lane.waits:
+            self._enter(lane)
+
+    def occupy(self, run_id: str, slots: Slots) -> None:
+        """Count an attempt that is in flight already."""
+        if run_id not in self.running:
+            self.running[run_id] = slots
+            slots.used += 1
+
+    def release(self, run_id: str) -> Slots | None:
+        """Give back what the run's attempt took, once; None when it held nothing."""
+        slots = self.running.pop(run_id, None)
+        if slots is not None:
+            slots.used -= 1
+            self.opened(slots)
+        return slots
+
+    # -- the decision ----------------------------------------------------------------------------------------------------
+
+    def admit(self, now: int, most: int = 1 << 30) -> list[Started]:
+        """Start all that can start, best lane first, at most so many; each takes its slot here and now."""
+        started: list[Started] = []
+        active = self._active
+        while active and len(started) < most:
+            best: tuple[int, int, Lane] | None = None
+            chosen: Slots | None = None
+            for pool in list(active) if len(active) > 1 else tuple(active):
+                first = pool.first()
+                slots = pool.choose(now) if first else None
+                if first is None or slots is None:
+                    del active[pool]
+                elif best is None or first[:2] < best[:2]:
+                    best, chosen = first, slots
+            if best is None or chosen is None:
+                break
+            lane = best[2]
+            heappop(lane.pool.ring)
+            run = lane.head()
+            if run is None:
+                self._enter(lane)
+                continue
+            heappop(lane.heap)
+            self.occupy(run.run_id, chosen)
+            started.append(Started(run.run_id, lane, chosen))
+            lane.since = now
+            if lane.more and len(lane.heap) < self.horizon // 4:
+                self.hungry[lane.id] = lane
+            self._enter(lane)
+        return started
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _pool(self, workers: tuple[str, ...]) -> Pool:
+        pool = self.pools.get(workers)
+        if pool is None:
+            pool = self.pools[workers] = Pool(tuple(self.slots[name] for name in workers))
+            for slots in pool.workers:
+                slots.pools[workers] = pool
+        return pool
+
+    def _trim(self, lane: Lane) -> None:
+        lane.heap = nsmallest(self.horizon, (run for run in lane.heap if run not in lane.gone))
+        lane.gone.clear()
+        lane.horizon = lane.heap[-1]
+        lane.more = True
+
+    def _enter(self, lane: Lane) -> None:
+        """Put the lane into its pool's ring, from where the next look decides. Its older entries die by their seq."""
+        head = lane.head()
+        self._seq += 1
+        lane.seq = self._seq
+        if head is None:
+            lane.waits = False
+            if lane.more:
+                self.hungry[lane.id] = lane
+            return
+        lane.waits = True
+        lane.key = lane.since - AGE_MS * head.priority
+        heappush(lane.pool.ring, (lane.key, lane.seq, lane))
+        self._active[lane.pool] = None

@@ -1,0 +1,114 @@
+"""Runs as the outside sees them: what is asked for, what is shown, and what a worker's task promises."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
+
+DEFAULT_PRIORITY: Final = 2
+AGE_MS: Final = 60_000
+"""Milliseconds of waiting that weigh as much as one step of priority."""
+MAX_TIMELINE: Final = 1_000
+"""Rows that are kept of one run's timeline, logs and progress among them; what comes after is dropped."""
+CANCEL_HOLD_MS: Final = 5_000
+"""How long the slot of a cancelled attempt is kept for a worker that does not confirm the stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next attempt; seconds. See `hurlbat.policy.Backoff`."""
+
+    strategy: str = "exponential"
+    initial: float = 1.0
+    factor: float = 2.0
+    max: float = 300.0
+    delays: tuple[float, ...] = ()
+    jitter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A named function that workers serve, with the part of its policy that the engine acts on. Durations in ms."""
+
+    name: str
+    version: int = 1
+    max_attempts: int = 1
+    backoff: Backoff = Backoff()
+    execution_timeout: int = 300_000
+    schedule_timeout: int | None = None
+    priority: int = DEFAULT_PRIORITY
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request for a run. `input` and `metadata` are raw JSON; `run_at` is in ms since the epoch, durations in seconds."""
+
+    task: str
+    input: str = "null"
+    metadata: str = "{}"
+    priority: int | None = None
+    run_at: int | None = None
+    delay: float | None = None
+    idempotency_key: str | None = None
+    idempotency_ttl: float | None = None
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """Something that happened to a run: when (ms), what, in which attempt, and more that depends on the kind."""
+
+    at: int
+    kind: str
+    attempt: int
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it is shown. Times are ms since the epoch; `input`, `output`, `error` and `metadata` are raw JSON."""
+
+    id: str
+    task: str
+    state: RunState
+    attempt: int
+    tries: int
+    max_attempts: int
+    input: str
+    metadata: str
+    priority: int
+    created_at: int
+    due_at: int
+    output: str | None = None
+    error: str | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    expires_at: int | None = None
+    worker: str | None = None
+    reason: str | None = None
+    idempotency_key: str | None = None
+    timeline: tuple[TimelineEntry, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing more will happen to it, but by a replay."""
+        return self.state in FINAL
+
+
+def rank(due_at: int, priority: int) -> int:
+    """Return the place of a waiting run within its lane: lower starts first. Waiting ages it without rewriting."""
+    return due_at - AGE_MS * priority
+
+
+def expiry(
+    *, created_at: int, due_at: int, ttl_at: int | None, schedule_timeout: int | None, attempt: int
+) -> tuple[int | None, str | None]:
+    """Return when a waiting run must have started (ms) and by which rule: `ttl` (before its first start) or `schedule_timeout`."""
+    ends = []
+    if ttl_at is not None and attempt == 0:
+        ends.append((ttl_at, "ttl"))
+    if schedule_timeout is not None:
+        ends.append((max(due_at, created_at) + schedule_timeout, "schedule_timeout"))
+    return min(ends, default=(None, None))

@@ -1,0 +1,84 @@
+"""What an answer does to the run: the one place where an attempt is judged, whatever way its end became known."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hurlbat_dispatcher.domain.lifecycle import RunEvent
+from hurlbat_dispatcher.domain.outcome import (
+    Answer,
+    ErrorCode,
+    Failed,
+    Held,
+    NotSent,
+    PushedBack,
+    Succeeded,
+    Unstarted,
+)
+
+PUSHED_BACK_WAIT: Final = 1.0
+"""Seconds that a run waits after backpressure that did not say how long, and after a delivery that never started it."""
+
+_LOST: Final = frozenset(
+    {
+        ErrorCode.CONNECTION_RESET,
+        ErrorCode.ATTEMPT_TIMEOUT,
+        ErrorCode.HEARTBEAT_LOST,
+        ErrorCode.LEASE_EXPIRED,
+        ErrorCode.PROTOCOL_ERROR,
+        ErrorCode.RESPONSE_TOO_LARGE,
+        ErrorCode.BAD_ENCODING,
+        ErrorCode.BAD_RESULT,
+    }
+)
+"""Failures after which nobody knows whether the task did its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What happens to the run next.
+
+    `charged` tells whether the start counts against `max_attempts`; `wait` is in seconds from now, for a run that is put
+    back; `kind` names the timeline row; `failure` is what the run shows as its error.
+    """
+
+    event: RunEvent
+    charged: bool
+    kind: str
+    wait: float | None = None
+    failure: Failed | None = None
+    note: str | None = None
+
+
+def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float) -> Verdict:
+    """Decide on a running attempt. `tries` includes this start; `backoff` (seconds) is the policy's wait after it."""
+    match answer:
+        case Succeeded():
+            return Verdict(RunEvent.SUCCEEDED, True, "completed")
+        case Failed():
+            return _failed(answer, tries, max_attempts, backoff)
+        case NotSent(code, message):
+            return Verdict(RunEvent.PUT_BACK, False, "not_sent", 0.0, note=f"{code}: {message}")
+        case PushedBack(message, retry_after):
+            wait = PUSHED_BACK_WAIT if retry_after is None else retry_after
+            return Verdict(RunEvent.PUT_BACK, False, "pushed_back", wait, note=message)
+        case Held(code, message):
+            return Verdict(RunEvent.PUT_BACK, False, "held", 0.0, note=f"{code}: {message}")
+        case Unstarted(message):
+            if max_attempts == 1:
+                lost = Failed(ErrorCode.UNKNOWN_OUTCOME, f"the answer was lost: {message}", retryable=False)
+                return Verdict(RunEvent.GAVE_UP, True, "failed", failure=lost)
+            return Verdict(RunEvent.PUT_BACK, False, "not_started", PUSHED_BACK_WAIT, note=message)
+
+
+def _failed(failure: Failed, tries: int, max_attempts: int, backoff: float) -> Verdict:
+    if failure.retryable and tries < max_attempts:
+        wait = backoff if failure.retry_after is None else failure.retry_after
+        return Verdict(RunEvent.PUT_BACK, True, "retry", wait, failure=failure)
+    if max_attempts == 1 and failure.code in _LOST:
+        failure = Failed(
+            ErrorCode.UNKNOWN_OUTCOME,
+            f"{failure.code}: {failure.message}; it may have run, and max_attempts is 1",
+            retryable=False,
+            raw=failure.raw,
+        )
+    return Verdict(RunEvent.GAVE_UP, True, "failed", failure=failure)

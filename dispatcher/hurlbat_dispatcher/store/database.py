@@ -1,0 +1,80 @@
+"""What the engine asks of a database, and how it is opened. The only place that asks which database it is.
+
+SQLite and PostgreSQL differ here, for these reasons and no others: SQLite runs in the server's own process, so a script
+runs on its thread in one hop, its file belongs to one server at a time, and there is nobody to notify. PostgreSQL is
+shared: steps are awaited, servers wake each other, and clocks are the database's.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy.engine import make_url
+
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.store.statement import Script
+
+T = TypeVar("T")
+Heard = Callable[[str], None]
+
+
+class DatabaseTrouble(Exception):
+    """The database could not do it: nothing of the transaction is stored, or nobody knows (`unknown`)."""
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+
+class Clash(Exception):
+    """A constraint forbids what the script wrote; the whole transaction was rolled back."""
+
+
+class CannotOpen(Exception):
+    """The database cannot be used by this server; the sentence says what to do."""
+
+
+class Database(Protocol):
+    """Runs scripts, each in one transaction."""
+
+    shared: bool
+    """Whether other servers may use it at the same time."""
+
+    async def open(self) -> None:
+        """Connect, take the file's lock where there is one. Raises `CannotOpen`, `DatabaseTrouble`."""
+
+    async def close(self) -> None:
+        """Let go of everything. May be called twice."""
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this version. Raises `CannotOpen` when it is newer."""
+
+    async def check_version(self) -> None:
+        """Raise `CannotOpen` unless the schema is exactly this version's."""
+
+    async def write(self, script: Script[T]) -> T:
+        """Run the script in one durable transaction, after all that were given before it."""
+
+    async def read(self, script: Script[T]) -> T:
+        """Run the script on a snapshot that has every write that was acknowledged."""
+
+    async def listen(self, heard: Heard) -> None:
+        """Call `heard` with what other servers notify. Does nothing where there are none."""
+
+    async def notify(self, message: str) -> None:
+        """Tell the other servers; a hint that may be lost."""
+
+
+def database(url: str, clock: Clock) -> Database:
+    """Return the database behind the URL, not yet open. Raises `CannotOpen` for an unknown kind."""
+    kind = make_url(url).get_backend_name()
+    if kind == "sqlite":
+        from hurlbat_dispatcher.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url, clock)
+    if kind == "postgresql":
+        try:
+            from hurlbat_dispatcher.store.postgres import PostgresDatabase
+        except ImportError as error:
+            raise CannotOpen("PostgreSQL needs its driver; install hurlbat[server,postgres]") from error
+        return PostgresDatabase(url)
+    raise CannotOpen(f"the database must be SQLite or PostgreSQL, and not {kind}")

@@ -1,0 +1,1 @@
+"""Alembic asks for this file; migrations are run by `hurlbat_dispatcher.store.migrate`, which configures its own environment."""

@@ -1,0 +1,189 @@
+"""PostgreSQL, shared by any number of servers: one connection writes, a few read, one listens.
+
+Statements go through asyncpg directly; ids are text on our side and `uuid` on theirs.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from hurlbat_dispatcher.store.database import CannotOpen, Clash, DatabaseTrouble, Heard
+from hurlbat_dispatcher.store.migrate import check_version, upgrade
+from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
+
+T = TypeVar("T")
+
+CHANNEL = "hurlbat"
+READERS = 4
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 30.0
+_SETTINGS = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, TimeoutError)
+
+
+class PostgresDatabase:
+    """The shared database. See `store.database.Database`."""
+
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._engine: AsyncEngine | None = None
+        self._writer: asyncpg.Connection | None = None
+        self._listener: asyncpg.Connection | None = None
+        self._readers: asyncpg.Pool | None = None
+        self._writing = asyncio.Lock()
+        self._heard: Heard | None = None
+
+    async def open(self) -> None:
+        """Connect to write and to read."""
+        self._engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"server_settings": _SETTINGS})
+        try:
+            self._writer = await self._connect()
+            self._readers = await asyncpg.create_pool(
+                self._dsn, min_size=1, max_size=READERS, init=_prepare, server_settings=_SETTINGS, timeout=CONNECT_SECONDS
+            )
+        except (*_LOST, asyncpg.PostgresError) as error:
+            await self.close()
+            raise DatabaseTrouble(f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for connection in (self._listener, self._writer):
+            if connection is not None and not connection.is_closed():
+                with suppress(Exception):
+                    await connection.close(timeout=2)
+        self._listener = self._writer = None
+        if self._readers is not None:
+            self._readers.terminate()
+            self._readers = None
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this version, one server at a time."""
+        await upgrade(self._engine_or_trouble())
+
+    async def check_version(self) -> None:
+        """Raise `CannotOpen` unless the schema is exactly this version's."""
+        await check_version(self._engine_or_trouble())
+
+    async def write(self, script: Script[T]) -> T:
+        """Run the script in one transaction on the writing connection."""
+        async with self._writing:
+            if self._writer is None or self._writer.is_closed():
+                self._writer = await self._reconnect()
+            connection = self._writer
+            try:
+                return await self._transact(connection, script, "BEGIN")
+            except BaseException:
+                # whatever state it is in, the next transaction must not inherit it
+                if connection.is_in_transaction():
+                    connection.terminate()
+                raise
+
+    async def read(self, script: Script[T]) -> T:
+        """Run the script on one snapshot."""
+        if self._readers is None:
+            raise DatabaseTrouble("the database is closed")
+        try:
+            async with self._readers.acquire(timeout=CONNECT_SECONDS) as connection:
+                return await self._transact(connection, script, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")
+        except _LOST as error:
+            raise DatabaseTrouble(f"PostgreSQL: {error}") from error
+
+    async def listen(self, heard: Heard) -> None:
+        """Call `heard` with each message of the other servers, on a connection of its own that comes back by itself."""
+        self._heard = heard
+        await self._listen()
+
+    async def notify(self, message: str) -> None:
+        """Tell the other servers. Lost when the connection is."""
+        if self._listener is None or self._listener.is_closed():
+            await self._listen()
+        if self._listener is not None:
+            with suppress(*_LOST, asyncpg.PostgresError):
+                await self._listener.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+
+    async def _listen(self) -> None:
+        heard = self._heard
+        if heard is None:
+            return
+        with suppress(DatabaseTrouble):
+            self._listener = await self._reconnect()
+            own = self._listener.get_server_pid()
+
+            def pass_on(_: object, pid: int, __: str, payload: object) -> None:
+                if pid != own:
+                    heard(str(payload))
+
+            await self._listener.add_listener(CHANNEL, pass_on)
+
+    async def _transact(self, connection: Any, script: Script[T], begin: str) -> T:
+        dialect = self._engine_or_trouble().dialect
+        committing = False
+        try:
+            await connection.execute(begin)
+            rows: Rows = ()
+            while True:
+                try:
+                    ask = script.send(rows) if rows else next(script)
+                except StopIteration as done:
+                    committing = True
+                    await connection.execute("COMMIT")
+                    result: T = done.value
+                    return result
+                prepared = ask.statement.prepared(dialect)
+                if isinstance(ask, Fetch):
+                    rows = await connection.fetch(prepared.sql, *prepared.arrange(ask.values), timeout=STATEMENT_SECONDS)
+                else:
+                    if ask.rows:
+                        values = ask.rows if prepared.as_declared else [prepared.arrange(row) for row in ask.rows]
+                        await connection.executemany(prepared.sql, values, timeout=STATEMENT_SECONDS)
+                    rows = ()
+        except asyncpg.IntegrityConstraintViolationError as error:
+            await _roll_back(connection, script)
+            raise Clash(str(error)) from error
+        except (*_LOST, asyncpg.PostgresError) as error:
+            await _roll_back(connection, script)
+            raise DatabaseTrouble(f"PostgreSQL: {error}", unknown=committing) from error
+        except Exception:
+            await _roll_back(connection, script)
+            raise
+
+    async def _reconnect(self) -> asyncpg.Connection:
+        try:
+            return await self._connect()
+        except (*_LOST, asyncpg.PostgresError) as error:
+            raise DatabaseTrouble(f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}") from error
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await asyncpg.connect(self._dsn, server_settings=_SETTINGS, timeout=CONNECT_SECONDS)
+        await _prepare(connection)
+        return connection
+
+    @property
+    def _dsn(self) -> str:
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def _engine_or_trouble(self) -> AsyncEngine:
+        if self._engine is None:
+            raise DatabaseTrouble("the database is closed")
+        return self._engine
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+
+
+async def _roll_back(connection: Any, script: Script[Any]) -> None:
+    script.close()
+    with suppress(*_LOST, asyncpg.PostgresError):
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK")

@@ -1,0 +1,38 @@
+"""Finished runs go after a time."""
+
+from collections.abc import Generator
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher.store.schema import idempotency, run, timeline
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
+
+_IDS = ("tenant", "ids")
+_TENANT = bind("tenant", sa.Integer())
+_OLD = Statement(
+    sa.select(run.c.id)
+    .where(run.c.tenant == _TENANT, run.c.finished_at < bind("before", sa.BigInteger()), run.c.id > bind("after", run.c.id.type))
+    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None))
+    .order_by(run.c.id)
+    .limit(bind("most", sa.Integer())),
+    ("tenant", "before", "after", "until", "most"),
+)
+_DELETE = [
+    Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
+    Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
+]
+_DELETE_KEYS = Statement(
+    sa.delete(idempotency).where(idempotency.c.until < bind("now", sa.BigInteger())), ("now",)
+)
+
+
+def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
+    """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids."""
+    until = f"{before >> 16:08x}-{before & 0xFFFF:04x}-7000-8000-000000000000"
+    rows = yield _OLD.fetch(tenant, before, after, until, most)
+    ids = [row[0] for row in rows]
+    if ids:
+        for statement in _DELETE:
+            yield statement.write([(tenant, ids)])
+    yield _DELETE_KEYS.write([(now,)])
+    return ids

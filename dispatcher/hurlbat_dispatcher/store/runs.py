@@ -1,0 +1,265 @@
+"""The statements that change runs, and those that a turn reads before it decides."""
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.store.schema import (
+    DELAYED,
+    EXPIRING,
+    HELD,
+    LEASED,
+    RUNNING,
+    WAITING,
+    dispatcher,
+    idempotency,
+    inline,
+    run,
+    timeline,
+)
+from hurlbat_dispatcher.store.statement import AnyOf, DatabaseNow, Statement, bind
+
+
+class RunRow(NamedTuple):
+    """A run as a turn sees it: everything but its payloads. Times are ms."""
+
+    tenant: int
+    id: str
+    task: str
+    lane: int
+    state: str
+    ready: int
+    attempt: int
+    tries: int
+    max_attempts: int
+    priority: int
+    rank: int
+    created_at: int
+    due_at: int
+    started_at: int | None
+    ttl_at: int | None
+    expires_at: int | None
+    worker: str | None
+    sender: str | None
+    lease_until: int | None
+    holds_until: int | None
+    idempotency_key: str | None
+    reason: str | None
+    report: str | None
+
+
+class NewRun(NamedTuple):
+    """A run as it is inserted."""
+
+    tenant: int
+    id: str
+    task: str
+    task_version: int
+    lane: int
+    state: str
+    ready: int
+    attempt: int
+    tries: int
+    max_attempts: int
+    priority: int
+    rank: int
+    created_at: int
+    due_at: int
+    started_at: int | None
+    ttl_at: int | None
+    expires_at: int | None
+    worker: str | None
+    sender: str | None
+    idempotency_key: str | None
+    input: str
+    metadata: str
+
+
+_LIGHT = [run.c[name] for name in RunRow._fields]
+_THIS = sa.and_(run.c.tenant == bind("b_tenant", sa.Integer()), run.c.id == bind("b_id", run.c.id.type))
+_ITEM = "uuid"  # of the ids in a list, where the database has a type for them
+_TENANT = run.c.tenant == bind("tenant", sa.Integer())
+
+INSERT = Statement(
+    sa.insert(run).values({"kind": inline("task")} | {name: bind(name, run.c[name].type) for name in NewRun._fields}),
+    NewRun._fields,
+)
+
+LOAD = Statement(
+    sa.select(*_LIGHT).where(_TENANT, AnyOf(run.c.id, "ids", _ITEM)).order_by(run.c.id).with_for_update(),
+    ("tenant", "ids"),
+)
+"""Rows by id, locked in the order of their ids so that two servers never wait for each other."""
+
+PAYLOADS = Statement(
+    sa.select(run.c.id, run.c.task, run.c.attempt, run.c.tries, run.c.max_attempts, run.c.input, run.c.metadata)
+    .where(_TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state == inline(RunState.QUEUED))
+    .order_by(run.c.id)
+    .with_for_update(),
+    ("tenant", "ids"),
+)
+"""What is needed to send waiting runs; one that waits no longer is missing."""
+
+
+def _update(names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.ColumnElement[object]) -> Statement:
+    values = {name: bind(name, run.c[name].type) for name in names}
+    clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
+    return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))
+
+
+_THIS_ATTEMPT = run.c.attempt == bind("b_attempt", sa.Integer())
+
+START = _update(
+    ("started_at", "worker", "sender"),
+    state=inline(RunState.RUNNING),
+    ready=inline(1),
+    attempt=run.c.attempt + inline(1),
+    tries=run.c.tries + inline(1),
+    lease_until=sa.null(),
+)
+END = _update(
+    ("state", "finished_at", "output", "error", "reason", "holds_until", "report"),
+    _THIS_ATTEMPT,
+    lease_until=sa.null(),
+)
+PUT_BACK = _update(
+    ("tries", "rank", "due_at", "expires_at", "started_at", "error", "report"),
+    _THIS_ATTEMPT,
+    state=inline(RunState.QUEUED),
+    ready=inline(0),
+    worker=sa.null(),
+    sender=sa.null(),
+    lease_until=sa.null(),
+)
+REPLAY = _update(
+    ("max_attempts", "rank", "due_at", "expires_at"),
+    state=inline(RunState.QUEUED),
+    ready=inline(0),
+    started_at=sa.null(),
+    finished_at=sa.null(),
+    ttl_at=sa.null(),
+    output=sa.null(),
+    error=sa.null(),
+    reason=sa.null(),
+    worker=sa.null(),
+    sender=sa.null(),
+    holds_until=sa.null(),
+    report=sa.null(),
+)
+LEASE = _update(("lease_until",), _THIS_ATTEMPT)
+MARK_READY = _update((), ready=inline(1))
+RELEASE = _update((), holds_until=sa.null())
+
+REMEMBER = Statement(
+    sa.insert(timeline).values(
+        {name: bind(name, timeline.c[name].type) for name in ("tenant", "run", "at", "kind", "attempt", "detail")}
+    ),
+    ("tenant", "run", "at", "kind", "attempt", "detail"),
+)
+COUNT_ROWS = Statement(
+    sa.select(timeline.c.run, sa.func.count())
+    .where(timeline.c.tenant == bind("tenant", sa.Integer()), AnyOf(timeline.c.run, "ids", _ITEM))
+    .group_by(timeline.c.run),
+    ("tenant", "ids"),
+)
+
+# -- what is due -----------------------------------------------------------------------------------------------------------
+
+DUE = Statement(
+    sa.select(*_LIGHT)
+    .where(DELAYED, run.c.due_at <= bind("now", sa.BigInteger()))
+    .order_by(run.c.due_at, run.c.id)
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(),
+    ("now", "most"),
+)
+EXPIRED = Statement(
+    sa.select(*_LIGHT)
+    .where(EXPIRING, run.c.expires_at <= bind("now", sa.BigInteger()))
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(),
+    ("now", "most"),
+)
+LEASE_OVER = Statement(
+    sa.select(*_LIGHT)
+    .where(LEASED, run.c.lease_until <= bind("now", sa.BigInteger()))
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(),
+    ("now", "most"),
+)
+ORPHANED = Statement(
+    sa.select(*_LIGHT)
+    .where(
+        RUNNING,
+        run.c.lease_until.is_(None),
+        run.c.sender != bind("me", sa.String()),
+        ~sa.exists().where(dispatcher.c.id == run.c.sender, dispatcher.c.lease_until > bind("now", sa.BigInteger())),
+    )
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(),
+    ("me", "now", "most"),
+)
+"""Running attempts whose sender is gone, or is this server in a former life."""
+HOLD_OVER = Statement(
+    sa.select(run.c.tenant, run.c.id)
+    .where(HELD, run.c.holds_until <= bind("now", sa.BigInteger()))
+    .limit(bind("most", sa.Integer())),
+    ("now", "most"),
+)
+NEXT_MOMENT = Statement(
+    sa.select(
+        sa.select(sa.func.min(run.c.due_at)).where(DELAYED).scalar_subquery(),
+        sa.select(sa.func.min(run.c.expires_at)).where(EXPIRING).scalar_subquery(),
+        sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
+        sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
+    )
+)
+NOW = Statement(sa.select(DatabaseNow()))
+
+# -- the picture -----------------------------------------------------------------------------------------------------------
+
+IN_FLIGHT = Statement(sa.select(run.c.id, run.c.worker).where(RUNNING).order_by(run.c.id))
+IN_HOLD = Statement(sa.select(run.c.id, run.c.worker).where(HELD).order_by(run.c.id))
+HEADS = Statement(
+    sa.select(run.c.rank, run.c.id, run.c.priority)
+    .where(
+        WAITING,
+        run.c.lane == bind("lane", sa.Integer()),
+        sa.tuple_(run.c.rank, run.c.id) > sa.tuple_(bind("rank", sa.BigInteger()), bind("id", run.c.id.type)),
+    )
+    .order_by(run.c.rank, run.c.id)
+    .limit(bind("most", sa.Integer())),
+    ("lane", "rank", "id", "most"),
+)
+"""The next runs of a lane beyond (rank, id). Give `BEFORE_ALL` to begin."""
+BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
+
+# -- idempotency -----------------------------------------------------------------------------------------------------------
+
+KEYS = Statement(
+    sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until"))).where(
+        idempotency.c.tenant == bind("tenant", sa.Integer()),
+        AnyOf(idempotency.c.task, "tasks", "varchar"),
+        AnyOf(idempotency.c.key, "keys", "varchar"),
+    ),
+    ("tenant", "tasks", "keys"),
+)
+_KEY = ("tenant", "task", "key")
+KEEP_KEY = Statement(
+    sa.insert(idempotency).values(
+        {name: bind(name, idempotency.c[name].type) for name in (*_KEY, "run", "digest", "until")}
+    ),
+    (*_KEY, "run", "digest", "until"),
+)
+DROP_KEY = Statement(
+    sa.delete(idempotency).where(*(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in _KEY)), _KEY
+)
+END_KEY = Statement(
+    sa.delete(idempotency).where(
+        *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in (*_KEY, "run")),
+        idempotency.c.until.is_(None),
+    ),
+    (*_KEY, "run"),
+)
+"""Forget a key that holds only until its run ends."""

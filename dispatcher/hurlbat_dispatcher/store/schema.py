@@ -1,0 +1,194 @@
+"""The tables. The tenant leads every key; the plain life of a run is one insert and one update of `run`.
+
+Payloads are text, kept as it came. Times are milliseconds since the epoch by the database's clock. Only surprises are rows
+of `timeline`: when a run was created, started and finished are columns.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import UUID
+
+from hurlbat_dispatcher.domain.lifecycle import RunState
+
+metadata = sa.MetaData(
+    naming_convention={"pk": "%(table_name)s_pkey", "ck": "%(table_name)s_%(constraint_name)s", "uq": "%(table_name)s_unique"}
+)
+
+DEFAULT_TENANT = 1
+
+RunId = sa.String(36).with_variant(UUID(as_uuid=False), "postgresql")
+Name = sa.String(128)
+Millis = sa.BigInteger
+Counter = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""SQLite counts up only in a column whose type is exactly INTEGER."""
+
+
+def inline(value: str | int) -> sa.ColumnElement[Any]:
+    """Return a constant of ours that stands in the SQL itself, as the condition of a partial index must."""
+    return sa.literal_column(repr(str(value)) if isinstance(value, str) else str(value))
+
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("id", RunId, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("task", Name, nullable=False),
+    sa.Column("task_version", sa.Integer, nullable=False),
+    sa.Column("lane", sa.Integer, nullable=False),
+    sa.Column("parent", RunId),
+    sa.Column("root", RunId),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("ready", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("rank", Millis, nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("due_at", Millis, nullable=False),
+    sa.Column("started_at", Millis),
+    sa.Column("finished_at", Millis),
+    sa.Column("ttl_at", Millis),
+    sa.Column("expires_at", Millis),
+    sa.Column("worker", Name),
+    sa.Column("sender", sa.String(36)),
+    sa.Column("lease_until", Millis),
+    sa.Column("holds_until", Millis),
+    sa.Column("idempotency_key", sa.String(256)),
+    sa.Column("reason", sa.Text),
+    sa.Column("report", sa.String(64)),
+    sa.Column("input", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("output", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.CheckConstraint("attempt >= 0 AND tries >= 0 AND tries <= attempt", name="attempts"),
+    sa.CheckConstraint(f"state <> '{RunState.RUNNING}' OR worker IS NOT NULL", name="running_has_worker"),
+)
+
+_QUEUED = run.c.state == inline(RunState.QUEUED)
+_RUNNING = run.c.state == inline(RunState.RUNNING)
+
+
+def partial(name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool]) -> sa.Index:
+    """Declare an index over some rows only, alike on both databases."""
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+WAITING = sa.and_(_QUEUED, run.c.ready == inline(1))
+"""Due, and in its lane."""
+DELAYED = sa.and_(_QUEUED, run.c.ready == inline(0))
+"""Not due, or due and not seen yet by the owner of its lane."""
+EXPIRING = sa.and_(_QUEUED, run.c.expires_at.is_not(None))
+RUNNING = _RUNNING
+LEASED = sa.and_(_RUNNING, run.c.lease_until.is_not(None))
+HELD = run.c.holds_until.is_not(None)
+UNHAPPY = run.c.state.in_(
+    [inline(RunState.FAILED), inline(RunState.CANCELLED), inline(RunState.SKIPPED), inline(RunState.SUSPENDED)]
+)
+
+partial("run_waiting", run.c.lane, run.c.rank, run.c.id, where=WAITING)
+partial("run_delayed", run.c.due_at, run.c.id, where=DELAYED)
+partial("run_expiring", run.c.expires_at, where=EXPIRING)
+partial("run_running", run.c.sender, where=RUNNING)
+partial("run_leased", run.c.lease_until, where=LEASED)
+partial("run_held", run.c.holds_until, where=HELD)
+partial("run_unhappy", run.c.tenant, run.c.state, run.c.id, where=UNHAPPY)
+sa.Index("run_task", run.c.tenant, run.c.task, run.c.id)
+
+timeline = sa.Table(
+    "timeline",
+    metadata,
+    sa.Column("n", Counter, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.Integer, nullable=False),
+    sa.Column("run", RunId, nullable=False),
+    sa.Column("at", Millis, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index("timeline_run", "tenant", "run", "n"),
+)
+
+lane = sa.Table(
+    "lane",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.Integer, nullable=False),
+    sa.Column("task", Name, nullable=False),
+    sa.Column("budgets", sa.Text, nullable=False),
+    sa.UniqueConstraint("tenant", "task", "budgets"),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("task", Name, primary_key=True),
+    sa.Column("key", sa.String(256), primary_key=True),
+    sa.Column("run", RunId, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("until", Millis),
+)
+
+task = sa.Table(
+    "task",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("name", Name, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("updated_at", Millis, nullable=False),
+)
+
+worker = sa.Table(
+    "worker",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("name", Name, primary_key=True),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("problem", sa.Text),
+    sa.Column("labels", sa.Text, nullable=False),
+    sa.Column("headers", sa.Text, nullable=False),
+    sa.Column("secrets", sa.Text, nullable=False),
+    sa.Column("tasks", sa.Text, nullable=False),
+    sa.Column("declared", sa.Integer, nullable=False),
+    sa.Column("max_batch", sa.Integer, nullable=False),
+    sa.Column("manifest", sa.String(64), nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("updated_at", Millis, nullable=False),
+    sa.Column("last_seen_at", Millis),
+)
+
+dispatcher = sa.Table(
+    "dispatcher",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("started_at", Millis, nullable=False),
+    sa.Column("lease_until", Millis, nullable=False),
+)
+
+shard = sa.Table(
+    "shard",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.String(36)),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("lease_until", Millis, nullable=False),
+)
+
+token = sa.Table(
+    "token",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.Integer, nullable=False),
+    sa.Column("name", Name, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("expires_at", Millis),
+    sa.Column("revoked_at", Millis),
+)

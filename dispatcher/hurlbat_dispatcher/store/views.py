@@ -1,0 +1,130 @@
+"""What is read for people and programs: one run with its timeline, and pages of runs."""
+
+import json
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
+from hurlbat_dispatcher.store.schema import RUNNING, UNHAPPY, inline, run, timeline
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
+
+_SHOWN = (
+    "id task state attempt tries max_attempts input metadata priority created_at due_at output error started_at"
+    " finished_at expires_at worker reason idempotency_key"
+).split()
+_COLUMNS = [run.c[name] for name in _SHOWN]
+_TENANT = run.c.tenant == bind("tenant", sa.Integer())
+
+ONE = Statement(
+    sa.select(*_COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
+    ("tenant", "id"),
+)
+MANY = Statement(sa.select(*_COLUMNS).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")), ("tenant", "ids"))
+TIMELINE = Statement(
+    sa.select(timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
+    .where(timeline.c.tenant == bind("tenant", sa.Integer()), timeline.c.run == bind("run", timeline.c.run.type))
+    .order_by(timeline.c.n)
+    .limit(inline(MAX_TIMELINE + 100)),
+    ("tenant", "run"),
+)
+STATES = Statement(
+    sa.select(run.c.state, sa.func.count()).where(_TENANT).group_by(run.c.state),
+    ("tenant",),
+)
+
+
+def _page(*conditions: sa.ColumnElement[bool], names: tuple[str, ...]) -> Statement:
+    clause = (
+        sa.select(*_COLUMNS)
+        .where(_TENANT, run.c.id < bind("before", run.c.id.type), *conditions)
+        .order_by(run.c.id.desc())
+        .limit(bind("most", sa.Integer()))
+    )
+    return Statement(clause, ("tenant", "before", *names, "most"))
+
+
+_IN_TASK = run.c.task == bind("task", run.c.task.type)
+_IN_STATE = run.c.state == bind("state", run.c.state.type)
+# a state that has a partial index must say its condition, or the index is not used
+_WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
+    RunState.RUNNING: RUNNING,
+    **{state: sa.and_(UNHAPPY, _IN_STATE) for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)},
+}
+_PAGES: dict[tuple[bool, str | None], Statement] = {}
+
+
+def _page_of(by_task: bool, state: str | None) -> Statement:
+    found = _PAGES.get((by_task, state))
+    if found is None:
+        conditions: list[sa.ColumnElement[bool]] = []
+        names: list[str] = []
+        if by_task:
+            conditions.append(_IN_TASK)
+            names.append("task")
+        if state is not None:
+            conditions.append(_WITH_INDEX.get(state, _IN_STATE))
+            if state != RunState.RUNNING:
+                names.append("state")
+        found = _PAGES[by_task, state] = _page(*conditions, names=tuple(names))
+    return found
+
+
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+def one_run(tenant: int, run_id: str, *, with_timeline: bool = True) -> Generator[Ask, Rows, Run | None]:
+    """Read one run. Its timeline is empty unless asked for."""
+    rows = yield ONE.fetch(tenant, run_id)
+    if not rows:
+        return None
+    found = to_run(rows[0])
+    if not with_timeline:
+        return found
+    entries = yield TIMELINE.fetch(tenant, run_id)
+    return to_run(rows[0], tell(found, [TimelineEntry(row[0], row[1], row[2], json.loads(row[3])) for row in entries]))
+
+
+def many_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run]]:
+    """Read runs by id, without timelines; unknown ids are missing."""
+    rows = yield MANY.fetch(tenant, ids)
+    return {found.id: found for found in map(to_run, rows)}
+
+
+def page_of_runs(
+    tenant: int, *, task: str | None, state: str | None, before: str, most: int
+) -> Generator[Ask, Rows, list[Run]]:
+    """Read the newest runs that are older than `before`, without timelines."""
+    statement = _page_of(task is not None, state)
+    given: dict[str, Any] = {"tenant": tenant, "before": before, "task": task, "state": state, "most": most}
+    rows = yield statement.fetch(*(given[name] for name in statement.names))
+    return [to_run(row) for row in rows]
+
+
+def count_states(tenant: int) -> Generator[Ask, Rows, dict[str, int]]:
+    """Count all runs by state. Reads the whole table."""
+    rows = yield STATES.fetch(tenant)
+    return {row[0]: row[1] for row in rows}
+
+
+def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
+    """Make a run of a row of the columns that are shown."""
+    values = dict(zip(_SHOWN, row, strict=True))
+    return Run(**(values | {"state": RunState(values["state"])}), timeline=entries)
+
+
+def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
+    """Tell the whole story of a run: its columns, and the rows of surprises between them."""
+    told = [TimelineEntry(run_.created_at, "created", 0)]
+    if run_.due_at > run_.created_at and run_.attempt == 0:
+        told.append(TimelineEntry(run_.created_at, "scheduled", 0, {"due_at": run_.due_at}))
+    started = {row.attempt for row in rows if row.kind == "started"}
+    told.extend(rows)
+    if run_.started_at is not None and run_.attempt not in started:
+        told.append(TimelineEntry(run_.started_at, "started", run_.attempt, {"worker": run_.worker}))
+    if run_.finished_at is not None:
+        detail = {} if run_.reason is None else {"reason": run_.reason}
+        told.append(TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail))
+    return tuple(sorted(told, key=lambda entry: entry.at))

@@ -1,0 +1,125 @@
+"""Workers, the tasks they serve, and the lanes of their waiting runs."""
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher.store.schema import lane, task, worker
+from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, bind
+
+
+class WorkerRow(NamedTuple):
+    """A worker as it is stored. `secrets` and `headers` are encrypted, `labels` and `tasks` are JSON; times are ms."""
+
+    tenant: int
+    name: str
+    url: str
+    mode: str
+    slots: int
+    state: str
+    problem: str | None
+    labels: str
+    headers: str
+    secrets: str
+    tasks: str
+    declared: int
+    max_batch: int
+    manifest: str
+    created_at: int
+    updated_at: int
+    last_seen_at: int | None
+
+
+class TaskRow(NamedTuple):
+    """A task as it is stored; `policy` is JSON."""
+
+    tenant: int
+    name: str
+    version: int
+    policy: str
+    updated_at: int
+
+
+class LaneRow(NamedTuple):
+    """A lane as it is stored; `budgets` is what its runs draw on besides the slots, in canonical JSON."""
+
+    id: int
+    tenant: int
+    task: str
+    budgets: str
+
+
+WORKERS = Statement(sa.select(*(worker.c[name] for name in WorkerRow._fields)).order_by(worker.c.tenant, worker.c.name))
+TASKS = Statement(sa.select(*(task.c[name] for name in TaskRow._fields)).order_by(task.c.tenant, task.c.name))
+LANES = Statement(sa.select(*(lane.c[name] for name in LaneRow._fields)).order_by(lane.c.id))
+
+INSERT_WORKER = Statement(
+    sa.insert(worker).values({name: bind(name, worker.c[name].type) for name in WorkerRow._fields}), WorkerRow._fields
+)
+_CHANGED = tuple(name for name in WorkerRow._fields if name not in ("tenant", "name", "created_at"))
+_THIS = (worker.c.tenant == bind("b_tenant", sa.Integer()), worker.c.name == bind("b_name", worker.c.name.type))
+UPDATE_WORKER = Statement(
+    sa.update(worker).where(*_THIS).values({name: bind(name, worker.c[name].type) for name in _CHANGED}),
+    (*_CHANGED, "b_tenant", "b_name"),
+)
+DELETE_WORKER = Statement(sa.delete(worker).where(*_THIS), ("b_tenant", "b_name"))
+ONE_WORKER = Statement(
+    sa.select(*(worker.c[name] for name in WorkerRow._fields)).where(*_THIS).with_for_update(), ("b_tenant", "b_name")
+)
+INSERT_TASK = Statement(
+    sa.insert(task).values({name: bind(name, task.c[name].type) for name in TaskRow._fields}), TaskRow._fields
+)
+UPDATE_TASK = Statement(
+    sa.update(task)
+    .where(task.c.tenant == bind("b_tenant", sa.Integer()), task.c.name == bind("b_name", task.c.name.type))
+    .values({name: bind(name, task.c[name].type) for name in ("version", "policy", "updated_at")}),
+    ("version", "policy", "updated_at", "b_tenant", "b_name"),
+)
+INSERT_LANE = Statement(
+    sa.insert(lane).values({name: bind(name, lane.c[name].type) for name in ("tenant", "task", "budgets")}),
+    ("tenant", "task", "budgets"),
+)
+
+Registered = tuple[list[WorkerRow], list[TaskRow], list[LaneRow]]
+
+
+def all_registered() -> Generator[Ask, Rows, Registered]:
+    """Read every worker, task and lane."""
+    workers = yield WORKERS.fetch()
+    tasks = yield TASKS.fetch()
+    lanes = yield LANES.fetch()
+    return list(map(WorkerRow._make, workers)), list(map(TaskRow._make, tasks)), list(map(LaneRow._make, lanes))
+
+
+def one_worker(tenant: int, name: str) -> Generator[Ask, Rows, WorkerRow | None]:
+    """Read one worker and lock its row."""
+    rows = yield ONE_WORKER.fetch(tenant, name)
+    return WorkerRow._make(rows[0]) if rows else None
+
+
+def save_worker(row: WorkerRow, *, new: bool) -> Generator[Ask, Rows, None]:
+    """Store a worker."""
+    if new:
+        yield INSERT_WORKER.write([row])
+    else:
+        values = row._asdict()
+        yield UPDATE_WORKER.write([(*(values[name] for name in _CHANGED), row.tenant, row.name)])
+
+
+def remove_worker(tenant: int, name: str) -> Generator[Ask, Rows, None]:
+    """Forget a worker; its tasks and runs stay."""
+    yield DELETE_WORKER.write([(tenant, name)])
+
+
+def declare_tasks(tenant: int, policies: dict[str, str], now: int) -> Generator[Ask, Rows, None]:
+    """Adopt the newest registration of each task (name → policy in JSON); a changed policy is a new version."""
+    rows = yield TASKS.fetch()
+    known = {row.name: row for row in map(TaskRow._make, rows) if row.tenant == tenant}
+    lanes = yield LANES.fetch()
+    has_lane = {row.task for row in map(LaneRow._make, lanes) if row.tenant == tenant}
+    fresh = [name for name in policies if name not in known]
+    changed = [name for name in policies if name in known and known[name].policy != policies[name]]
+    yield INSERT_TASK.write([(tenant, name, 1, policies[name], now) for name in fresh])
+    yield UPDATE_TASK.write([(known[name].version + 1, policies[name], now, tenant, name) for name in changed])
+    yield INSERT_LANE.write([(tenant, name, "[]") for name in policies if name not in has_lane])
