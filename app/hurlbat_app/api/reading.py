@@ -1,6 +1,7 @@
-"""Take a request apart strictly: the body up to a limit, members and parameters by name, each mistake named by its place.
+"""Take a request apart strictly: the body up to a limit, members and parameters by name.
 
-Every refusal says which member or parameter is meant (`field`), or at which character the JSON ends being JSON (`position`).
+Every refusal says which member or parameter is meant (`field`), or at which character the text stops being JSON
+(`position`).
 """
 
 import re
@@ -61,7 +62,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def read_members(request: Request, body: bytes, known: frozenset[str]) -> Members:
-    """Return the members of the body, an empty one has none. Raises `Invalid` for bad JSON and for members not in `known`."""
+    """Return the members of the body, an empty one has none. Raises `Invalid` for bad JSON and unknown members."""
     if not body:
         return {}
     try:
@@ -84,12 +85,9 @@ def refuse_unknown(found: Iterable[str], known: frozenset[str]) -> None:
     """Raise `Invalid` when a member is not in `known`."""
     for name in found:
         if name not in known:
-            raise Invalid(
-                "member_unknown",
-                f"the member {name[:_SHOWN]!r} is not known here",
-                field=name[:_SHOWN],
-                known=sorted(known),
-            )
+            shown = name[:_SHOWN]
+            listed = ", ".join(sorted(known)) or "none"
+            raise Invalid("member_unknown", f"the member {shown!r} is not known here (known: {listed})", field=shown)
 
 
 def _too_large(limit: int) -> TooLarge:
@@ -150,7 +148,7 @@ def whole_of(found: Members, name: str, low: int, high: int) -> int | None:
 
 
 def seconds_of(found: Members, name: str, *, zero: bool = False) -> float | None:
-    """Return a duration in seconds of at most a year, or None. It must be more than nothing unless `zero` is allowed."""
+    """Return a duration in seconds of at most a year, or None. `zero` allows nothing."""
     value = optional(found, name)
     if value is None:
         return None
@@ -208,7 +206,7 @@ def from_model(error: ValidationError, place: str) -> Invalid:
     return Invalid("member_invalid", f"{field}: {first['msg']}", field=field)
 
 
-# -- the path and its parameters -----------------------------------------------------------------------------------------
+# -- the path and its parameters ---------------------------------------------------------------------------------------
 
 
 def run_id(request: Request) -> str:

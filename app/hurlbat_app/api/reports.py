@@ -46,7 +46,7 @@ class Reports:
 
     async def heartbeat(self, request: Request) -> Response:
         """Renew the lease; the answer says whether the run was cancelled."""
-        found, _ = await self._read(request, _NOTHING)
+        await self._read(request, _NOTHING)
         reply = await self._engine.report_heartbeat(run_id(request), attempt_number(request), bearer_token(request))
         return Json({"cancelled": reply.cancelled, "lease": reply.lease})
 

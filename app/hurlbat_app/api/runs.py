@@ -38,7 +38,7 @@ class Runs:
         self._wait_max = engine.settings.wait_max
 
     async def submit(self, request: Request) -> Response:
-        """Accept a run: 201 after its commit, 200 for a repeat of an idempotency key; with `wait` 200 finished or 202."""
+        """Accept a run: 201 after its commit, 200 for a repeat of a key; with `wait` 200 when it has ended, or 202."""
         wait = wait_parameter(parameters(request, "wait"), self._wait_max)
         found = read_members(request, await read_body(request, self._limit), MEMBERS)
         accepted = await self._engine.submit(read_submission(found))

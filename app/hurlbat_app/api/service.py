@@ -15,17 +15,18 @@ class Service:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def live(self, request: Request) -> Response:
+    async def live(self, _: Request) -> Response:
         """Say that the process answers."""
         return Json({"status": "live"})
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, _: Request) -> Response:
         """Say that runs are accepted, or 503 and why not."""
         self._engine.ready()
         return Json({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics in Prometheus' text format."""
+        parameters(request)
         return Response(self._engine.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:

@@ -63,7 +63,7 @@ def read_submission(found: Members) -> Submission:
 
 
 def read_bulk(found: Members) -> list[Submission | Problem]:
-    """Return a submission, or what is wrong with it, for each item of `runs`. Raises `Invalid` where that is no list."""
+    """Return a submission, or what is wrong with it, for each item of `runs`. Raises `Invalid` for no list."""
     listed = required(found, "runs")
     if not isinstance(listed, list):
         raise wrong("runs", "must be a list")
