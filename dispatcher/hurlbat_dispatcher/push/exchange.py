@@ -1,0 +1,133 @@
+"""One request on its way: how far it has come, until when it may take, and what it means if it fails here.
+
+Whether any byte of a request was sent decides whether an attempt is charged, so the phase is kept by whoever does the
+work and read when something breaks. One timer serves the whole exchange; each phase moves it.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from hurlbat_dispatcher.domain.outcome import ErrorCode
+
+MAX_HEAD_BYTES: Final = 262_144
+"""What may come before the head of an answer is complete, with interim (1xx) answers."""
+
+
+class Phase(IntEnum):
+    """How far a request has come. From `SENDING` on, the worker may have seen it."""
+
+    QUEUED = 0
+    RESOLVING = 1
+    CONNECTING = 2
+    TUNNELLING = 3
+    SENDING = 4
+    READING = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an exchange may take (seconds) and how much may come back (bytes).
+
+    `connect` covers the name, the connection and TLS; `head` and `total` count from sending; `silence` is the longest
+    pause within the body, None for no such limit.
+    """
+
+    total: float
+    connect: float = 5.0
+    head: float = 15.0
+    silence: float | None = None
+    size: int = 1_048_576
+
+
+class TransportFailure(Exception):
+    """The exchange failed below HTTP's meaning.
+
+    `sent`: could a byte of the request have reached the worker? `local`: the fault is on our side of the network (the
+    proxy, sockets used up) and says nothing of the worker. `heard`: something of an answer had come.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str, *, sent: bool, local: bool = False, heard: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.sent = sent
+        self.local = local
+        self.heard = heard
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The state of one request. Belongs to the task that makes it; `cut` may be called from a callback of its loop."""
+
+    limits: Limits
+    https: bool
+    proxied: bool = False
+    phase: Phase = Phase.QUEUED
+    received: int = 0
+    lost: BaseException | None = None
+    """What ended the connection, where that was an error."""
+    was_cut: bool = False
+    timer: asyncio.Timeout = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _end: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.timer = asyncio.timeout(None)
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to the next phase, with its own share of time."""
+        self.phase = phase
+        now = self._loop.time()
+        if phase is Phase.QUEUED:
+            self.timer.reschedule(now + self.limits.connect)
+        elif phase is Phase.SENDING:
+            self._end = now + self.limits.total
+            self.timer.reschedule(min(now + self.limits.head, self._end))
+        elif phase is Phase.READING:
+            self._wait_on(now)
+
+    def heard_chunk(self) -> None:
+        """Start a new pause: the body goes on."""
+        if self.limits.silence is not None:
+            self._wait_on(self._loop.time())
+
+    def cut(self) -> None:
+        """End the exchange now, as nothing more is wanted of it."""
+        if not self.timer.expired():
+            self.was_cut = True
+            self.timer.reschedule(self._loop.time())
+
+    def timed_out(self) -> TransportFailure:
+        """Return what it means that the timer ran out in this phase."""
+        match self.phase:
+            case Phase.QUEUED:
+                message = f"no connection became free within {self.limits.connect:g} s"
+                return TransportFailure(ErrorCode.CONNECT_FAILED, message, sent=False, local=True)
+            case Phase.RESOLVING | Phase.CONNECTING | Phase.TUNNELLING if self.proxied:
+                message = f"no connection through the proxy within {self.limits.connect:g} s"
+                return TransportFailure(ErrorCode.PROXY_ERROR, message, sent=False, local=True)
+            case Phase.RESOLVING:
+                message = f"the name was not resolved within {self.limits.connect:g} s"
+                return TransportFailure(ErrorCode.DNS_ERROR, message, sent=False)
+            case Phase.CONNECTING | Phase.TUNNELLING:
+                message = f"no connection within {self.limits.connect:g} s"
+                return TransportFailure(ErrorCode.CONNECT_TIMEOUT, message, sent=False)
+            case Phase.SENDING:
+                seconds = min(self.limits.head, self.limits.total)
+                message = f"no answer within {seconds:g} s of sending"
+                return TransportFailure(ErrorCode.ATTEMPT_TIMEOUT, message, sent=True, heard=self.received > 0)
+            case Phase.READING:
+                if self._loop.time() < self._end:
+                    message = f"the worker was silent for {self.limits.silence:g} s"
+                    return TransportFailure(ErrorCode.HEARTBEAT_LOST, message, sent=True, heard=True)
+                message = f"the answer was not complete {self.limits.total:g} s after sending"
+                return TransportFailure(ErrorCode.ATTEMPT_TIMEOUT, message, sent=True, heard=True)
+
+    def _wait_on(self, now: float) -> None:
+        silence = self.limits.silence
+        self.timer.reschedule(self._end if silence is None else min(self._end, now + silence))
