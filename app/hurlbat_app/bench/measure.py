@@ -1,0 +1,234 @@
+"""One measurement: start server, worker and clients, load them, wait for the last result, and count."""
+
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from hurlbat.signing import new_secret
+from hurlbat_app.bench import figures
+from hurlbat_app.bench.client import Load
+from hurlbat_app.local import Access, Local, LocalFailure, local_server, local_worker
+
+WARM_UP_RUNS = 1_000
+IDLE_RUNS = 300
+PAGE = 1_000
+POLL_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5
+STALLED_SECONDS = 60.0
+LIBRARIES = ("hurlbat", "aiohttp", "aiosqlite", "asyncpg", "httptools", "sqlalchemy", "starlette", "uvicorn", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. `batch` is runs in a bulk submit, `delivery` the most runs in one request to the worker."""
+
+    database: str
+    runs: int = 20_000
+    submit: Literal["single", "bulk"] = "single"
+    batch: int = 100
+    clients: int = 128
+    delivery: int = 16
+    slots: int = 2_000
+    memory: bool = False
+
+
+class BenchFailure(Exception):
+    """The measurement could not be made; the message says why."""
+
+
+def measure(plan: Plan, folder: Path, say: Callable[[str], None]) -> figures.Report:
+    """Make one measurement with all files in the folder; `say` hears what goes on."""
+    access = Access.new()
+    task = f"bench-{secrets.token_hex(4)}"
+    secret = new_secret()
+    log = folder / "starts"
+    log.touch()
+    worker_env = {
+        "HURLBAT_BENCH_LOG": str(log),
+        "HURLBAT_BENCH_TASK": task,
+        "HURLBAT_BENCH_DELIVERY": str(plan.delivery),
+        "HURLBAT_SIGNING_SECRET": secret,
+    }
+    try:
+        with ExitStack() as stack:
+            worker = stack.enter_context(local_worker(folder, "hurlbat_app.bench.worker:app", env=worker_env))
+            server = stack.enter_context(local_server(folder, plan.database, access))
+            api = stack.enter_context(
+                httpx.Client(base_url=server.url, headers=access.headers, timeout=120, trust_env=False)
+            )
+            bench = _Bench(plan, api, server, task, access)
+            bench.register(f"{worker.url}/hurlbat/", secret)
+            stack.callback(bench.unregister)
+            counted = bench.run(say)
+    except (LocalFailure, httpx.HTTPError) as failure:
+        raise BenchFailure(str(failure)) from failure
+    started = figures.read_log(log.read_text().splitlines())
+    return figures.Report(
+        runs_per_second=round(plan.runs / counted.seconds, 1),
+        submit_ms=figures.percentiles([took / figures.NS_PER_MS for took in counted.load["took_ns"]]),
+        start_ms=figures.percentiles(
+            figures.start_latencies(counted.idle["ids"], counted.idle["began_ns"], started) or [0.0]
+        ),
+        idle_submit_ms=figures.percentiles([took / figures.NS_PER_MS for took in counted.idle["took_ns"]]),
+        lost=figures.lost(counted.acknowledged, started, counted.stored),
+        duplicates=figures.duplicates(started),
+        refused=counted.load["refused"],
+        memory_mb=figures.memory(counted.memory) if counted.memory else None,
+        versions=_versions(),
+        settings=asdict(plan) | {"database": _without_password(plan.database), "cores": os.cpu_count()},
+    )
+
+
+@dataclass(slots=True)
+class _Counted:
+    idle: dict[str, Any]
+    load: dict[str, Any]
+    acknowledged: list[str]
+    stored: list[str]
+    seconds: float
+    memory: list[tuple[float, float]]
+
+
+class _Bench:
+    """The course of one measurement against a running server."""
+
+    def __init__(self, plan: Plan, api: httpx.Client, server: Local, task: str, access: Access) -> None:
+        self._plan = plan
+        self._api = api
+        self._server = server
+        self._task = task
+        self._token = access.token
+
+    def register(self, url: str, secret: str) -> None:
+        spec = {"name": self._task, "url": url, "slots": self._plan.slots, "secret": secret}
+        worker = self._call("POST", "/workers", json=spec)
+        if worker["state"] != "ready":
+            raise BenchFailure(f"the worker is {worker['state']}: {worker['problem']}")
+
+    def unregister(self) -> None:
+        self._call("DELETE", f"/workers/{self._task}")
+
+    def run(self, say: Callable[[str], None]) -> _Counted:
+        plan = self._plan
+        warm = self._submit(WARM_UP_RUNS, "single")
+        self._drained()
+        say(f"idle: {IDLE_RUNS} runs, one at a time")
+        idle = self._submit(IDLE_RUNS, "idle")
+        self._drained()
+        say(f"load: {plan.runs:,} runs, {plan.clients} clients")
+        with _sampled(self._server.process.pid, plan.memory) as memory:
+            load = self._submit(plan.runs, plan.submit)
+            self._drained()
+        say("counting")
+        measured = set(load["ids"])
+        stored, last = [], 0.0
+        for run in self._completed():
+            stored.append(run["id"])
+            if run["id"] in measured:
+                last = max(last, datetime.fromisoformat(run["finished_at"]).timestamp())
+        seconds = max(last - min(load["began_ns"]) / 1e9, 1e-3)
+        acknowledged = warm["ids"] + idle["ids"] + load["ids"]
+        return _Counted(idle, load, acknowledged, stored, seconds, memory)
+
+    def _submit(self, runs: int, submit: Literal["single", "bulk", "idle"]) -> dict[str, Any]:
+        batch = self._plan.batch if submit == "bulk" else 1
+        load = Load(self._server.url, self._token, self._task, runs, submit, self._plan.clients, batch)
+        command = [sys.executable, "-m", "hurlbat_app.bench.client", json.dumps(asdict(load))]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise BenchFailure(f"the client failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def _drained(self) -> None:
+        """Wait until no run of ours is queued or running; polls seldom, as the server has better things to do."""
+        newest, moved = "", time.monotonic()
+        while True:
+            waiting = [run for state in ("queued", "running") for run in self._list(state, 1)["items"]]
+            if not waiting:
+                return
+            seen = json.dumps([waiting, self._list("completed", 1)["items"]])
+            if seen != newest:
+                newest, moved = seen, time.monotonic()
+            elif time.monotonic() - moved > STALLED_SECONDS:
+                raise BenchFailure(f"nothing has moved for {STALLED_SECONDS:g} s; one that waits: {waiting[0]}")
+            time.sleep(POLL_SECONDS)
+
+    def _completed(self) -> Iterator[dict[str, Any]]:
+        cursor = None
+        while True:
+            page = self._list("completed", PAGE, cursor)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def _list(self, state: str, limit: int, cursor: str | None = None) -> dict[str, Any]:
+        query = {"task": self._task, "state": state, "limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+        return self._call("GET", "/runs", params=query)
+
+    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        answer = self._api.request(method, path, **more)
+        if answer.is_error:
+            raise BenchFailure(f"{method} {path} was answered {answer.status_code}: {answer.text[:500]}")
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
+
+
+@contextmanager
+def _sampled(pid: int, wanted: bool) -> Iterator[list[tuple[float, float]]]:
+    """Yield a list that grows by (seconds, MiB of resident memory) of a process for as long as the block lasts."""
+    samples: list[tuple[float, float]] = []
+    if not wanted:
+        yield samples
+        return
+    over = threading.Event()
+
+    def sample() -> None:
+        while True:
+            samples.append((time.monotonic(), _resident_mib(pid)))
+            if over.wait(SAMPLE_SECONDS):
+                return
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        sampler.join()
+        samples.append((time.monotonic(), _resident_mib(pid)))
+
+
+def _resident_mib(pid: int) -> float:
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return int(shown.stdout) / 1024
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
