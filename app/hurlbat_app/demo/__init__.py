@@ -1,0 +1,1 @@
+"""Show what a server and a worker do together, with nothing but this package installed."""

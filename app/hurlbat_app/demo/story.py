@@ -1,0 +1,101 @@
+"""Tell a run's timeline the way a person would: what happened, how long after its submit, and why."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+MAX_CHARS = 100
+_SHOWN_ELSEWHERE = {
+    "at",
+    "kind",
+    "attempt",
+    "started_at",
+    "worker",
+    "due_at",
+    "code",
+    "type",
+    "message",
+    "value",
+    "level",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened, so many seconds after the run was submitted."""
+
+    after: float
+    text: str
+
+
+def tell(run: Mapping[str, Any]) -> list[Moment]:
+    """Return what happened to a run as `GET /runs/{id}` shows it, in order."""
+    begun = _seconds(run["created_at"])
+    told = {entry["attempt"] for entry in run["timeline"] if entry["kind"] == "started"}
+    moments = []
+    for entry in run["timeline"]:
+        if "started_at" in entry and entry["started_at"] is not None and entry["attempt"] not in told:
+            moments.append((_seconds(entry["started_at"]), _started(entry)))
+        moments.append((_seconds(entry["at"]), _say(entry, run)))
+    return [Moment(max(0.0, at - begun), text) for at, text in sorted(moments, key=lambda moment: moment[0])]
+
+
+def ending(run: Mapping[str, Any]) -> str:
+    """Return how the run ended, in a few words."""
+    begun, ended = _seconds(run["created_at"]), _seconds(run["finished_at"] or run["created_at"])
+    attempts = f"{run['attempt']} attempt{'' if run['attempt'] == 1 else 's'}"
+    return f"{run['state']} after {ended - begun:.2f} s and {attempts}"
+
+
+def short(value: Any) -> str:
+    """Return a value as JSON, cut where it becomes long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+
+
+def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    match entry["kind"]:
+        case "created":
+            return f"submitted with {short(run['input'])}"
+        case "started":
+            return _started(entry)
+        case "progress":
+            value = entry.get("value")
+            return " ".join(part for part in (None if value is None else f"{value:4.0%}", entry.get("message")) if part)
+        case "log":
+            return f"{entry.get('level', 'info')}: {entry.get('message')}"
+        case "retry":
+            again = _seconds(entry["due_at"]) - _seconds(entry["at"])
+            return f"attempt {entry['attempt']} failed: {_error(entry)}; again in {again:.1f} s"
+        case "completed":
+            return f"completed with {short(run['output'])}"
+        case "failed":
+            return f"failed: {_error(run['error'] or {})}"
+        case kind:
+            return " ".join([kind.replace("_", " "), *_rest(entry)])
+
+
+def _started(entry: Mapping[str, Any]) -> str:
+    return f"attempt {entry['attempt']} started" + (f" on {entry['worker']}" if entry.get("worker") else "")
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    kind = error.get("type") or error.get("code") or "error"
+    message = f"{kind}: {error.get('message', '')}"
+    return f"{message} {short(error['details'])}" if error.get("details") else message
+
+
+def _rest(entry: Mapping[str, Any]) -> Iterator[str]:
+    if entry.get("message"):
+        yield f"({entry['message']})"
+    for name, value in entry.items():
+        if name not in _SAID and value is not None:
+            yield f"{name}={short(value)}"
+
+
+def _seconds(time: Any) -> float:
+    if isinstance(time, int):
+        return time / 1000
+    return datetime.fromisoformat(str(time)).astimezone(UTC).timestamp()

@@ -1,0 +1,58 @@
+"""The demo tells timelines for people."""
+
+from hurlbat_app.demo.story import Moment, ending, tell
+
+RUN = {
+    "state": "completed",
+    "attempt": 2,
+    "input": "EUR",
+    "output": {"EUR": 1.08},
+    "error": None,
+    "created_at": "2030-01-01T00:00:00.000Z",
+    "finished_at": "2030-01-01T00:00:01.500Z",
+    "timeline": [
+        {"at": "2030-01-01T00:00:00.000Z", "kind": "created", "attempt": 0},
+        {
+            "at": "2030-01-01T00:00:00.100Z",
+            "kind": "retry",
+            "attempt": 1,
+            "started_at": "2030-01-01T00:00:00.010Z",
+            "worker": "shop",
+            "due_at": "2030-01-01T00:00:01.100Z",
+            "code": "task_error",
+            "type": "ConnectionError",
+            "message": "no answer",
+        },
+        {"at": "2030-01-01T00:00:01.110Z", "kind": "started", "attempt": 2, "worker": "shop"},
+        {"at": "2030-01-01T00:00:01.200Z", "kind": "progress", "attempt": 2, "value": 0.5, "message": "half way"},
+        {"at": "2030-01-01T00:00:01.300Z", "kind": "pushed_back", "attempt": 2, "message": "no room"},
+        {"at": "2030-01-01T00:00:01.500Z", "kind": "completed", "attempt": 2},
+    ],
+}
+
+
+def test_a_timeline_is_told_in_order_with_the_start_of_every_attempt() -> None:
+    assert [(round(moment.after, 3), moment.text) for moment in tell(RUN)] == [
+        (0.0, 'submitted with "EUR"'),
+        (0.01, "attempt 1 started on shop"),
+        (0.1, "attempt 1 failed: ConnectionError: no answer; again in 1.0 s"),
+        (1.11, "attempt 2 started on shop"),
+        (1.2, " 50% half way"),
+        (1.3, "pushed back (no room)"),
+        (1.5, 'completed with {"EUR": 1.08}'),
+    ]
+    assert ending(RUN) == "completed after 1.50 s and 2 attempts"
+
+
+def test_a_failed_run_tells_its_error_with_the_fields_that_were_refused() -> None:
+    error = {
+        "code": "invalid_input",
+        "type": "invalid_input",
+        "message": "1 field is wrong",
+        "details": [{"loc": ["name"]}],
+    }
+    timeline = [{"at": "2030-01-01T00:00:00.250Z", "kind": "failed", "attempt": 1}]
+
+    told = tell(RUN | {"state": "failed", "error": error, "timeline": timeline})
+
+    assert told == [Moment(0.25, 'failed: invalid_input: one field [{"loc": ["name"]}]')]
