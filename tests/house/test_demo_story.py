@@ -48,7 +48,7 @@ def test_a_failed_run_tells_its_error_with_the_fields_that_were_refused() -> Non
     error = {
         "code": "invalid_input",
         "type": "invalid_input",
-        "message": "1 field is wrong",
+        "message": "one field",
         "details": [{"loc": ["name"]}],
     }
     timeline = [{"at": "2030-01-01T00:00:00.250Z", "kind": "failed", "attempt": 1}]

@@ -7,19 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 MAX_CHARS = 100
-_SHOWN_ELSEWHERE = {
-    "at",
-    "kind",
-    "attempt",
-    "started_at",
-    "worker",
-    "due_at",
-    "code",
-    "type",
-    "message",
-    "value",
-    "level",
-}
+_SAID = {"at", "kind", "attempt", "started_at", "worker", "due_at", "code", "type", "message", "value", "level"}
 
 
 @dataclass(frozen=True, slots=True)
