@@ -44,6 +44,7 @@ test: lint types unit
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/Dockerfile
 
 types: venv
 	$(BIN)/mypy $(TYPED)
