@@ -1,0 +1,90 @@
+"""The tests' own tools do what the tests rely on."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.imports import ROOT, Import, When, circles, sources
+from tests.support.postgres import Cluster
+from tests.support.processes import Died, Processes
+
+UNREAL = """
+import pytest
+
+@pytest.mark.skip(reason="later")
+def test_skipped(): ...
+
+def test_skips_itself(): pytest.skip("later")
+
+@pytest.mark.xfail(reason="known")
+def test_expected_to_fail(): raise AssertionError
+
+@pytest.mark.xfail(reason="known")
+def test_passes_unexpectedly(): ...
+
+def test_warns():
+    import warnings
+    warnings.warn("old", DeprecationWarning)
+"""
+
+
+def test_a_test_that_skips_or_warns_or_is_expected_to_fail_fails(tmp_path: Path) -> None:
+    (tmp_path / "test_unreal.py").write_text(UNREAL)
+    options = ["-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, f"--rootdir={tmp_path}", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "4 failed, 1 error in" in done.stdout
+
+
+def test_every_test_has_a_postgresql_database_of_its_own(postgres_cluster: Cluster) -> None:
+    with postgres_cluster.database() as one, postgres_cluster.database() as other:
+        postgres_cluster.query("CREATE TABLE here (id int)", one)
+
+        tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'here'"
+        assert (postgres_cluster.query(tables, one), postgres_cluster.query(tables, other)) == ("1", "0")
+
+    assert postgres_cluster.query(f"SELECT count(*) FROM pg_database WHERE datname IN ('{one}', '{other}')") == "0"
+
+
+def test_postgresql_syncs_what_it_acknowledges(postgres_cluster: Cluster) -> None:
+    settings = "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
+    assert postgres_cluster.query(settings) == "on on"
+
+
+def test_a_process_that_ends_too_early_is_told_with_its_last_words(processes: Processes) -> None:
+    process = processes.python("short", "-c", "print('no room'); raise SystemExit(3)")
+
+    with pytest.raises(Died, match="ended with 3 before it was up:\nno room"):
+        process.until(lambda: False, "it was up")
+
+
+def test_closing_kills_what_does_not_listen(processes: Processes) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+    process = processes.python("stubborn", "-c", stubborn)
+    process.until(lambda: "up" in process.output, "it was up")
+    process.signal(signal.SIGTERM)
+
+    processes.close()
+
+    assert not process.running
+
+
+def test_a_circle_of_imports_is_found() -> None:
+    first, second, third, *_ = sources()
+    edges = [(first, second), (second, third), (third, first)]
+
+    assert circles(Import(one, other, None, 1, When.LOADING) for one, other in edges) == [
+        sorted((first, second, third))
+    ]
+    assert circles(Import(one, other, None, 1, When.LOADING) for one, other in edges[:2]) == []
