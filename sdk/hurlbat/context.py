@@ -6,19 +6,39 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from hurlbat.errors import Cancelled
+from hurlbat.payloads import printable
 from hurlbat.wire import HeartbeatLine, Line, LogLine, ProgressLine
 
 
 class Attempt(Protocol):
     """The attempt behind a context: what it is, and where its lines go."""
 
-    run_id: str
-    task: str
-    attempt: int
-    max_attempts: int
-    metadata: Mapping[str, Any]
-    deadline: datetime
     stop_reason: str | None
+    """Why it shall stop, once it shall."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is."""
+
+    @property
+    def max_attempts(self) -> int:
+        """How many charged starts the run may have."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the caller attached to the run."""
+
+    @property
+    def deadline(self) -> datetime:
+        """When the execution timeout ends it."""
 
     def tell(self, line: Line) -> None:
         """Send a line, from whichever thread."""
@@ -82,13 +102,13 @@ class Context:
     def log(self, message: object, level: str | int = "info") -> None:
         """Write a line into the run's timeline."""
         name = logging.getLevelName(level) if isinstance(level, int) else level
-        self._attempt.tell(LogLine(self.run_id, self.attempt, name.lower()[:16], str(message)))
+        self._attempt.tell(LogLine(self.run_id, self.attempt, printable(name.lower()[:16]), printable(str(message))))
 
     def progress(self, value: float | None = None, message: str | None = None) -> None:
         """Say how far the task has come: from 0 to 1, or None where only the message tells."""
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"progress is from 0 to 1, not {value!r}")
-        self._attempt.tell(ProgressLine(self.run_id, self.attempt, value, message))
+        self._attempt.tell(ProgressLine(self.run_id, self.attempt, value, message and printable(message)))
 
     def __repr__(self) -> str:
         return f"Context(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"

@@ -10,13 +10,12 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from hurlbat import jsontext
 from hurlbat.errors import PayloadError
-from hurlbat.wire import MAX_BODY_BYTES
 
 _SHOWN_ERRORS = 50
 
 
-def encode(value: Any, adapter: "TypeAdapter[Any] | None" = None, *, what: str = "output") -> str:
-    """Return the JSON text of a value. `what` names it in the `PayloadError` when JSON cannot hold it."""
+def encode(value: Any, adapter: TypeAdapter[Any] | None = None, *, what: str, limit: int | None = None) -> str:
+    """Return the JSON text of a value, of at most `limit` bytes. `what` names it in the `PayloadError` otherwise."""
     if value is None:
         return "null"
     try:
@@ -26,8 +25,8 @@ def encode(value: Any, adapter: "TypeAdapter[Any] | None" = None, *, what: str =
             data = adapter.dump_json(value, by_alias=True, warnings=False)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise PayloadError(f"the {what} is not JSON: {error}") from error
-    if len(data) > MAX_BODY_BYTES:
-        raise PayloadError(f"the {what} has {len(data):,} bytes, more than {MAX_BODY_BYTES:,}")
+    if limit is not None and len(data) > limit:
+        raise PayloadError(f"the {what} has {len(data):,} bytes, more than {limit:,}")
     if b"NaN" in data or b"Infinity" in data or data.count(b"[") + data.count(b"{") > jsontext.MAX_DEPTH:
         try:
             jsontext.parse(data)
@@ -36,7 +35,7 @@ def encode(value: Any, adapter: "TypeAdapter[Any] | None" = None, *, what: str =
     return data.decode()
 
 
-def decode(text: str | bytes, adapter: "TypeAdapter[Any] | None" = None, *, what: str = "input") -> Any:
+def decode(text: str | bytes, adapter: TypeAdapter[Any] | None = None, *, what: str = "input") -> Any:
     """Return the value of JSON text as its type has it. Raises `PayloadError` with the fields that were refused."""
     if adapter is None:
         return jsontext.parse(text)
@@ -44,6 +43,11 @@ def decode(text: str | bytes, adapter: "TypeAdapter[Any] | None" = None, *, what
         return adapter.validate_json(text)
     except ValidationError as error:
         raise PayloadError(explain(error, what), _details(error)) from error
+
+
+def printable(text: str) -> str:
+    """Return the text with lone surrogates replaced, so that every JSON reader takes it."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def explain(error: ValidationError, what: str) -> str:

@@ -37,7 +37,7 @@ class Settings:
     worker: str | None = None
     """This worker's name. If set, a delivery for another name is refused."""
     public_url: str | None = None
-    """Where the server reaches this worker. If set, a delivery for another URL is refused, and `lifespan` registers it."""
+    """Where the server reaches this worker; `lifespan` registers it. If set, a delivery for another URL is refused."""
     slots: int = 100
     """How many attempts the server may have running here at once."""
     threads: int = 32

@@ -55,8 +55,8 @@ def check_key(key: str) -> None:
 def sign(keys: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
     """Return the value of `webhook-signature`: one signature for each key, newest first, with spaces between.
 
-    `timestamp` is in whole seconds since the epoch. Raises `SecretInvalid` for a key that cannot sign, ValueError for an
-    id that is not visible ASCII without dots.
+    `timestamp` is in whole seconds since the epoch. Raises `SecretInvalid` for a key that cannot sign, ValueError for
+    an id that is not visible ASCII without dots.
     """
     if not _MESSAGE_ID.fullmatch(message_id):
         raise ValueError("a message id must be 1 to 256 visible ASCII characters without a dot")
@@ -71,8 +71,8 @@ def verify(
 ) -> str:
     """Return the message's id if one of its signatures is by one of the keys and its timestamp is near `now`.
 
-    `headers` has lower-case names. Raises `SignatureMissing`, `TimestampRefused` or `SignatureWrong`, whose messages are
-    safe to send back; whatever the headers hold, nothing else is raised.
+    `headers` has lower-case names. Raises `SignatureMissing`, `TimestampRefused` or `SignatureWrong`, whose messages
+    are safe to send back; whatever the headers hold, nothing else is raised.
     """
     message_id = headers.get(HEADER_ID, "")
     timestamp = headers.get(HEADER_TIMESTAMP, "")

@@ -1,0 +1,110 @@
+"""`Hurlbat`: the one object of an app that has tasks and calls tasks."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from hurlbat.client import AsyncClient, Client
+from hurlbat.decorator import TaskDecorator
+from hurlbat.errors import TaskInvalid
+from hurlbat.handler import MAX_DELIVERY_BYTES, Handler
+from hurlbat.outbox import Receive, Send
+from hurlbat.policy import Manifest
+from hurlbat.registration import keep_registered
+from hurlbat.settings import Settings, read_settings
+from hurlbat.task import Task
+from hurlbat.version import version
+from hurlbat.workbench import Workbench
+
+logger = logging.getLogger("hurlbat")
+
+
+class Hurlbat:
+    """An app's tasks, the door by which the server reaches them, and the clients to have them run.
+
+    What is not given is read from the environment: `HURLBAT_URL`, `HURLBAT_TOKEN` (else `HURLBAT_API_TOKEN`),
+    `HURLBAT_SIGNING_SECRET` (several with commas between while one rotates, the newest first), `HURLBAT_WORKER`,
+    `HURLBAT_PUBLIC_URL`, `HURLBAT_SLOTS`, `HURLBAT_THREADS`, `HURLBAT_GRACE`. Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        signing_secret: str | list[str] | None = None,
+        worker: str | None = None,
+        public_url: str | None = None,
+        slots: int | None = None,
+        threads: int | None = None,
+        grace: float | None = None,
+    ) -> None:
+        self.settings: Settings = read_settings(
+            {
+                "url": url,
+                "token": token,
+                "signing_secret": signing_secret,
+                "worker": worker,
+                "public_url": public_url,
+                "slots": slots,
+                "threads": threads,
+                "grace": grace,
+            }
+        )
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        self.task = TaskDecorator(self, self._declare)
+        self.client = AsyncClient(self.settings.url, self.settings.token)
+        self.sync_client = Client(self.settings.url, self.settings.token)
+        self._manifest: Manifest | None = None
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        """Where this process's attempts are executed."""
+        return Workbench(self.tasks, self.client.http, threads=self.settings.threads)
+
+    def asgi(self, *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Handler:
+        """Return the ASGI application for the worker's URL: `app.mount("/hurlbat", hurlbat.asgi())`.
+
+        Also serves as a route's endpoint, and alone (`uvicorn module:worker`), where it brings the lifespan itself.
+        """
+        return Handler(self, self._serve_lifespan, max_body_bytes=max_body_bytes)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- frameworks pass their app
+        """Register this worker while the app runs, and let its tasks end when it stops.
+
+        `FastAPI(lifespan=hurlbat.lifespan)`, or `async with hurlbat.lifespan(app):` inside a lifespan of your own.
+        """
+        self.workbench.open()
+        async with keep_registered(self.settings, self.client):
+            try:
+                yield
+            finally:
+                await self.workbench.drain(self.settings.grace)
+        await self.client.aclose()
+
+    def manifest(self) -> Manifest:
+        """Return what this worker serves, with the digest that its answers carry."""
+        if self._manifest is None:
+            declared = tuple(task.declared() for task in self.tasks.values())
+            manifest = Manifest(sdk=f"hurlbat-python/{version()}", tasks=declared)
+            self._manifest = manifest.model_copy(update={"version": manifest.digest()})
+        return self._manifest
+
+    def __repr__(self) -> str:
+        return f"Hurlbat(url={self.settings.url!r}, tasks={sorted(self.tasks)})"
+
+    def _declare(self, task: Task[Any, Any]) -> None:
+        if task.name in self.tasks:
+            raise TaskInvalid(f"task {task.name} is declared twice; give one of them another name by task(name=…)")
+        self.tasks[task.name] = task
+        self._manifest = None
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,288 @@
+"""Execute one attempt, once, and tell whoever listens.
+
+    waiting ──▶ started ──▶ ended     an async function starts with its task, a sync one when a thread takes it up
+       └──────────────────────▲       withdrawn or cancelled before it started
+
+An execution knows nothing of connections. It puts its lines into sinks: the answer that is being streamed, or a reporter
+once that stream broke.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from hurlbat.context import Context
+from hurlbat.errors import Cancelled, NonRetryable, PayloadError, RetryAfter
+from hurlbat.messages import Delivered, Key
+from hurlbat.payloads import encode, printable
+from hurlbat.shape import Shape
+from hurlbat.wire import MAX_BODY_BYTES, MAX_STACK_CHARS, CompletedLine, FailedLine, Line, StartedLine
+
+Result = CompletedLine | FailedLine
+
+INVALID_INPUT = "invalid_input"
+INVALID_OUTPUT = "invalid_output"
+UNKNOWN_TASK = "unknown_task"
+EXECUTION_TIMEOUT = "execution_timeout"
+CANCELLED = "cancelled"
+WORKER_STOPPED = "worker_stopped"
+
+logger = logging.getLogger("hurlbat")
+_PACKAGE = str(Path(__file__).parent)
+
+
+class Sink(Protocol):
+    """Takes the lines of an execution, in order, on the event loop."""
+
+    def put(self, line: Line) -> None:
+        """Take one line."""
+
+
+class Runnable(Protocol):
+    """A task as far as executing it goes."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What to call."""
+
+    @property
+    def shape(self) -> Shape:
+        """How to call it."""
+
+
+class Execution:
+    """One attempt in this process: who listens, how far it is, and what came of it."""
+
+    def __init__(
+        self, delivered: Delivered, runnable: Runnable, pool: Executor, ended: Callable[["Execution"], None]
+    ) -> None:
+        self.delivered = delivered
+        self.sinks: list[Sink] = []
+        self.started = False
+        self.result: Result | None = None
+        self.stop_reason: str | None = None
+        self._runnable = runnable
+        self._pool = pool
+        self._ended = ended
+        self._entered = False
+        self._began_at = time.time()
+        self._thread = threading.get_ident()
+        self._future: Future[Any] | None = None
+        self._loop = asyncio.get_running_loop()
+        self.handle = self._loop.create_task(self._carry_out())
+
+    # -- what a context shows --------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> Key:
+        """What names this attempt."""
+        return self.delivered.key
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.delivered.run_id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.delivered.task
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is."""
+        return self.delivered.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many charged starts the run may have."""
+        return self.delivered.max_attempts
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the caller attached to the run."""
+        return self.delivered.metadata
+
+    @property
+    def deadline(self) -> datetime:
+        """When the execution timeout ends it."""
+        return datetime.fromtimestamp(self._began_at + self.delivered.execution_timeout, UTC)
+
+    def tell(self, line: Line) -> None:
+        """Send a line, from whichever thread; after the end nothing is sent any more."""
+        if threading.get_ident() == self._thread:
+            self._put(line)
+            return
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._put, line)
+
+    # -- what others may do with it --------------------------------------------------------------------------------
+
+    def listen(self, sink: Sink) -> None:
+        """Put all further lines into this sink, beginning with `started` if it has."""
+        self.sinks.append(sink)
+        if self.started:
+            sink.put(StartedLine(self.run_id, self.attempt))
+
+    def cancel(self, reason: str) -> None:
+        """Ask it to stop: cancel the asyncio task, or set the flag that a sync function may read."""
+        self._stop(reason, FailedLine(self.run_id, self.attempt, CANCELLED, reason, retryable=False))
+
+    def withdraw(self) -> None:
+        """Stop it because it did not start in time to be ours; nobody hears of it."""
+        self.sinks.clear()
+        self.cancel("withdrawn before it started")
+
+    def abandon(self, reason: str) -> None:
+        """End it as a failure that may be repeated elsewhere: the process is about to stop."""
+        self._stop(reason, None)
+        self._end(FailedLine(self.run_id, self.attempt, WORKER_STOPPED, reason))
+
+    def _stop(self, reason: str, unentered: Result | None) -> None:
+        if self.result is not None or self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        if not self._entered:  # a task that is cancelled before its first step runs no line of its own
+            self.handle.cancel()
+            if unentered is not None:
+                self._end(unentered)
+        elif self._runnable.shape.is_async or (self._future is not None and self._future.cancel()):
+            self.handle.cancel()
+
+    # -- carrying it out -------------------------------------------------------------------------------------------
+
+    async def _carry_out(self) -> None:
+        self._entered = True
+        shape = self._runnable.shape
+        try:
+            positional, named = shape.bind(self.delivered.input, Context(self))
+        except PayloadError as error:
+            self._start(None)
+            self._end(self._failed(INVALID_INPUT, str(error), details=error.details))
+            return
+        try:
+            async with asyncio.timeout(None) as scope:
+                if shape.is_async:
+                    self._start(scope)
+                    value = await self._runnable.function(*positional, **named)
+                else:
+                    value = await self._in_thread(scope, positional, named)
+        except asyncio.CancelledError as error:
+            if self.stop_reason is None and self._cancelled_from_outside():
+                self._end(FailedLine(self.run_id, self.attempt, WORKER_STOPPED, "the worker's event loop stopped"))
+                raise
+            self._end(self._raised(error))
+        except TimeoutError as error:
+            self._end(self._timed_out() if scope.expired() else self._raised(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit, which would otherwise end the whole server
+            self._end(self._raised(error))
+        else:
+            self._end(self._completed(value))
+
+    async def _in_thread(self, scope: asyncio.Timeout, positional: list[Any], named: dict[str, Any]) -> Any:
+        context = contextvars.copy_context()
+        function = self._runnable.function
+
+        def call() -> tuple[Any, BaseException | None]:
+            self._began_at = time.time()
+            self._loop.call_soon_threadsafe(self._start, scope)
+            try:
+                return context.run(function, *positional, **named), None
+            except BaseException as error:  # not through the future, which cannot carry a StopIteration
+                return None, error
+
+        self._future = self._pool.submit(call)
+        value, error = await asyncio.wrap_future(self._future)
+        if error is not None:
+            raise error
+        if inspect.isawaitable(value):
+            return await _awaited(value)
+        return value
+
+    def _cancelled_from_outside(self) -> bool:
+        return self.handle.cancelling() > 0
+
+    def _start(self, scope: asyncio.Timeout | None) -> None:
+        if self.started or self.result is not None:
+            return
+        self.started = True
+        self._began_at = time.time()
+        if scope is not None:
+            scope.reschedule(self._loop.time() + self.delivered.execution_timeout)
+        self._put(StartedLine(self.run_id, self.attempt))
+
+    def _put(self, line: Line) -> None:
+        if self.result is None:
+            for sink in self.sinks:
+                sink.put(line)
+
+    def _end(self, result: Result) -> None:
+        if self.result is not None:
+            return
+        self.result = result
+        self._ended(self)
+        for sink in self.sinks:
+            sink.put(result)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def _completed(self, value: Any) -> Result:
+        try:
+            output = encode(value, self._runnable.shape.output_adapter, what="output", limit=MAX_BODY_BYTES)
+        except PayloadError as error:
+            return self._failed(INVALID_OUTPUT, str(error))
+        return CompletedLine(self.run_id, self.attempt, output)
+
+    def _timed_out(self) -> Result:
+        timeout = self.delivered.execution_timeout
+        self.stop_reason = f"the execution timeout of {timeout:g} s is over"
+        return FailedLine(self.run_id, self.attempt, EXECUTION_TIMEOUT, self.stop_reason)
+
+    def _raised(self, error: BaseException) -> Result:
+        if self.stop_reason is not None and isinstance(error, asyncio.CancelledError | Cancelled):
+            return self._failed(CANCELLED, self.stop_reason)
+        try:
+            message = str(error)
+        except Exception:  # a user's own __str__
+            message = "(the error's text cannot be shown)"
+        return FailedLine(
+            self.run_id,
+            self.attempt,
+            type(error).__name__,
+            printable(message),
+            stack=_stack(error),
+            retryable=not isinstance(error, NonRetryable),
+            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+        )
+
+    def _failed(self, type: str, message: str, details: str | None = None) -> Result:
+        return FailedLine(self.run_id, self.attempt, type, printable(message), retryable=False, details=details)
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def _stack(error: BaseException) -> str:
+    """Return the traceback from where the user's code begins."""
+    frame: TracebackType | None = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.tb_next
+    try:
+        lines = traceback.format_exception(error.with_traceback(frame))
+    except Exception:  # a user's own __str__
+        return ""
+    return printable("".join(lines))[-MAX_STACK_CHARS:]

@@ -1,0 +1,196 @@
+"""The worker's door: a plain ASGI application that answers the dispatcher's signed requests.
+
+It needs no framework and runs under any: mounted, as a route, behind a prefix. It looks at nothing but the method, the
+three webhook headers and the body; who may ask is decided by the signature over the raw bytes alone.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from hurlbat.errors import SignatureError
+from hurlbat.messages import BadMessage, Message, read_message
+from hurlbat.outbox import ASGIMessage, Outbox, Receive, Send, StreamBroken
+from hurlbat.policy import Manifest
+from hurlbat.settings import Settings
+from hurlbat.signing import verify
+from hurlbat.wire import HEADER_WORKER, JSON_TYPE, PROBLEM_TYPE, MessageType
+from hurlbat.workbench import Workbench
+
+MAX_DELIVERY_BYTES = 16 * 1_048_576
+Scope = MutableMapping[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
+logger = logging.getLogger("hurlbat")
+
+
+class Host(Protocol):
+    """What the handler serves."""
+
+    @property
+    def settings(self) -> Settings:
+        """Who this worker is and which keys it trusts."""
+
+    @property
+    def workbench(self) -> Workbench:
+        """Where attempts are executed."""
+
+    def manifest(self) -> Manifest:
+        """Return what this worker serves."""
+
+
+class Handler:
+    """An ASGI application for a worker's URL. Use `Hurlbat.asgi()` to make one."""
+
+    def __init__(
+        self,
+        host: Host,
+        lifespan: Callable[[Receive, Send], Awaitable[None]],
+        *,
+        max_body_bytes: int = MAX_DELIVERY_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._host = host
+        self._lifespan = lifespan
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+        self._warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        match scope["type"]:
+            case "http":
+                await self._answer(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(receive, send)
+            case "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        if method in ("GET", "HEAD"):
+            await _send_json(send, 200, {"status": "ok"})
+            return
+        if method != "POST":
+            allow = [(b"allow", b"GET, HEAD, POST")]
+            await _send_problem(send, 405, "method_refused", f"{method} is not served here; POST is", allow)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            body = await self._read(headers, receive)
+        except _TooLarge:
+            said = f"the body has more than {self._max_body_bytes:,} bytes"
+            await _send_problem(send, 413, "too_large", said, [(b"connection", b"close")])
+            return
+        except StreamBroken:
+            return
+        try:
+            self._verify(headers, body)
+        except SignatureError as error:
+            await _send_problem(send, 401, "signature_refused", str(error))
+            return
+        await self._answer_signed(body, receive, send)
+
+    async def _read(self, headers: dict[str, str], receive: Receive) -> bytes:
+        declared = headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+            raise _TooLarge
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message: ASGIMessage = await receive()
+            if message["type"] == "http.disconnect":
+                raise StreamBroken
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise _TooLarge
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _verify(self, headers: dict[str, str], body: bytes) -> None:
+        keys = self._host.settings.keys
+        if not keys:
+            if not self._warned:
+                self._warned = True
+                logger.error("this worker refuses every request: set HURLBAT_SIGNING_SECRET to the worker's secret")
+            raise SignatureError("this worker has no signing secret yet; set HURLBAT_SIGNING_SECRET")
+        verify(keys, headers, body, self._clock())
+
+    async def _answer_signed(self, body: bytes, receive: Receive, send: Send) -> None:
+        manifest = self._host.manifest()
+        mark: Headers = [(HEADER_WORKER.encode(), manifest.version.encode())]
+        try:
+            message = read_message(body)
+        except BadMessage as error:
+            await _send_problem(send, 400, "bad_message", f"the signed body is not a message: {error}", mark)
+            return
+        wrong = self._wrong_target(message)
+        if wrong is not None:
+            await _send_problem(send, 403, "wrong_target", wrong, mark)
+            return
+        match message.type:
+            case MessageType.DELIVER:
+                await self._deliver(message, receive, send, mark)
+            case MessageType.CANCEL:
+                outcome = await self._host.workbench.cancel(message.cancellations)
+                await _send_json(send, 200, {"runs": outcome}, mark)
+            case MessageType.DESCRIBE:
+                await _send(send, 200, JSON_TYPE, manifest.model_dump_json().encode(), mark)
+            case MessageType.PROBE:
+                await _send_json(send, 200, {"ok": True}, mark)
+
+    def _wrong_target(self, message: Message) -> str | None:
+        settings = self._host.settings
+        if settings.worker is not None and message.worker != settings.worker:
+            return f"this is for worker {message.worker!r}, but HURLBAT_WORKER here is {settings.worker!r}"
+        if settings.public_url is not None and message.url.rstrip("/") != settings.public_url.rstrip("/"):
+            return f"this is for {message.url!r}, but HURLBAT_PUBLIC_URL here is {settings.public_url!r}"
+        return None
+
+    async def _deliver(self, message: Message, receive: Receive, send: Send, mark: Headers) -> None:
+        workbench = self._host.workbench
+        if workbench.draining:
+            later = [*mark, (b"retry-after", b"1")]
+            await _send_problem(send, 503, "draining", "this worker is about to stop", later)
+            return
+        # the same attempt twice in one message is one attempt
+        deliveries = list({delivered.key: delivered for delivered in message.deliveries}.values())
+        outbox = Outbox(len(deliveries))
+        complete = False
+        workbench.streaming(outbox.close)
+        try:
+            for delivered in deliveries:
+                workbench.begin(delivered, outbox)
+            await outbox.stream(receive, send, mark, workbench.heartbeat)
+            complete = True
+        except StreamBroken:
+            logger.info("the stream of a delivery broke; its runs go on and report by themselves")
+        finally:  # also when the server cancels this request
+            workbench.streamed(outbox.close)
+            if not complete:
+                workbench.let_go(deliveries, outbox)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _send(send: Send, status: int, content_type: str, body: bytes, headers: Headers) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    listed = [*headers, (b"content-type", content_type.encode()), length]
+    await send({"type": "http.response.start", "status": status, "headers": listed})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_json(send: Send, status: int, value: Any, headers: Headers | None = None) -> None:
+    await _send(send, status, JSON_TYPE, json.dumps(value).encode(), headers or [])
+
+
+async def _send_problem(send: Send, status: int, code: str, detail: str, headers: Headers | None = None) -> None:
+    problem = {"type": f"urn:hurlbat:problem:{code}", "title": code.replace("_", " ").capitalize()}
+    body = json.dumps(problem | {"status": status, "code": code, "detail": detail}).encode()
+    await _send(send, status, PROBLEM_TYPE, body, headers or [])

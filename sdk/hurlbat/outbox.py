@@ -1,0 +1,105 @@
+"""Gather the lines of a delivery and write them as one streamed answer, what is ready together in one send."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from hurlbat.wire import STREAM_TYPE, CompletedLine, FailedLine, HeartbeatLine, Line, LogLine, ProgressLine, write_line
+
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+
+MAX_WAITING_LINES = 1_000
+"""Log and progress lines beyond this many unsent ones are dropped; results never are."""
+
+logger = logging.getLogger("hurlbat")
+
+
+class StreamBroken(Exception):
+    """The other side is gone before the answer was complete."""
+
+
+class Outbox:
+    """The lines that a delivery's answer still has to send. `waiting` is how many of its results are not there yet."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self._lines: list[str] = []
+        self._dropped = 0
+        self._broken = False
+        self._wake = asyncio.Event()
+
+    def put(self, line: Line) -> None:
+        """Take a line."""
+        if isinstance(line, CompletedLine | FailedLine):
+            self.waiting -= 1
+        elif len(self._lines) >= MAX_WAITING_LINES and isinstance(line, LogLine | ProgressLine):
+            self._dropped += 1
+            return
+        self._lines.append(write_line(line))
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the stream from this side, or note that the other side is gone."""
+        self._broken = True
+        self._wake.set()
+
+    async def stream(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]], silence: float) -> None:
+        """Answer 200 with the lines as they come, until no result is waited for. Raises `StreamBroken`.
+
+        After so many seconds of `silence` a heartbeat is sent.
+        """
+        await asyncio.sleep(0)  # tasks that need not wait for anything end in this turn of the loop
+        try:
+            start = {"type": "http.response.start", "status": 200}
+            await send(start | {"headers": [*headers, (b"content-type", STREAM_TYPE.encode())]})
+            if await self._send_ready(send):
+                return
+        except Exception as error:
+            raise StreamBroken from error  # servers differ in what they raise to say that the client is gone
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            while not await self._send_next(send, silence):
+                pass
+        except StreamBroken:
+            raise
+        except Exception as error:
+            raise StreamBroken from error
+        finally:
+            watcher.cancel()
+
+    async def _send_next(self, send: Send, silence: float) -> bool:
+        try:
+            async with asyncio.timeout(silence):
+                await self._wake.wait()
+        except TimeoutError:
+            self.put(HeartbeatLine())
+        if self._broken:
+            raise StreamBroken
+        await asyncio.sleep(0)  # what ends in the same turn of the loop travels together
+        return await self._send_ready(send)
+
+    async def _send_ready(self, send: Send) -> bool:
+        """Send all lines that are there in one message; return whether the answer is complete."""
+        if self._dropped:
+            logger.warning("%d log and progress lines were dropped: the stream is too slow for them", self._dropped)
+            self._dropped = 0
+        lines, self._lines = self._lines, []
+        self._wake.clear()
+        complete = self.waiting <= 0
+        lines.append("")
+        await send({"type": "http.response.body", "body": "\n".join(lines).encode(), "more_body": not complete})
+        return complete
+
+    async def _watch(self, receive: Receive) -> None:
+        while True:
+            try:
+                message = await receive()
+            except Exception:  # as with send: some servers raise where others say http.disconnect
+                self.close()
+                return
+            if message["type"] == "http.disconnect":
+                self.close()
+                return

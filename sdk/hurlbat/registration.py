@@ -1,0 +1,71 @@
+"""Register this worker at the server in the background, for as long as it takes."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from hurlbat.client import AsyncClient
+from hurlbat.errors import ApiError, HurlbatError
+from hurlbat.settings import Settings
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+logger = logging.getLogger("hurlbat")
+
+
+@asynccontextmanager
+async def keep_registered(settings: Settings, client: AsyncClient) -> AsyncIterator[None]:
+    """Register while the block runs, if the settings say where this worker is reached."""
+    if settings.public_url is None:
+        yield
+        return
+    if not settings.keys:
+        logger.error("not registered: HURLBAT_PUBLIC_URL is set, but HURLBAT_SIGNING_SECRET is not")
+        yield
+        return
+    task = asyncio.create_task(register(settings, client))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def register(settings: Settings, client: AsyncClient) -> None:
+    """Register until the server has proved this worker or rejected it, with growing pauses between the attempts."""
+    body: dict[str, Any] = {"mode": "protocol", "secret": settings.keys[0], "slots": settings.slots}
+    name, url = settings.worker_name, settings.public_url or ""
+    pause = FIRST_PAUSE
+    told = ""
+    while True:
+        try:
+            worker = await client.register_worker(name, url, **body)
+        except ApiError as error:
+            if error.status < 500 and error.status != 429:
+                logger.error("worker %s was not registered: %s", name, error)
+                return
+            said = str(error)
+        except HurlbatError as error:
+            said = str(error)
+        else:
+            if worker.get("state") != "pending":
+                _tell(name, worker)
+                return
+            said = worker.get("problem") or "it is not proved yet"
+        if said != told:
+            logger.info("worker %s is not registered yet: %s", name, said)
+            told = said
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _tell(name: str, worker: dict[str, Any]) -> None:
+    if worker.get("state") == "rejected":
+        logger.error("worker %s was rejected: %s", name, worker.get("problem"))
+    else:
+        logger.info("worker %s is registered: %s", name, worker.get("state"))

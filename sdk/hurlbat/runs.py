@@ -1,0 +1,83 @@
+"""A run as the server tells of it, and what a caller may say with a submit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypedDict
+
+from hurlbat.errors import RunCancelled, RunFailed
+from hurlbat.jsontext import Member
+
+FINAL_STATES = frozenset({"completed", "failed", "cancelled", "skipped"})
+
+
+class RunOptions(TypedDict, total=False):
+    """What may be said with a submit; durations are in seconds."""
+
+    metadata: Mapping[str, Any]
+    """Attached to the run and shown to its task."""
+    priority: int
+    """Higher goes first; 1 is low, 2 medium, 3 high."""
+    delay: float
+    """Start so many seconds later."""
+    run_at: datetime
+    """Start at this time, which needs a zone."""
+    idempotency_key: str
+    """A second submit of the same task with this key is answered with the first one's run."""
+    idempotency_ttl: float
+    """How long the key holds; without it, until the run ends."""
+    ttl: float
+    """Cancel the run if it has not started by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it stood when the server told of it. Times are RFC 3339, `output_text` is the output's raw JSON."""
+
+    id: str
+    task: str
+    state: str
+    attempt: int = 0
+    tries: int = 0
+    max_attempts: int = 1
+    input: Any = field(default=None, repr=False)
+    output: Any = field(default=None, repr=False)
+    output_text: str = field(default="null", repr=False)
+    error: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    priority: int = 2
+    worker: str | None = None
+    reason: str | None = None
+    created_at: str | None = None
+    due_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    timeline: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached a final state."""
+        return self.state in FINAL_STATES
+
+    def output_or_raise(self) -> str:
+        """Return the raw JSON of a completed run's output. Raises `RunFailed` or `RunCancelled` for the others."""
+        if self.state == "completed":
+            return self.output_text
+        raise RunFailed(self) if self.state == "failed" else RunCancelled(self)
+
+
+_FIELDS = frozenset(Run.__dataclass_fields__) - {"output_text", "timeline", "error", "metadata"}
+
+
+def run_from(members: Mapping[str, Member]) -> Run:
+    """Return the run that the members of a JSON object tell of; what this version does not know is left out."""
+    known = {name: member.value for name, member in members.items() if name in _FIELDS}
+    output, error = members.get("output"), members.get("error")
+    timeline, metadata = members.get("timeline"), members.get("metadata")
+    return Run(
+        **known,
+        output_text=output.text if output else "null",
+        error=error.value if error else None,
+        metadata=metadata.value if metadata and metadata.value else {},
+        timeline=tuple(timeline.value) if timeline and timeline.value else (),
+    )

@@ -1,0 +1,129 @@
+"""Read from a function's signature what a task takes and gives."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic_core import to_json
+
+from hurlbat.context import Context
+from hurlbat.errors import TaskInvalid
+from hurlbat.payloads import decode
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a function is called: at most one input, at most one `Context`, in any order.
+
+    `input_type` and `output_type` are `Any` where the function does not say.
+    """
+
+    task: str
+    parameters: tuple[inspect.Parameter, ...]
+    input_name: str | None
+    context_name: str | None
+    input_type: Any
+    output_type: Any
+    is_async: bool
+
+    @cached_property
+    def input_adapter(self) -> TypeAdapter[Any] | None:
+        """Validates and serialises the input; None takes any JSON as it is."""
+        return _adapter(self.input_type, self.task, "input")
+
+    @cached_property
+    def output_adapter(self) -> TypeAdapter[Any] | None:
+        """Serialises and validates the output; None takes whatever JSON can hold."""
+        return _adapter(self.output_type, self.task, "output")
+
+    def bind(self, input: Any, context: Context) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments to call the function with, the input read by its type. Raises `PayloadError`.
+
+        `input` is a JSON value. A null input leaves a parameter that has a default to its default.
+        """
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.name == self.context_name:
+                value: Any = context
+            elif input is None and parameter.default is not inspect.Parameter.empty:
+                value = parameter.default
+            elif self.input_adapter is None:
+                value = input
+            else:
+                # as JSON and not as a Python value: strict models read a date from a string only so
+                value = decode(to_json(input), self.input_adapter)
+            if parameter.kind in _POSITIONAL:
+                positional.append(value)
+            else:
+                named[parameter.name] = value
+        return positional, named
+
+
+def shape_of(function: Callable[..., Any], task: str) -> Shape:
+    """Return the shape of a function that shall be a task. Raises `TaskInvalid` with what is in the way."""
+    signature = inspect.signature(function)
+    hints = _hints(function, task)
+    inputs: list[inspect.Parameter] = []
+    contexts: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TaskInvalid(f"task {task}: *{parameter.name} has no place in a task; give it one input")
+        (contexts if hints.get(parameter.name) is Context else inputs).append(parameter)
+    if len(inputs) > 1:
+        names = ", ".join(parameter.name for parameter in inputs)
+        raise TaskInvalid(f"task {task}: a task takes one input, not {names}; make them the fields of a model")
+    if len(contexts) > 1:
+        raise TaskInvalid(f"task {task}: a task takes one Context")
+    shape = Shape(
+        task=task,
+        parameters=tuple(signature.parameters.values()),
+        input_name=inputs[0].name if inputs else None,
+        context_name=contexts[0].name if contexts else None,
+        input_type=hints.get(inputs[0].name, Any) if inputs else None,
+        output_type=hints.get("return", Any),
+        is_async=_is_async(function),
+    )
+    # both are made here, so that a type that JSON cannot hold is refused where it is declared
+    _ = shape.input_adapter, shape.output_adapter
+    return shape
+
+
+def schema_of(adapter: TypeAdapter[Any] | None, mode: str) -> dict[str, Any] | None:
+    """Return the JSON Schema of a type for the manifest, or None where it has none."""
+    if adapter is None:
+        return None
+    try:
+        return adapter.json_schema(mode="validation" if mode == "validation" else "serialization")
+    except Exception:
+        # pydantic raises many kinds here, also from users' own hooks; a schema is a courtesy and never a reason to fail
+        return None
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise TaskInvalid(f"{function.__qualname__} is a generator; a task returns its output")
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _hints(function: Callable[..., Any], task: str) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TaskInvalid(f"task {task}: {error} in its annotations; define it at the top of the module") from error
+
+
+def _adapter(declared: Any, task: str, what: str) -> TypeAdapter[Any] | None:
+    if declared is Any:
+        return None
+    try:
+        return TypeAdapter(declared)
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+        said = str(error).splitlines()[0]
+        raise TaskInvalid(f"task {task}: its {what} type {declared!r} cannot be read from JSON: {said}") from error
