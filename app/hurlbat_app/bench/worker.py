@@ -14,10 +14,21 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from hurlbat import Context, Hurlbat
+from hurlbat.policy import Manifest
 
 _log = Path(os.environ["HURLBAT_BENCH_LOG"]).open("a", buffering=1 << 20)  # noqa: SIM115 - closed by the lifespan
+_delivery = int(os.environ["HURLBAT_BENCH_DELIVERY"])
 
-hurlbat = Hurlbat(max_batch=int(os.environ["HURLBAT_BENCH_DELIVERY"]))
+
+class BenchWorker(Hurlbat):
+    """A worker that takes so many runs in one delivery, and not as many as the protocol allows."""
+
+    def manifest(self) -> Manifest:
+        """Return the manifest with the bench's own limit."""
+        return super().manifest().model_copy(update={"max_batch": _delivery})
+
+
+hurlbat = BenchWorker()
 
 
 @hurlbat.task(name=os.environ["HURLBAT_BENCH_TASK"])
@@ -27,9 +38,10 @@ async def nothing(input: dict[str, Any], ctx: Context) -> None:  # noqa: ARG001 
 
 
 @asynccontextmanager
-async def _close_log(_: Starlette) -> AsyncIterator[None]:
-    yield
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with hurlbat.lifespan(app):
+        yield
     _log.close()
 
 
-app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())], lifespan=_close_log)
+app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())], lifespan=_lifespan)
