@@ -52,17 +52,17 @@ FORBIDDEN_NETWORKS: Final[tuple[tuple[Network, str], ...]] = tuple(
         ("ff00::/8", "multicast"),
     )
 )
-"""Written out, as `ipaddress.is_global` calls several of these global. IANA's special-purpose registries, and clouds."""
+"""IANA's special-purpose registries and clouds, written out: `ipaddress.is_global` calls several of these global."""
 
-FORBIDDEN_PORTS: Final = frozenset(
-    # the ports that the Fetch standard blocks
-    [1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110]
-    + [111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531]
-    + [532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060]
-    + [5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080]
-    # databases, caches, brokers, remote control
-    + [445, 1433, 1521, 2375, 2376, 2379, 2380, 3306, 3389, 5432, 5672, 5900, 6379, 9042, 9092, 9200, 11211, 27017]
+_WEB_FORBIDS: Final = (
+    "1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 "
+    "119 123 135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 "
+    "636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 "
+    "6697 10080"
 )
+_SERVICES: Final = "445 1433 1521 2375 2376 2379 2380 3306 3389 5432 5672 5900 6379 9042 9092 9200 11211 27017"
+FORBIDDEN_PORTS: Final = frozenset(map(int, f"{_WEB_FORBIDS} {_SERVICES}".split()))
+"""The ports that the Fetch standard blocks, and those of databases, caches, brokers and remote control."""
 
 _LOCAL_NAMES: Final = ("localhost", "local", "internal", "localdomain")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

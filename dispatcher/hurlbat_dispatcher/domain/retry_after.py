@@ -19,16 +19,19 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,4})?")
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """`asked` is the header as it came (cut short), `used` the seconds that we wait for it; None where there is none."""
+    """`asked` is the header as it came (cut short), `used` the seconds that we wait; None where there is none."""
 
     asked: str | None = None
     used: float | None = None
 
 
+NOTHING_ASKED: Final = RetryAfter()
+
+
 def read_retry_after(values: Sequence[str], now_ms: int) -> RetryAfter:
     """Read the header's values. Of several the longest wait that can be read counts."""
     if not values:
-        return RetryAfter()
+        return NOTHING_ASKED
     waits = [wait for wait in (_seconds(value.strip(), now_ms) for value in values) if wait is not None]
     used = min(max(0.0, *waits), MAX_RETRY_AFTER) if waits else None
     return RetryAfter(", ".join(values)[:128], used)

@@ -1,7 +1,7 @@
 """httpx's transport, on aiohttp's connections.
 
-httpx's own pool is slow with many requests in flight and is poisoned by cancelled ones; the bridge from PyPI maps too much
-of what went wrong to one exception. So this is our own bridge: guarded addresses, one phase per step (`Exchange`), exact
+httpx's own pool is slow with many requests in flight and is poisoned by cancelled ones; the bridge from PyPI maps too
+much of what went wrong to one exception. So this is our own: guarded addresses, one phase per step (`Exchange`), exact
 causes. It raises `TransportFailure` and knows nothing of what is sent.
 
 The context variable carries the exchange to the places that aiohttp calls without telling for which request: the
@@ -11,8 +11,8 @@ resolver, the socket factory and the connection's protocol. All of them run in t
 import errno
 import functools
 import io
-import ssl
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, Final
@@ -32,7 +32,7 @@ from hurlbat_dispatcher.push.resolver import Resolver
 EXTENSION: Final = "hurlbat.exchange"
 """The request's extension that holds its `Exchange`."""
 IDLE_SECONDS: Final = 2.0
-"""A connection that was idle for longer is not used again: servers close theirs, and a reset after sending is charged."""
+"""A connection that was idle for longer is not used again: servers close theirs, and the reset would be charged."""
 
 _HEADERS_OF_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE_BODY: Final = 1_000_000
@@ -140,7 +140,8 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, guard: Guard, **options: Any) -> None:
         super().__init__(socket_factory=functools.partial(_guarded_socket, guard), **options)
-        self._factory = functools.partial(_Connection, loop=self._loop)
+        protocol: type[ResponseHandler] = _Connection
+        self._factory = functools.partial(protocol, loop=self._loop)
 
 
 class _Connection(ResponseHandler):
@@ -228,7 +229,8 @@ def _failure(error: Exception, exchange: Exchange) -> TransportFailure:
     if isinstance(error, aiohttp.ServerDisconnectedError) and not heard:
         return TransportFailure(ErrorCode.CONNECTION_RESET, "the worker closed the connection unanswered", sent=True)
     if reset and not isinstance(error, aiohttp.ClientResponseError):
-        return TransportFailure(ErrorCode.CONNECTION_RESET, "the connection broke after sending", sent=True, heard=heard)
+        message = "the connection broke after sending"
+        return TransportFailure(ErrorCode.CONNECTION_RESET, message, sent=True, heard=heard)
     message = f"the answer is not HTTP/1.1: {_words(error)}"
     return TransportFailure(ErrorCode.PROTOCOL_ERROR, message, sent=True, heard=heard)
 

@@ -48,9 +48,7 @@ class TransportFailure(Exception):
     proxy, sockets used up) and says nothing of the worker. `heard`: something of an answer had come.
     """
 
-    def __init__(
-        self, code: ErrorCode, message: str, *, sent: bool, local: bool = False, heard: bool = False
-    ) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, sent: bool, local: bool = False, heard: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -61,7 +59,7 @@ class TransportFailure(Exception):
 
 @dataclass(slots=True)
 class Exchange:
-    """The state of one request. Belongs to the task that makes it; `cut` may be called from a callback of its loop."""
+    """The state of one request. Belongs to the task that makes it; `finish` may be called by a callback."""
 
     limits: Limits
     https: bool
@@ -70,7 +68,7 @@ class Exchange:
     received: int = 0
     lost: BaseException | None = None
     """What ended the connection, where that was an error."""
-    was_cut: bool = False
+    finishing: bool = False
     timer: asyncio.Timeout = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _end: float = field(init=False, default=0.0)
@@ -96,11 +94,12 @@ class Exchange:
         if self.limits.silence is not None:
             self._wait_on(self._loop.time())
 
-    def cut(self) -> None:
-        """End the exchange now, as nothing more is wanted of it."""
+    def finish(self, within: float) -> None:
+        """Give the exchange so many seconds to end by itself; nothing more is wanted of it."""
         if not self.timer.expired():
-            self.was_cut = True
-            self.timer.reschedule(self._loop.time())
+            self.finishing = True
+            self._end = min(self._end, self._loop.time() + within)
+            self.timer.reschedule(self._end)
 
     def timed_out(self) -> TransportFailure:
         """Return what it means that the timer ran out in this phase."""

@@ -1,8 +1,8 @@
 """Keeps outgoing requests away from where they must not go (server-side request forgery).
 
-A worker's URL is judged twice: its text when it is registered, without a look at the network, and every address that it
-resolves to each time a connection is made. What the operator lists in `HURLBAT_ALLOWED_NETWORKS` is open, and only there
-may http without TLS be spoken.
+A worker's URL is judged twice: its text when it is registered, without a look at the network, and every address that
+it resolves to each time a connection is made. What the operator lists in `HURLBAT_ALLOWED_NETWORKS` is open, and only
+there may http without TLS be spoken.
 """
 
 import re
@@ -30,9 +30,11 @@ MAX_HEADER_BYTES: Final = 8_192
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _LOCALHOST: Final = (ip_address("127.0.0.1"), ip_address("::1"))
 _OWN_HEADERS: Final = frozenset(
-    ["accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"]
-    + ["keep-alive", "proxy-authorization", "proxy-connection", "te", "traceparent", "trailer", "transfer-encoding"]
-    + ["upgrade"]
+    {
+        *("accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"),
+        *("keep-alive", "proxy-authorization", "proxy-connection", "te", "traceparent", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    }
 )
 _OWN_PREFIXES: Final = ("webhook-", "hurlbat-")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -141,7 +143,8 @@ def parse_networks(text: str) -> Networks:
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a worker's extra headers with names in lower case, or raise `Invalid` (field `headers`)."""
     if len(headers) > MAX_HEADERS:
-        raise Invalid("header_invalid", f"a worker has at most {MAX_HEADERS} headers", field="headers", limit=MAX_HEADERS)
+        message = f"a worker has at most {MAX_HEADERS} headers"
+        raise Invalid("header_invalid", message, field="headers", limit=MAX_HEADERS)
     checked: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()

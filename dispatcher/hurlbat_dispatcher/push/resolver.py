@@ -1,7 +1,7 @@
-"""Resolves names, with every answer judged before any of them is dialled.
+"""Resolves names without blocking the loop, and without one slow name holding up the others.
 
-`getaddrinfo` blocks and cannot be cancelled, so each lookup has a thread of its own that dies with the process. Requests
-for one name share one lookup, and a name that hangs keeps nobody else waiting until `MAX_LOOKUPS` of them hang.
+`getaddrinfo` blocks and cannot be cancelled, so each lookup has a thread of its own that dies with the process.
+Requests for one name share one lookup, and a name that hangs keeps nobody waiting until `MAX_LOOKUPS` of them hang.
 """
 
 import asyncio

@@ -59,9 +59,9 @@ class Response:
             return found[:size]
         return found[:size]
 
-    def cut(self) -> None:
-        """End the exchange from a callback: whoever reads is woken, and `post` returns as if the body had ended."""
-        self._exchange.cut()
+    def finish(self, within: float) -> None:
+        """Give the body so many seconds to end; then whoever reads is woken, and `post` ends as if it had."""
+        self._exchange.finish(within)
 
     def _check_encoding(self) -> None:
         for name, fine in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
@@ -110,7 +110,9 @@ class Transport:
             await network.aclose()
 
     @asynccontextmanager
-    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, limits: Limits) -> AsyncIterator[Response]:
+    async def post(
+        self, url: str, *, headers: Mapping[str, str], body: bytes, limits: Limits
+    ) -> AsyncIterator[Response]:
         """Post the body and yield the answer once its head has come. Raises `TransportFailure`.
 
         Leaving the block early closes the connection.
@@ -136,7 +138,7 @@ class Transport:
         except TimeoutError as error:
             if not exchange.timer.expired():
                 raise
-            if not exchange.was_cut:
+            if not exchange.finishing:
                 raise exchange.timed_out() from error
         except httpx.HTTPError as error:
             raise _translate(error) from error

@@ -1,0 +1,108 @@
+"""Makes requests to workers, signed or on purpose not, and reads what the head and the words of an answer say."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hurlbat.jsontext import JsonTextError, parse
+from hurlbat.signing import sign
+from hurlbat.wire import HEADER_ASYNC, HEADER_RETRY, HEADER_WORKER, JSON_TYPE, PROBLEM_TYPE, STREAM_TYPE
+from hurlbat_dispatcher.clock import Clock, Ids
+from hurlbat_dispatcher.domain.answers import Head, Words
+from hurlbat_dispatcher.domain.retry_after import read_retry_after
+from hurlbat_dispatcher.domain.workers import Mode
+from hurlbat_dispatcher.push.exchange import Limits
+from hurlbat_dispatcher.push.transport import Response, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A worker as it is called. `keys` are its signing secrets, newest first, `headers` its extra headers."""
+
+    worker: str
+    url: str
+    mode: Mode
+    keys: tuple[str, ...] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Requests:
+    """Makes requests and posts them."""
+
+    def __init__(
+        self, transport: Transport, clock: Clock, *, ids: Ids, connect_timeout: float, user_agent: str
+    ) -> None:
+        self.clock = clock
+        self.ids = ids
+        self.connect_timeout = connect_timeout
+        self._transport = transport
+        self._user_agent = user_agent
+
+    def post(
+        self, target: Target, headers: Mapping[str, str], body: bytes, limits: Limits
+    ) -> AbstractAsyncContextManager[Response]:
+        """Post a body to a worker, as `Transport.post` does."""
+        return self._transport.post(target.url, headers=headers, body=body, limits=limits)
+
+    def timestamp(self) -> str:
+        """Return now, as messages say it."""
+        now = datetime.fromtimestamp(self.clock.now_ms() / 1_000, UTC)
+        return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1_000:03d}Z"
+
+    def headers(self, target: Target, message_id: str, body: bytes) -> dict[str, str]:
+        """Return the headers of a request that is signed now."""
+        seconds = self.clock.now_ms() // 1_000
+        return self.unsigned_headers(target, message_id) | {
+            "webhook-timestamp": str(seconds),
+            "webhook-signature": sign(target.keys, message_id, seconds, body),
+        }
+
+    def unsigned_headers(self, target: Target, message_id: str) -> dict[str, str]:
+        """Return the headers of a request but for its signature and time."""
+        trace = message_id.replace("-", "")
+        span = self.ids.new().replace("-", "")[16:]
+        return (
+            {"user-agent": self._user_agent}
+            | dict(target.headers)
+            | {
+                "content-type": JSON_TYPE,
+                "accept": f"{STREAM_TYPE}, {JSON_TYPE}",
+                "accept-encoding": "identity",
+                "traceparent": f"00-{trace}-{span}-01",
+                "webhook-id": message_id,
+            }
+        )
+
+
+def head_of(response: Response, now_ms: int) -> Head:
+    """Return what of a response's head matters."""
+    headers = response.headers
+    return Head(
+        response.status,
+        marked=HEADER_WORKER in headers,
+        will_report=headers.get(HEADER_ASYNC) == "1",
+        no_retry=headers.get(HEADER_RETRY, "").lower() == "no",
+        retry_after=read_retry_after(headers.get_list("retry-after"), now_ms),
+        location=headers.get("location"),
+    )
+
+
+def media_type(response: Response) -> str:
+    """Return the response's media type without its parameters."""
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+async def words_of(response: Response) -> Words:
+    """Return what the body of an error says, as far as it can be read."""
+    text = (await response.beginning(16_384)).decode("utf-8", "replace").replace("\0", "\ufffd").strip()
+    if media_type(response) != PROBLEM_TYPE:
+        return Words(text)
+    try:
+        problem = parse(text)
+    except JsonTextError:
+        return Words(text)
+    if not isinstance(problem, dict):
+        return Words(text)
+    code = problem.get("code")
+    return Words(text, code if isinstance(code, str) else None, problem.get("retryable") is not False)

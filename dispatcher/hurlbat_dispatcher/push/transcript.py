@@ -1,0 +1,281 @@
+"""Follows the runs of one delivery from line to line until each has exactly one end.
+
+An answer may be hostile or broken anywhere. What can be told of one run ends that run alone; what cannot ends all that
+have no answer yet. A stream that breaks leaves started runs going on elsewhere and the others as if never sent.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from hurlbat.wire import (
+    MAX_LINE_CHARS,
+    BadLine,
+    CompletedLine,
+    DeliveredRun,
+    FailedLine,
+    HeartbeatLine,
+    Line,
+    LogLine,
+    ProgressLine,
+    StartedLine,
+    read_line,
+    read_results,
+)
+from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Succeeded, Unstarted
+from hurlbat_dispatcher.push.heard import Beat, Detached, Ended, Hear, Heard, Logged, Progressed, Started
+
+MAX_RAW_CHARS: Final = 1_000
+"""How much is kept of an answer that cannot be read."""
+MAX_RETRY_AFTER: Final = 31_536_000.0
+
+_RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]{1,64})"')
+_RESERVED: Final = {
+    code.value: code
+    for code in (ErrorCode.EXECUTION_TIMEOUT, ErrorCode.INVALID_INPUT, ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET)
+}
+
+
+class Transcript:
+    """The runs of one delivery: which are open, which have started, and what is to be told of them next.
+
+    `hear` gets everything of one piece at once. `when_done` is called when no run is open any more.
+    """
+
+    def __init__(self, runs: Sequence[DeliveredRun], hear: Hear) -> None:
+        self._open = {run.run_id: run for run in runs}
+        self._attempts = {run.run_id: run.attempt for run in runs}
+        self._started: set[str] = set()
+        self._hear = hear
+        self._heard: list[Heard] = []
+        self._fresh: dict[str, int] = {}
+        self._expiry: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.when_done: Callable[[], None] | None = None
+        self.results = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every run has its end."""
+        return not self._open
+
+    def read_lines(self, lines: Iterable[bytes]) -> None:
+        """Take the lines that came in one piece; a line above the limit comes without its end."""
+        for line in lines:
+            if not line or line.isspace():
+                continue
+            if len(line) > MAX_LINE_CHARS:
+                message = f"a line of the answer is longer than {MAX_LINE_CHARS:,} bytes"
+                self._blame(line, Failed(ErrorCode.RESPONSE_TOO_LARGE, message))
+                continue
+            try:
+                read = read_line(line.decode())
+            except (BadLine, UnicodeDecodeError) as error:
+                self._blame(line, bad_result(str(error), line))
+                continue
+            if read is not None:
+                self._take(read, line)
+        self._flush()
+
+    def read_whole(self, body: bytes) -> None:
+        """Take an answer in JSON. Each run that it says nothing of has a bad result."""
+        try:
+            results = read_results(body.decode())
+        except (BadLine, UnicodeDecodeError) as error:
+            self.end_all(bad_result(str(error), body))
+            return
+        for result in results:
+            self._take(result, body)
+        self.end_all(bad_result("the answer has no result for this run", body))
+
+    def end_all(self, answer: Answer) -> None:
+        """Give this answer to every open run."""
+        for run_id in list(self._open):
+            self._end(run_id, answer)
+        self._flush()
+
+    def detach_all(self, why: str) -> None:
+        """Let every open run go on without a connection."""
+        for run_id in list(self._open):
+            self._detach(run_id, why)
+        self._flush()
+
+    def break_off(self, why: str) -> None:
+        """End a stream that says no more: started runs go on elsewhere, the others never began."""
+        for run_id in list(self._open):
+            if run_id in self._started:
+                self._detach(run_id, why)
+            else:
+                self._end(run_id, Unstarted(why))
+        self._flush()
+
+    def close(self) -> None:
+        """Stop the clock of execution timeouts."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._expiry.clear()
+
+    def _take(self, line: Line, raw: bytes) -> None:
+        match line:
+            case HeartbeatLine():
+                self._heard.append(Beat())
+            case StartedLine(run_id, attempt):
+                if self._is_answerable(run_id, attempt, raw) and run_id not in self._started:
+                    self._start(run_id, attempt)
+            case CompletedLine(run_id, attempt, output):
+                self._answer(run_id, attempt, Succeeded(output), raw)
+            case FailedLine(run_id, attempt):
+                self._answer(run_id, attempt, _failed(line), raw)
+            case LogLine(run_id, attempt, level, message):
+                if self._attempts.get(run_id) == attempt:
+                    self._heard.append(Logged(run_id, attempt, level, message))
+            case ProgressLine(run_id, attempt, value, message):
+                if self._attempts.get(run_id) == attempt:
+                    self._heard.append(Progressed(run_id, attempt, value, message))
+
+    def _answer(self, run_id: str, attempt: int, answer: Answer, raw: bytes) -> None:
+        if run_id in self._fresh:  # not told yet, so it can be taken back; once told, the first answer stands
+            twice = bad_result("the run was answered twice", raw)
+            self._heard[self._fresh[run_id]] = Ended(run_id, self._attempts[run_id], twice)
+        elif self._is_answerable(run_id, attempt, raw):
+            self.results += 1
+            self._end(run_id, answer)
+
+    def _is_answerable(self, run_id: str, attempt: int, raw: bytes) -> bool:
+        """Say whether a line may speak of this attempt, and hold it against the run or the delivery if not."""
+        expected = self._attempts.get(run_id)
+        if expected is None:
+            self._blame_all(bad_result(f"the answer names a run that was not sent: {run_id[:64]}", raw))
+            return False
+        if run_id not in self._open:
+            return False
+        if attempt != expected:
+            message = f"the answer is for attempt {attempt}, attempt {expected} was sent"
+            self._end(run_id, bad_result(message, raw))
+            return False
+        return True
+
+    def _blame(self, line: bytes, answer: Failed) -> None:
+        """Hold an unreadable line against the run that it seems to name, else against all."""
+        named = _RUN_ID.search(line[:4_096])
+        run_id = named[1].decode("utf-8", "replace") if named else ""
+        if run_id not in self._attempts:
+            self._blame_all(answer)
+        elif run_id in self._open:
+            self._end(run_id, answer)
+
+    def _blame_all(self, answer: Failed) -> None:
+        for run_id in list(self._open):
+            self._end(run_id, answer)
+
+    def _start(self, run_id: str, attempt: int) -> None:
+        self._started.add(run_id)
+        self._heard.append(Started(run_id, attempt))
+        self._expiry[run_id] = self._loop.time() + self._open[run_id].execution_timeout
+        if self._timer is None or self._expiry[run_id] < self._timer.when():
+            self._watch()
+
+    def _end(self, run_id: str, answer: Answer) -> None:
+        run = self._open.pop(run_id)
+        self._expiry.pop(run_id, None)
+        self._fresh[run_id] = len(self._heard)
+        self._heard.append(Ended(run_id, run.attempt, answer))
+
+    def _detach(self, run_id: str, why: str) -> None:
+        run = self._open.pop(run_id)
+        self._expiry.pop(run_id, None)
+        self._heard.append(Detached(run_id, run.attempt, why))
+
+    def _flush(self) -> None:
+        heard, self._heard = self._heard, []
+        self._fresh.clear()
+        if not self._open and self.when_done is not None:
+            self.when_done()
+        if heard:
+            self._hear(heard)
+
+    def _watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(min(self._expiry.values()), self._expire) if self._expiry else None
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        for run_id in [run_id for run_id, when in self._expiry.items() if when <= now]:
+            seconds = self._open[run_id].execution_timeout
+            self._end(run_id, Failed(ErrorCode.EXECUTION_TIMEOUT, f"still running {seconds:g} s after it started"))
+        self._timer = None
+        self._watch()
+        self._flush()
+
+
+def bad_result(message: str, raw: bytes) -> Failed:
+    """Return the failure of an answer that cannot be read, with its beginning kept."""
+    kept = raw[: MAX_RAW_CHARS * 4].decode("utf-8", "replace")[:MAX_RAW_CHARS]
+    return Failed(ErrorCode.BAD_RESULT, f"the answer cannot be read: {message}", raw=kept)
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines, keeping at most one line's limit in memory.
+
+    Of a longer line only the beginning is handed out, once, one byte above the limit.
+    """
+
+    def __init__(self, limit: int = MAX_LINE_CHARS) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that this piece completes, without their ends."""
+        first, newline, rest = chunk.partition(b"\n")
+        found = self._extend(first)
+        if not newline:
+            return found
+        if not self._skipping:
+            found.append(b"".join(self._pieces))
+        self._clear()
+        *lines, last = rest.split(b"\n")
+        found += [line if len(line) <= self._limit else line[: self._limit + 1] for line in lines]
+        return found + self._extend(last)
+
+    def end(self) -> list[bytes]:
+        """Return what stands after the last end of a line."""
+        line = b"".join(self._pieces)
+        self._clear()
+        return [line] if line else []
+
+    def _extend(self, piece: bytes) -> list[bytes]:
+        if self._skipping or not piece:
+            return []
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size <= self._limit:
+            return []
+        beginning = b"".join(self._pieces)[: self._limit + 1]
+        self._clear()
+        self._skipping = True
+        return [beginning]
+
+    def _clear(self) -> None:
+        self._pieces.clear()
+        self._size = 0
+        self._skipping = False
+
+
+def _failed(line: FailedLine) -> Failed:
+    code = _RESERVED.get(line.type, ErrorCode.TASK_ERROR)
+    wait = line.retry_after
+    return Failed(
+        code,
+        line.message,
+        type=line.type,
+        stack=line.stack,
+        details=line.details,
+        retryable=line.retryable and code is not ErrorCode.INVALID_INPUT,
+        retry_after=None if wait is None else min(max(0.0, wait), MAX_RETRY_AFTER),
+    )
