@@ -156,10 +156,13 @@ class _Bench:
         return found
 
     def _drained(self) -> None:
-        """Wait until no run of ours is queued or running; polls seldom, as the server has better things to do."""
+        """Wait until no run of ours is running or queued.
+
+        Polls seldom, as the server has better things to do, and asks for queued runs only when none is running.
+        """
         newest, moved = "", time.monotonic()
         while True:
-            waiting = [run for state in ("queued", "running") for run in self._list(state, 1)["items"]]
+            waiting = self._list("running", 1)["items"] or self._list("queued", 1)["items"]
             if not waiting:
                 return
             seen = json.dumps([waiting, self._list("completed", 1)["items"]])
