@@ -1,0 +1,92 @@
+"""The commands. Each one's module is imported when it is called, so that `hurlbat --help` is quick."""
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from hurlbat_app.cli.failure import Exit, Failure
+
+COMMANDS = {
+    "serve": ("hurlbat_app.cli.serve:serve", "Run the server."),
+    "dev": ("hurlbat_app.cli.dev:dev", "Run a server for development, on this machine only."),
+    "demo": ("hurlbat_app.demo.command:demo", "Start a server and a worker, and show a few runs."),
+    "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
+    "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
+    "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
+    "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
+    "bench": ("hurlbat_app.bench.command:bench", "Measure throughput and latency on this machine."),
+}
+"""Where each command is, and what it is for."""
+
+
+class Later(TyperCommand):
+    """A command that is imported when it is called. A group of commands works as well."""
+
+    def __init__(self, name: str, place: str, help: str) -> None:
+        super().__init__(name, help=help)
+        self._place = place
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the arguments as the command itself would."""
+        return load(self._place).make_context(*args, **kwargs)
+
+
+class Commands(TyperGroup):
+    """All commands, in the order of the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return their names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Return one by name."""
+        return Later(cmd_name, *COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+
+def load(place: str) -> Any:
+    """Return the command, or group of commands, at `module:name`."""
+    module, _, name = place.partition(":")
+    found = getattr(import_module(module), name)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(name="hurlbat", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hurlbat {version('hurlbat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def hurlbat(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say the version and leave.")
+    ] = False,
+) -> None:
+    """Durable background tasks, pushed over signed HTTP to the web app you already have."""
+
+
+def run() -> None:
+    """Be the command `hurlbat`."""
+    try:
+        app()
+    except Failure as failure:
+        print(f"hurlbat: {failure}", file=sys.stderr)
+        sys.exit(failure.status)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    run()

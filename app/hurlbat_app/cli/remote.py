@@ -1,0 +1,97 @@
+"""How the commands ask a server."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from hurlbat.errors import ConfigError
+from hurlbat.settings import read_settings
+from hurlbat_app.cli.failure import Exit, Failure
+
+Url = Annotated[str | None, typer.Option("--url", help="The server's URL.  [env var: HURLBAT_URL]")]
+Token = Annotated[
+    str | None, typer.Option("--token", help="The API token; better in the environment.  [env var: HURLBAT_TOKEN]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the server said it.")]
+
+TIMEOUT = 30.0
+
+
+class Remote:
+    """A server's API. Everything but an answer of success is a `Failure`."""
+
+    def __init__(self, url: str | None, token: str | None) -> None:
+        try:
+            settings = read_settings({"url": url, "token": token}, _environment())
+        except ConfigError as error:
+            raise Failure(f"{error}.", Exit.BAD_INPUT) from error
+        self._url = settings.url.rstrip("/")
+        headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
+        self._http = httpx.Client(headers=headers, timeout=TIMEOUT, trust_env=False)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None, *, timeout: float = TIMEOUT) -> httpx.Response:
+        """Ask for something."""
+        return self._ask("GET", path, query, None, timeout)
+
+    def post(
+        self,
+        path: str,
+        body: str | None = None,
+        query: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = TIMEOUT,
+    ) -> httpx.Response:
+        """Say something, in JSON."""
+        return self._ask("POST", path, query, body, timeout)
+
+    def delete(self, path: str) -> None:
+        """Remove something."""
+        self._ask("DELETE", path, None, None, TIMEOUT)
+
+    def _ask(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float
+    ) -> httpx.Response:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        headers = {"content-type": "application/json"} if body is not None else {}
+        try:
+            response = self._http.request(
+                method, self._url + path, params=given, content=body, headers=headers, timeout=timeout
+            )
+        except httpx.TimeoutException as error:
+            raise Failure(f"the server at {self._url} did not answer in time.", Exit.NOT_REACHED) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Failure(
+                f"no server was reached at {self._url} ({error}); start one with `hurlbat serve`, or set HURLBAT_URL.",
+                Exit.NOT_REACHED,
+            ) from error
+        if not response.is_success:
+            raise self._refusal(response)
+        return response
+
+    def _refusal(self, response: httpx.Response) -> Failure:
+        try:
+            problem = response.json()
+            detail, code = str(problem["detail"]), str(problem["code"])
+        except (ValueError, KeyError, TypeError):
+            return Failure(
+                f"{self._url} answered {response.status_code} and does not look like a Hurlbat server.",
+                Exit.NOT_REACHED,
+            )
+        if response.status_code == 401:
+            return Failure(
+                f"the server refused the token: {detail}. Set HURLBAT_TOKEN to the server's API token.",
+                Exit.NOT_ALLOWED,
+            )
+        status = Exit.BAD_INPUT if response.status_code == 422 else Exit.REFUSED
+        return Failure(f"{detail} ({code}).", status)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment, and what a `.env` file adds to it."""
+    import os
+
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(".env").items() if value is not None} | dict(os.environ)

@@ -1,0 +1,140 @@
+"""`hurlbat run` and `hurlbat runs`."""
+
+import json
+import time
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from hurlbat_app.cli.failure import Exit
+from hurlbat_app.cli.payload import read_json
+from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
+from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
+
+POLL_SECONDS = 30.0
+
+runs = typer.Typer(help="List, show, cancel and replay runs.", no_args_is_help=True, add_completion=False)
+RunId = Annotated[str, typer.Argument(help="The run's id.")]
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    input: Annotated[str, typer.Option("--input", "-i", help="JSON, @file, or - for standard input.")] = "null",
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and show what happened.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Wait no longer than so many seconds.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object that goes with the run; @file and - too.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Start in so many seconds.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2030-01-31T12:00:00Z.")] = None,
+    ttl: Annotated[float | None, typer.Option(help="Drop the run if it has not started in so many seconds.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="A repeat with this key makes no other run.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a run."""
+    said = {
+        "task": task,
+        "priority": priority,
+        "delay": delay,
+        "run_at": run_at,
+        "ttl": ttl,
+        "idempotency_key": idempotency_key,
+    }
+    members = [f'"{name}":{json.dumps(value)}' for name, value in said.items() if value is not None]
+    members.append(f'"input":{read_json(input, "--input")}')
+    if metadata is not None:
+        members.append(f'"metadata":{read_json(metadata, "--metadata")}')
+    body = f"{{{','.join(members)}}}"
+    remote = Remote(url, token)
+    if not wait:
+        _print(remote.post("/runs", body).text, as_json)
+        return
+    text = _until_final(remote, body, timeout)
+    _print(text, as_json, story=True)
+    if json.loads(text)["state"] != "completed":
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _until_final(remote: Remote, body: str, timeout: float | None) -> str:
+    """Submit a run, and return it when it has ended or the time is over."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def patience() -> float:
+        return POLL_SECONDS if deadline is None else min(POLL_SECONDS, max(0.001, deadline - time.monotonic()))
+
+    seconds = patience()
+    response = remote.post("/runs", body, {"wait": f"{seconds:.3f}"}, timeout=seconds + TIMEOUT)
+    while (found := response.json())["state"] not in FINAL and (deadline is None or time.monotonic() < deadline):
+        seconds = patience()
+        response = remote.get(f"/runs/{found['id']}", {"wait": f"{seconds:.3f}"}, timeout=seconds + TIMEOUT)
+    return response.text
+
+
+@runs.command("list")
+def list_runs(
+    task: Annotated[str | None, typer.Option(help="Only runs of this task.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List runs, the newest first."""
+    query = {"task": task, "state": state, "limit": limit, "cursor": cursor}
+    response = Remote(url, token).get("/runs", query)
+    if as_json:
+        typer.echo(response.text)
+        return
+    page: dict[str, Any] = response.json()
+    heads = ("id", "task", "state", "attempt", "worker", "created")
+    rows = [
+        (run["id"], run["task"], run["state"], run["attempt"], run["worker"], run["created_at"])
+        for run in page["items"]
+    ]
+    print_columns(heads, rows, nothing="There are no such runs.")
+    if page["next_cursor"]:
+        typer.echo(f"There are more: --cursor {page['next_cursor']}")
+
+
+@runs.command("show")
+def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Show a run and what happened to it."""
+    _print(Remote(url, token).get(_path(run_id)).text, as_json, story=True)
+
+
+@runs.command("cancel")
+def cancel_run(
+    run_id: RunId,
+    reason: Annotated[str | None, typer.Option(help="Why; the run remembers it.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Cancel a run, at once."""
+    body = json.dumps({"reason": reason}) if reason else None
+    _print(Remote(url, token).post(_path(run_id, "cancel"), body).text, as_json)
+
+
+@runs.command("replay")
+def replay_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Queue a run again that has ended."""
+    _print(Remote(url, token).post(_path(run_id, "replay")).text, as_json)
+
+
+def _path(run_id: str, *more: str) -> str:
+    return "/".join(["/runs", quote(run_id, safe=""), *more])
+
+
+def _print(text: str, as_json: bool, *, story: bool = False) -> None:
+    if as_json:
+        typer.echo(text)
+        return
+    run: dict[str, Any] = json.loads(text)
+    if story:
+        print_run(run)
+    else:
+        state = run["state"] if run["state"] in FINAL else standing(run)
+        typer.echo(f"{run['task']}  {run['id']}  {state}")

@@ -1,0 +1,61 @@
+"""Print runs and workers for people. What goes into a pipe is not cut to the width of a screen."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from hurlbat_app.demo.story import ending, short, tell
+
+FINAL = frozenset({"completed", "failed", "cancelled", "skipped"})
+
+
+def print_columns(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
+    """Print rows below their heads, or a sentence where there are none."""
+    if not rows:
+        typer.echo(nothing)
+        return
+    texts = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *texts, strict=True)]
+    for row in [[head.upper() for head in heads], *texts]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_run(run: Mapping[str, Any]) -> None:
+    """Print a run's story: what happened, how long after its submit, and how it ended."""
+    typer.echo(f"{run['task']}  {run['id']}")
+    for moment in tell(run):
+        typer.echo(f"  {moment.after:9.3f} s  {moment.text}")
+    if run["state"] in FINAL:
+        typer.echo(f"  {ending(run)}")
+    else:
+        typer.echo(f"  {standing(run)}")
+
+
+def standing(run: Mapping[str, Any]) -> str:
+    """Return in a few words where a run stands that has not ended."""
+    if run["state"] != "queued":
+        return f"{run['state']}, attempt {run['attempt']} on {run['worker']}"
+    away = (datetime.fromisoformat(run["due_at"]) - datetime.now(UTC)).total_seconds()
+    when = f"due in {away:.1f} s" if away > 0 else "due"
+    return f"queued, {when}" + (f": {run['reason']}" if run["reason"] else "")
+
+
+def print_worker(worker: Mapping[str, Any]) -> None:
+    """Print a worker."""
+    typer.echo(f"{worker['name']}  {worker['url']}")
+    rows = [
+        ("state", worker["state"] + (f": {worker['problem']}" if worker["problem"] else "")),
+        ("mode", worker["mode"]),
+        ("slots", f"{worker['in_flight']} in use, {worker['window']} of {worker['slots']} open"),
+        ("tasks", ", ".join(worker["tasks"]) or "none known"),
+        ("last seen", worker["last_seen_at"] or "never"),
+    ]
+    if worker["labels"]:
+        rows.append(("labels", short(worker["labels"])))
+    for name, value in rows:
+        typer.echo(f"  {name:<10} {value}")
+    if "secret" in worker:
+        typer.echo("\n  The signing secret, shown this once; the worker needs it:")
+        typer.echo(f"  export HURLBAT_SIGNING_SECRET={worker['secret']}")

@@ -1,0 +1,127 @@
+"""`hurlbat workers`."""
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from hurlbat_app.cli.failure import Exit, Failure
+from hurlbat_app.cli.payload import read_json
+from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
+from hurlbat_app.cli.show import print_columns, print_worker
+
+workers = typer.Typer(help="Add, list, prove, pause and remove workers.", no_args_is_help=True, add_completion=False)
+Name = Annotated[str, typer.Argument(help="The worker's name.")]
+
+PROOF_SECONDS = 90.0
+
+
+@workers.command("add")
+def add_worker(
+    name: Name,
+    address: Annotated[str, typer.Argument(metavar="WORKER_URL", help="Where deliveries go.")],
+    slots: Annotated[int | None, typer.Option(help="How many attempts may run there at once.")] = None,
+    mode: Annotated[str | None, typer.Option(help="protocol or plain.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task of a plain worker: its name, or its policy in JSON. Repeatable.")
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="HURLBAT_SIGNING_SECRET", help="The signing secret; the server makes one without."),
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="name=value. Repeatable.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="name=value, sent with every request. Repeatable.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Register a worker, or change the one of that name."""
+    said = {
+        "name": name,
+        "url": address,
+        "slots": slots,
+        "mode": mode,
+        "tasks": [_policy(text) for text in task] if task else None,
+        "secret": secret,
+        "labels": _pairs(label, "--label"),
+        "headers": _pairs(header, "--header"),
+    }
+    body = json.dumps({key: value for key, value in said.items() if value is not None})
+    _print(Remote(url, token).post("/workers", body, timeout=PROOF_SECONDS).text, as_json)
+
+
+@workers.command("list")
+def list_workers(as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """List the workers."""
+    response = Remote(url, token).get("/workers", {"limit": 1000})
+    if as_json:
+        typer.echo(response.text)
+        return
+    rows = [
+        (worker["name"], worker["state"], worker["mode"], worker["in_flight"], worker["slots"], worker["url"])
+        for worker in response.json()["items"]
+    ]
+    heads = ("name", "state", "mode", "running", "slots", "url")
+    print_columns(heads, rows, nothing="There are no workers; add one with `hurlbat workers add NAME URL`.")
+
+
+@workers.command("show")
+def show_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Show a worker."""
+    _print(Remote(url, token).get(_path(name)).text, as_json)
+
+
+@workers.command("sync")
+def sync_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Prove a worker again and take its tasks; fails unless it is ready then."""
+    text = Remote(url, token).post(_path(name, "sync"), timeout=PROOF_SECONDS).text
+    _print(text, as_json)
+    if json.loads(text)["state"] not in ("ready", "unverified", "paused"):
+        raise typer.Exit(Exit.REFUSED)
+
+
+@workers.command("pause")
+def pause_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Send no more runs to a worker; they are held."""
+    _print(Remote(url, token).post(_path(name, "pause")).text, as_json)
+
+
+@workers.command("resume")
+def resume_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Send runs to a worker again."""
+    _print(Remote(url, token).post(_path(name, "resume")).text, as_json)
+
+
+@workers.command("remove")
+def remove_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Remove a worker; runs wait for another one that serves their tasks."""
+    Remote(url, token).delete(_path(name))
+    typer.echo(json.dumps({"removed": name}) if as_json else f"{name} is removed")
+
+
+def _path(name: str, *more: str) -> str:
+    return "/".join(["/workers", quote(name, safe=""), *more])
+
+
+def _policy(text: str) -> Any:
+    return json.loads(read_json(text, "--task")) if text.lstrip().startswith(("{", "@")) else {"name": text}
+
+
+def _pairs(listed: list[str] | None, option: str) -> dict[str, str] | None:
+    if not listed:
+        return None
+    pairs = {}
+    for text in listed:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Failure(f"{option} takes name=value, and {text!r} is none.", Exit.BAD_INPUT)
+        pairs[name] = value
+    return pairs
+
+
+def _print(text: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(text)
+    else:
+        print_worker(json.loads(text))
