@@ -1,0 +1,145 @@
+"""`hurlbat dev`: a server for development. Workers on this machine are allowed, and watched."""
+
+import asyncio
+import os
+import re
+import secrets
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from hurlbat_app.cli.failure import Exit, Failure
+from hurlbat_app.cli.serve import read_settings, say, say_token, serve_with
+from hurlbat_dispatcher.domain.workers import Worker, WorkerState
+from hurlbat_dispatcher.engine import Engine, WorkerSpec
+from hurlbat_dispatcher.errors import Problem
+from hurlbat_dispatcher.settings import Settings
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+LOOK_SECONDS = 0.5
+"""How often a worker that was away is looked for."""
+PROVE_SECONDS = 2.0
+"""How often a worker that is there but not ready is proved again."""
+SYNC_SECONDS = 10.0
+"""How often a ready worker is asked for its tasks; it may have been reloaded."""
+
+
+def dev(
+    worker: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A worker to register and watch. Repeatable.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 is a free one.  [env var: HURLBAT_PORT]")] = None,
+    database: Annotated[str | None, typer.Option(help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="HURLBAT_SIGNING_SECRET", help="The workers' signing secret; one is made without."),
+    ] = None,
+) -> None:
+    """Run a server for development, on this machine only.
+
+    Workers on loopback addresses are allowed and may use plain http. Each --worker is registered, proved when it
+    answers, and asked for its tasks again when it comes back or changes.
+    """
+    settings = read_settings(host="127.0.0.1", port=port, database_url=database)
+    networks = (*settings.allowed_networks, *LOOPBACK)
+    settings = settings.model_copy(update={"allowed_networks": networks})
+    if settings.api_token is None:
+        settings = settings.model_copy(update={"api_token": _kept_token(settings)})
+    watches = [_Watch(url, (secret or "").split(",")[0].strip() or None) for url in worker or []]
+
+    async def beside(engine: Engine) -> None:
+        say(f"Hurlbat listens on {engine.settings.base_url}, for development")
+        if engine.settings.api_token is not None:
+            say_token(engine.settings.api_token.get_secret_value(), "The API token:")
+        async with asyncio.TaskGroup() as group:
+            for watch in watches:
+                group.create_task(watch.run(engine))
+
+    serve_with(settings, beside)
+
+
+class _Watch:
+    """One worker, registered and kept in step with what it serves."""
+
+    def __init__(self, url: str, secret: str | None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            sentence = f"--worker takes a URL such as http://127.0.0.1:8000/hurlbat/, and {url!r} is none."
+            raise Failure(sentence, Exit.BAD_INPUT)
+        self._url = url
+        self._secret = secret
+        self._address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        self.name = re.sub(r"[^A-Za-z0-9_.:-]", "-", parts.netloc)[:128]
+        """What the worker would call itself."""
+        self._told = ""
+
+    async def run(self, engine: Engine) -> None:
+        """Register the worker, then prove it whenever that may change something."""
+        try:
+            registered = await engine.register_worker(WorkerSpec(name=self.name, url=self._url, secret=self._secret))
+        except Problem as problem:
+            say(f"worker {self._url} cannot be registered: {problem.detail}")
+            return
+        if registered.secret is not None:
+            say(f"  The signing secret that the worker at {self._url} needs:\n")
+            say(f"    export HURLBAT_SIGNING_SECRET={registered.secret}\n")
+        self._tell(registered.worker)
+        clock = asyncio.get_running_loop().time
+        was_here, prove_at = False, 0.0
+        while True:
+            is_here = await self._answers()
+            if is_here and (not was_here or clock() >= prove_at):
+                worker = await self._sync(engine)
+                ready = worker is not None and worker.state is WorkerState.READY
+                prove_at = clock() + (SYNC_SECONDS if ready else PROVE_SECONDS)
+            was_here = is_here
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _sync(self, engine: Engine) -> Worker | None:
+        try:
+            worker = await engine.sync_worker(self.name)
+        except Problem as problem:
+            say(f"worker {self.name}: {problem.detail}")
+            return None
+        self._tell(worker)
+        return worker
+
+    def _tell(self, worker: Worker) -> None:
+        tasks = ", ".join(worker.tasks) or "no tasks"
+        text = worker.problem or f"serves {tasks}"
+        told = f"worker {self.name} at {self._url} is {worker.state}: {text}"
+        if told != self._told:
+            self._told = told
+            say(told)
+
+    async def _answers(self) -> bool:
+        """Tell whether something listens there; asks nothing, so that the worker has nothing to log."""
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(*self._address)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+def _kept_token(settings: Settings) -> SecretStr:
+    """Return the token of this database's development server, kept in a file beside it."""
+    if not settings.database_url.startswith("sqlite"):
+        return SecretStr(secrets.token_urlsafe(24))
+    file = Path(f"{make_url(settings.database_url).database}-token")
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return SecretStr(file.read_text().strip())
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}.") from error
+    token = secrets.token_urlsafe(24)
+    with open(descriptor, "w") as new:
+        new.write(token)
+    return SecretStr(token)

@@ -1,0 +1,89 @@
+"""`hurlbat serve` and `hurlbat migrate`."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from hurlbat_app.cli.failure import Exit, Failure
+from hurlbat_app.logs import configure_logs
+from hurlbat_app.server import Beside, CannotListen, listen
+from hurlbat_app.server import serve as serve_until_stopped
+from hurlbat_dispatcher.engine import Engine
+from hurlbat_dispatcher.secrecy import WrongKey
+from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
+from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [env var: HURLBAT_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 is a free one.  [env var: HURLBAT_PORT]")] = None,
+    database: Annotated[str | None, typer.Option(help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")] = None,
+) -> None:
+    """Run the server.
+
+    All settings are HURLBAT_… variables, from the environment or a .env file. SIGTERM drains, a second one is quick.
+    """
+    serve_with(read_settings(host=host, port=port, database_url=database), _announce)
+
+
+def migrate(
+    database: Annotated[str | None, typer.Option(help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Bring the database's schema up to this version."""
+    settings = read_settings(database_url=database)
+    configure_logs(settings)
+    run_loop(Engine(settings).migrate())
+    typer.echo('{"migrated":true}' if as_json else "The schema is up to date.")
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Return the settings; an override that is None counts as not given. Raises `Failure` with all mistakes."""
+    try:
+        return load_settings(**{name: value for name, value in overrides.items() if value is not None})
+    except SettingsError as error:
+        raise Failure("\n         ".join(error.problems), Exit.BAD_INPUT) from None
+
+
+def serve_with(settings: Settings, beside: Beside) -> None:
+    """Serve until a signal comes. Raises `Failure` with one sentence where that cannot be."""
+    configure_logs(settings)
+    try:
+        listening, settings = listen(settings)
+    except CannotListen as error:
+        raise Failure(f"{error}.") from error
+    with listening:
+        run_loop(serve_until_stopped(settings, listening, beside))
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, on uvloop where there is one."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # Windows has none
+        new_event_loop = None
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        try:
+            runner.run(work)
+        except (CannotOpen, WrongKey, DatabaseTrouble) as error:
+            raise Failure(f"{error}.") from error
+
+
+async def _announce(engine: Engine) -> None:
+    settings = engine.settings
+    say(f"Hurlbat listens on {settings.base_url}")
+    if engine.first_token is not None:
+        say_token(engine.first_token, "The API token, made for this database and shown this once:")
+
+
+def say_token(token: str, sentence: str) -> None:
+    """Tell the token, and how to use it."""
+    say(f"\n  {sentence}\n\n    export HURLBAT_TOKEN={token}\n\n  Then try `hurlbat workers list`.\n")
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no log line."""
+    print(text, file=sys.stdout, flush=True)

@@ -1,0 +1,37 @@
+"""What the server logs, to standard error: for people, or one JSON object a line."""
+
+import logging
+import sys
+
+import structlog
+
+from hurlbat_dispatcher.settings import Settings
+
+_CHATTY = ("httpx", "httpcore", "aiosqlite", "alembic", "asyncio", "uvicorn.error")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send all logs of this process through one handler."""
+    before = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    at_end: list[structlog.types.Processor]
+    if settings.log_format == "json":
+        at_end = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback
+        at_end = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *at_end]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    if settings.log_level != "debug":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
