@@ -12,6 +12,7 @@ from rich.table import Table
 
 from hurlbat_app.bench.figures import Memory, Percentiles, Report
 from hurlbat_app.bench.measure import BenchFailure, Plan, measure
+from hurlbat_app.cli.failure import Failure
 
 
 class Submit(StrEnum):
@@ -43,14 +44,13 @@ def bench(
         try:
             report = measure(plan, folder, lambda message: errors.print(f"[dim]{message}[/dim]"))
         except BenchFailure as failure:
-            errors.print(str(failure), markup=False)
-            raise typer.Exit(1) from failure
+            raise Failure(str(failure)) from failure
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     else:
         Console(highlight=False).print(_table(report))
     if report.lost:
-        raise typer.Exit(1)
+        raise Failure(f"{report.lost} runs were lost")
 
 
 def _table(report: Report) -> Table:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hurlbat.signing import new_secret
+from hurlbat_app.cli.failure import Failure
 from hurlbat_app.demo.story import ending, short, tell
 from hurlbat_app.local import Access, Local, LocalFailure, local_server, local_worker
 
@@ -72,14 +73,11 @@ def demo(
                 if not surprises and _is_watched():
                     _stay(console, server, access)
         except (LocalFailure, httpx.HTTPError) as failure:
-            Console(stderr=True).print(str(failure), markup=False)
-            raise typer.Exit(1) from failure
+            raise Failure(str(failure)) from failure
         except KeyboardInterrupt:
             return
-    for surprise in surprises:
-        Console(stderr=True).print(surprise, markup=False)
     if surprises:
-        raise typer.Exit(1)
+        raise Failure("\n".join(surprises))
 
 
 def _register(api: httpx.Client, url: str, secret: str) -> None:
