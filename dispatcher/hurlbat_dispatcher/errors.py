@@ -1,15 +1,15 @@
 """What the engine refuses, as problems that a reader can act on (RFC 9457).
 
-    Problem
-    ├── Invalid        422  the request says something that cannot be
-    ├── Unauthorized   401  no token, or not a good one
-    ├── Forbidden      403  a good token for something else
-    ├── NotFound       404
-    ├── MethodRefused  405
-    ├── Conflict       409  the state of things forbids it
-    ├── TooLarge       413  beyond a limit that the problem names
-    └── Unavailable    503  not now; `retry_after` says when
-        └── Overloaded      the queue of submits is full
+Problem
+├── Invalid        422  the request says something that cannot be
+├── Unauthorized   401  no token, or not a good one
+├── Forbidden      403  a good token for something else
+├── NotFound       404
+├── MethodRefused  405
+├── Conflict       409  the state of things forbids it
+├── TooLarge       413  beyond a limit that the problem names
+└── Unavailable    503  not now; `retry_after` says when
+    └── Overloaded      the queue of submits is full
 """
 
 from typing import Any, ClassVar

@@ -128,7 +128,7 @@ class ProgressLine:
 Line = StartedLine | CompletedLine | FailedLine | HeartbeatLine | LogLine | ProgressLine
 
 
-# -- requests: dispatcher → worker ---------------------------------------------------------------------------------------
+# -- requests: dispatcher → worker -----------------------------------------------------------------------------------
 
 
 def deliver_body(worker: str, url: str, timestamp: str, runs: Iterable[DeliveredRun]) -> bytes:
@@ -166,7 +166,7 @@ def _request(kind: MessageType, worker: str, url: str, timestamp: str, more: str
     ).encode()
 
 
-# -- answers: worker → dispatcher ----------------------------------------------------------------------------------------
+# -- answers: worker → dispatcher ------------------------------------------------------------------------------------
 
 
 def write_line(line: Line) -> str:

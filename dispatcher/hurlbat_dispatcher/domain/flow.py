@@ -148,7 +148,7 @@ class Picture:
         self._active: dict[Pool, None] = {}
         self._seq = 0
 
-    # -- what there is ---------------------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------------------------------------
 
     def worker(self, name: str, slots: int) -> Slots:
         """Return the worker's budget, made when first met, with its slots as they are now."""
@@ -186,7 +186,7 @@ class Picture:
         ]
         return min(times, default=None)
 
-    # -- runs come and go ------------------------------------------------------------------------------------------------
+    # -- runs come and go --------------------------------------------------------------------------------------------
 
     def add(self, lane: Lane, run: Waiting, now: int) -> None:
         """Let a run wait that is due."""
@@ -234,7 +234,7 @@ class Picture:
             self.opened(slots)
         return slots
 
-    # -- the decision ----------------------------------------------------------------------------------------------------
+    # -- the decision ------------------------------------------------------------------------------------------------
 
     def admit(self, now: int, most: int = 1 << 30) -> list[Started]:
         """Start all that can start, best lane first, at most so many; each takes its slot here and now."""
@@ -267,7 +267,7 @@ class Picture:
             self._enter(lane)
         return started
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------------------------
 
     def _pool(self, workers: tuple[str, ...]) -> Pool:
         pool = self.pools.get(workers)

@@ -22,9 +22,10 @@ from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push import proof
 from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
 from hurlbat_dispatcher.push.heard import Delivery, Hear
+from hurlbat_dispatcher.push.lines import LineSplitter
 from hurlbat_dispatcher.push.output import plain_output
 from hurlbat_dispatcher.push.request import Requests, Target, head_of, media_type, words_of
-from hurlbat_dispatcher.push.transcript import LineSplitter, Transcript
+from hurlbat_dispatcher.push.transcript import Transcript
 from hurlbat_dispatcher.push.transport import Response, Transport
 
 HEARTBEATS_MISSED: Final = 3

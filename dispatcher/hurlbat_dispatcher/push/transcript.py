@@ -20,11 +20,11 @@ from hurlbat.wire import (
     LogLine,
     ProgressLine,
     StartedLine,
-    read_line,
     read_results,
 )
 from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Succeeded, Unstarted
 from hurlbat_dispatcher.push.heard import Beat, Detached, Ended, Hear, Heard, Logged, Progressed, Started
+from hurlbat_dispatcher.push.lines import read
 
 MAX_RAW_CHARS: Final = 1_000
 """How much is kept of an answer that cannot be read."""
@@ -71,12 +71,12 @@ class Transcript:
                 self._blame(line, Failed(ErrorCode.RESPONSE_TOO_LARGE, message))
                 continue
             try:
-                read = read_line(line.decode())
+                said = read(line.decode())
             except (BadLine, UnicodeDecodeError) as error:
                 self._blame(line, bad_result(str(error), line))
                 continue
-            if read is not None:
-                self._take(read, line)
+            if said is not None:
+                self._take(said, line)
         self._flush()
 
     def read_whole(self, body: bytes) -> None:
@@ -128,7 +128,7 @@ class Transcript:
             case CompletedLine(run_id, attempt, output):
                 self._answer(run_id, attempt, Succeeded(output), raw)
             case FailedLine(run_id, attempt):
-                self._answer(run_id, attempt, _failed(line), raw)
+                self._answer(run_id, attempt, failure_of(line), raw)
             case LogLine(run_id, attempt, level, message):
                 if self._attempts.get(run_id) == attempt:
                     self._heard.append(Logged(run_id, attempt, level, message))
@@ -218,56 +218,7 @@ def bad_result(message: str, raw: bytes) -> Failed:
     return Failed(ErrorCode.BAD_RESULT, f"the answer cannot be read: {message}", raw=kept)
 
 
-class LineSplitter:
-    """Cuts a stream of bytes into lines, keeping at most one line's limit in memory.
-
-    Of a longer line only the beginning is handed out, once, one byte above the limit.
-    """
-
-    def __init__(self, limit: int = MAX_LINE_CHARS) -> None:
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._skipping = False
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that this piece completes, without their ends."""
-        first, newline, rest = chunk.partition(b"\n")
-        found = self._extend(first)
-        if not newline:
-            return found
-        if not self._skipping:
-            found.append(b"".join(self._pieces))
-        self._clear()
-        *lines, last = rest.split(b"\n")
-        found += [line if len(line) <= self._limit else line[: self._limit + 1] for line in lines]
-        return found + self._extend(last)
-
-    def end(self) -> list[bytes]:
-        """Return what stands after the last end of a line."""
-        line = b"".join(self._pieces)
-        self._clear()
-        return [line] if line else []
-
-    def _extend(self, piece: bytes) -> list[bytes]:
-        if self._skipping or not piece:
-            return []
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size <= self._limit:
-            return []
-        beginning = b"".join(self._pieces)[: self._limit + 1]
-        self._clear()
-        self._skipping = True
-        return [beginning]
-
-    def _clear(self) -> None:
-        self._pieces.clear()
-        self._size = 0
-        self._skipping = False
-
-
-def _failed(line: FailedLine) -> Failed:
+def failure_of(line: FailedLine) -> Failed:
     code = _RESERVED.get(line.type, ErrorCode.TASK_ERROR)
     wait = line.retry_after
     return Failed(

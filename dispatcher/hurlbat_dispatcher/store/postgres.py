@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from hurlbat_dispatcher.store.database import CannotOpen, Clash, DatabaseTrouble, Heard
+from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble, Heard
 from hurlbat_dispatcher.store.migrate import check_version, upgrade
 from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
 
@@ -23,7 +23,13 @@ READERS = 4
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
 _SETTINGS = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
-_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, TimeoutError)
+_LOST = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    TimeoutError,
+)
 
 
 class PostgresDatabase:
@@ -46,11 +52,18 @@ class PostgresDatabase:
         try:
             self._writer = await self._connect()
             self._readers = await asyncpg.create_pool(
-                self._dsn, min_size=1, max_size=READERS, init=_prepare, server_settings=_SETTINGS, timeout=CONNECT_SECONDS
+                self._dsn,
+                min_size=1,
+                max_size=READERS,
+                init=_prepare,
+                server_settings=_SETTINGS,
+                timeout=CONNECT_SECONDS,
             )
         except (*_LOST, asyncpg.PostgresError) as error:
             await self.close()
-            raise DatabaseTrouble(f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}") from error
+            raise DatabaseTrouble(
+                f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}"
+            ) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -130,10 +143,10 @@ class PostgresDatabase:
         committing = False
         try:
             await connection.execute(begin)
-            rows: Rows = ()
+            rows: Rows | None = None  # as a generator is begun
             while True:
                 try:
-                    ask = script.send(rows) if rows else next(script)
+                    ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
                 except StopIteration as done:
                     committing = True
                     await connection.execute("COMMIT")
@@ -141,7 +154,9 @@ class PostgresDatabase:
                     return result
                 prepared = ask.statement.prepared(dialect)
                 if isinstance(ask, Fetch):
-                    rows = await connection.fetch(prepared.sql, *prepared.arrange(ask.values), timeout=STATEMENT_SECONDS)
+                    rows = await connection.fetch(
+                        prepared.sql, *prepared.arrange(ask.values), timeout=STATEMENT_SECONDS
+                    )
                 else:
                     if ask.rows:
                         values = ask.rows if prepared.as_declared else [prepared.arrange(row) for row in ask.rows]
@@ -161,7 +176,9 @@ class PostgresDatabase:
         try:
             return await self._connect()
         except (*_LOST, asyncpg.PostgresError) as error:
-            raise DatabaseTrouble(f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}") from error
+            raise DatabaseTrouble(
+                f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}"
+            ) from error
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(self._dsn, server_settings=_SETTINGS, timeout=CONNECT_SECONDS)

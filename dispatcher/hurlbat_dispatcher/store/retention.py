@@ -11,7 +11,11 @@ _IDS = ("tenant", "ids")
 _TENANT = bind("tenant", sa.Integer())
 _OLD = Statement(
     sa.select(run.c.id)
-    .where(run.c.tenant == _TENANT, run.c.finished_at < bind("before", sa.BigInteger()), run.c.id > bind("after", run.c.id.type))
+    .where(
+        run.c.tenant == _TENANT,
+        run.c.finished_at < bind("before", sa.BigInteger()),
+        run.c.id > bind("after", run.c.id.type),
+    )
     .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None))
     .order_by(run.c.id)
     .limit(bind("most", sa.Integer())),
@@ -21,9 +25,7 @@ _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
-_DELETE_KEYS = Statement(
-    sa.delete(idempotency).where(idempotency.c.until < bind("now", sa.BigInteger())), ("now",)
-)
+_DELETE_KEYS = Statement(sa.delete(idempotency).where(idempotency.c.until < bind("now", sa.BigInteger())), ("now",))
 
 
 def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:

@@ -1,6 +1,7 @@
 """The statements that change runs, and those that a turn reads before it decides."""
 
-from typing import NamedTuple
+from collections.abc import Generator
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -18,7 +19,7 @@ from hurlbat_dispatcher.store.schema import (
     run,
     timeline,
 )
-from hurlbat_dispatcher.store.statement import AnyOf, DatabaseNow, Statement, bind
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Rows, Statement, bind
 
 
 class RunRow(NamedTuple):
@@ -102,7 +103,7 @@ PAYLOADS = Statement(
 """What is needed to send waiting runs; one that waits no longer is missing."""
 
 
-def _update(names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.ColumnElement[object]) -> Statement:
+def _update(names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.SQLColumnExpression[Any]) -> Statement:
     values = {name: bind(name, run.c[name].type) for name in names}
     clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
     return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))
@@ -164,7 +165,7 @@ COUNT_ROWS = Statement(
     ("tenant", "ids"),
 )
 
-# -- what is due -----------------------------------------------------------------------------------------------------------
+# -- what is due -----------------------------------------------------------------------------------------------------
 
 DUE = Statement(
     sa.select(*_LIGHT)
@@ -217,7 +218,14 @@ NEXT_MOMENT = Statement(
 )
 NOW = Statement(sa.select(DatabaseNow()))
 
-# -- the picture -----------------------------------------------------------------------------------------------------------
+
+def database_now() -> Generator[Ask, Rows, int]:
+    """Read the database's clock, in ms."""
+    rows = yield NOW.fetch()
+    return int(rows[0][0])
+
+
+# -- the picture -----------------------------------------------------------------------------------------------------
 
 IN_FLIGHT = Statement(sa.select(run.c.id, run.c.worker).where(RUNNING).order_by(run.c.id))
 IN_HOLD = Statement(sa.select(run.c.id, run.c.worker).where(HELD).order_by(run.c.id))
@@ -235,7 +243,7 @@ HEADS = Statement(
 """The next runs of a lane beyond (rank, id). Give `BEFORE_ALL` to begin."""
 BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
 
-# -- idempotency -----------------------------------------------------------------------------------------------------------
+# -- idempotency -----------------------------------------------------------------------------------------------------
 
 KEYS = Statement(
     sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until"))).where(

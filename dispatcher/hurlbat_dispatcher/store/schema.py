@@ -12,7 +12,11 @@ from sqlalchemy.dialects.postgresql import UUID
 from hurlbat_dispatcher.domain.lifecycle import RunState
 
 metadata = sa.MetaData(
-    naming_convention={"pk": "%(table_name)s_pkey", "ck": "%(table_name)s_%(constraint_name)s", "uq": "%(table_name)s_unique"}
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "uq": "%(table_name)s_unique",
+    }
 )
 
 DEFAULT_TENANT = 1

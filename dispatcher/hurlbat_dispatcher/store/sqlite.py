@@ -107,7 +107,7 @@ class SqliteDatabase:
             raise DatabaseTrouble("the database is closed")
         try:
             # aiosqlite offers no public way to run a function of one's own on its thread
-            result: T = await thread._execute(self._transact, thread, script, begin, end)
+            result: T = await thread._execute(self._transact, thread, script, begin, end)  # type: ignore[no-untyped-call]  # its own
         except sqlite3.IntegrityError as error:
             raise Clash(str(error)) from error
         except (sqlite3.Error, ValueError) as error:
@@ -119,10 +119,10 @@ class SqliteDatabase:
         dialect = self._engine_or_trouble().dialect
         connection.execute(begin)
         try:
-            rows: Rows = ()
+            rows: Rows | None = None  # as a generator is begun
             while True:
                 try:
-                    ask = script.send(rows) if rows else next(script)
+                    ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
                 except StopIteration as done:
                     connection.execute(end)
                     result: T = done.value
@@ -142,7 +142,9 @@ class SqliteDatabase:
             raise
 
     def _make_engine(self) -> AsyncEngine:
-        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": 5, "cached_statements": 256})
+        engine = create_async_engine(
+            self._url, poolclass=NullPool, connect_args={"timeout": 5, "cached_statements": 256}
+        )
 
         @event.listens_for(engine.sync_engine, "connect")
         def prepare(connection: Any, _: Any) -> None:

@@ -11,10 +11,27 @@ from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
 from hurlbat_dispatcher.store.schema import RUNNING, UNHAPPY, inline, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
 
-_SHOWN = (
-    "id task state attempt tries max_attempts input metadata priority created_at due_at output error started_at"
-    " finished_at expires_at worker reason idempotency_key"
-).split()
+_SHOWN = [
+    "id",
+    "task",
+    "state",
+    "attempt",
+    "tries",
+    "max_attempts",
+    "input",
+    "metadata",
+    "priority",
+    "created_at",
+    "due_at",
+    "output",
+    "error",
+    "started_at",
+    "finished_at",
+    "expires_at",
+    "worker",
+    "reason",
+    "idempotency_key",
+]
 _COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())
 
@@ -51,7 +68,10 @@ _IN_STATE = run.c.state == bind("state", run.c.state.type)
 # a state that has a partial index must say its condition, or the index is not used
 _WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
     RunState.RUNNING: RUNNING,
-    **{state: sa.and_(UNHAPPY, _IN_STATE) for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)},
+    **{
+        state: sa.and_(UNHAPPY, _IN_STATE)
+        for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)
+    },
 }
 _PAGES: dict[tuple[bool, str | None], Statement] = {}
 

@@ -1,0 +1,232 @@
+"""Puts the engine's parts together, starts them in order, and stops them in reverse."""
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+import structlog
+from sqlalchemy.engine import make_url
+
+from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
+from hurlbat_dispatcher.fleet import Fleet
+from hurlbat_dispatcher.loops import every
+from hurlbat_dispatcher.loops.lease import Lease
+from hurlbat_dispatcher.loops.retention import Retention
+from hurlbat_dispatcher.outbox import Outbox
+from hurlbat_dispatcher.push.client import PushClient
+from hurlbat_dispatcher.push.guard import Guard
+from hurlbat_dispatcher.push.transport import Transport
+from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, digest_of, key_beside, new_token
+from hurlbat_dispatcher.settings import Settings
+from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble, database
+from hurlbat_dispatcher.store.leases import leave
+from hurlbat_dispatcher.store.tokens import good_tokens, keep_first_token
+from hurlbat_dispatcher.telemetry import Telemetry
+from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import Freed, Refresh, Tick
+from hurlbat_dispatcher.waiters import Waiters
+from hurlbat_dispatcher.writer import Writer
+
+log = structlog.get_logger("hurlbat.engine")
+
+TENANT: Final = 1
+SWEEP_ALONE: Final = 60.0
+SWEEP_SHARED: Final = 5.0
+RECHECK_SECONDS: Final = 5.0
+RETENTION_SECONDS: Final = 60.0
+MAX_NOTIFIED: Final = 150
+"""Run ids in one message to the other servers: a payload of PostgreSQL's holds 8,000 bytes."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything of a running engine."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    database: Database
+    registry: Registry
+    desk: Desk
+    transport: Transport
+    lease_tokens: LeaseTokens
+    waiters: Waiters
+    telemetry: Telemetry
+    tokens: set[str]
+    first_token: str | None
+    writer: Writer = field(init=False)
+    outbox: Outbox = field(init=False)
+    fleet: Fleet = field(init=False)
+    lease: Lease = field(init=False)
+    _duties: list[asyncio.Task[Any]] = field(default_factory=list)
+    _writing: asyncio.Task[None] | None = None
+    _telling: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def committed(self, ledger: Ledger) -> None:
+        """Do what follows a commit: send, cancel, wake those who wait, tell the other servers."""
+        self.telemetry.committed(ledger, self.writer.last_size)
+        self.waiters.finished(ledger.finished)
+        self.outbox.send(ledger.deliveries)
+        if ledger.cancels:
+            self.outbox.cancel(ledger.cancels)
+        if self.database.shared and (ledger.finished or (ledger.queued and not self.desk.owns)):
+            self._tell({"finished": ledger.finished, "queued": ledger.queued and not self.desk.owns})
+
+    def registry_changed(self) -> None:
+        """Tell the other servers that they should read the registry anew."""
+        if self.database.shared:
+            self._tell({"registry": True})
+
+    def heard(self, message: str) -> None:
+        """Take a message of another server."""
+        said = json.loads(message)
+        finished = said.get("finished") or []
+        self.waiters.finished(finished)
+        if self.desk.owns:
+            if finished:
+                self.writer.put(Freed(finished))
+            if said.get("queued"):
+                self.writer.put(Tick())
+        if said.get("registry"):
+            self._spawn(self._reload())
+
+    async def begin(self) -> None:
+        """Start all duties."""
+        await self.fleet.load()
+        self._writing = asyncio.create_task(self.writer.run(), name="hurlbat writer")
+        await self.lease.run_once()
+        await self.database.listen(self.heard)
+        sweep = SWEEP_SHARED if self.database.shared else SWEEP_ALONE
+        retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention)
+        self._duty("sweep", sweep, self._sweep)
+        self._duty("recheck", RECHECK_SECONDS, self.fleet.recheck)
+        self._duty("retention", RETENTION_SECONDS, retention.run_once)
+        if self.database.shared:
+            self._duty("lease", self.settings.lease / 3, self.lease.run_once)
+
+    async def stop(self, grace: float) -> None:
+        """Stop everything in reverse order."""
+        self.desk.draining = True
+        await self.outbox.drain(grace)
+        for duty in self._duties:
+            duty.cancel()
+        await self.fleet.close()
+        self.writer.close()
+        if self._writing is not None:
+            await self._writing
+        with suppress(DatabaseTrouble):
+            await self.database.write(leave(self.desk.me))
+        for task in (*self._duties, *self._telling):
+            task.cancel()
+        await asyncio.gather(*self._duties, *self._telling, return_exceptions=True)
+        await self.transport.aclose()
+        await self.database.close()
+
+    async def _sweep(self) -> None:
+        self.tokens.update(await self.database.read(good_tokens()))
+        self.writer.put(Tick(sweep=True))
+
+    async def _reload(self) -> None:
+        await self.fleet.load()
+        self.writer.put(Refresh())
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        finished = said.get("finished") or [None]
+        for at in range(0, len(finished), MAX_NOTIFIED):
+            part = [one for one in finished[at : at + MAX_NOTIFIED] if one]
+            self._spawn(self.database.notify(json.dumps(said | {"finished": part})))
+
+    def _duty(self, name: str, seconds: float, run_once: Any) -> None:
+        self._duties.append(asyncio.create_task(every(seconds, self.clock, name, run_once), name=f"hurlbat {name}"))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+async def assemble(
+    settings: Settings, *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
+) -> Parts:
+    """Open the database and start a server's parts. Raises `CannotOpen`, `DatabaseTrouble`."""
+    clock = clock or SystemClock()
+    chance = Chance()
+    ids = Ids(clock, chance)
+    store = database(settings.database_url, clock)
+    await store.open()
+    try:
+        await store.migrate()
+        parts = await _build(settings, clock, chance, ids, store, transport)
+        await parts.begin()
+    except BaseException:
+        await store.close()
+        raise
+    return parts
+
+
+async def _build(
+    settings: Settings,
+    clock: Clock,
+    chance: Chance,
+    ids: Ids,
+    store: Database,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Parts:
+    vault = Vault(_keys(settings))
+    tokens, first = await _tokens(settings, store)
+    registry = Registry()
+    lease_tokens = LeaseTokens(vault.lease_key)
+    desk = Desk(
+        me=ids.new(),
+        registry=registry,
+        chance=chance,
+        lease=int(settings.lease * 1000),
+        report_base=settings.base_url,
+        lease_tokens=lease_tokens,
+    )
+    guard = Guard(settings.allowed_networks, own=frozenset({(settings.host, settings.port)}))
+    network = Transport(guard, transport=transport, proxy=settings.proxy)
+    await network.start()
+    push = PushClient(network, clock, ids=ids, heartbeat=settings.heartbeat)
+    parts = Parts(
+        settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first
+    )
+    parts.writer = Writer(store, desk, clock, limit=settings.queue_limit, committed=parts.committed)
+    parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, own=parts.writer.own)
+    parts.fleet = Fleet(
+        TENANT,
+        store,
+        registry,
+        vault,
+        guard,
+        push,
+        clock,
+        put=parts.writer.put,
+        changed=parts.registry_changed,
+    )
+    parts.outbox = Outbox(
+        push, registry, put=parts.writer.put, heard_of=parts.fleet.heard_of, may_send=parts.lease.holds
+    )
+    return parts
+
+
+def _keys(settings: Settings) -> list[str]:
+    if settings.secret_key:
+        return [key.get_secret_value() for key in settings.secret_key]
+    path = make_url(settings.database_url).database
+    if not path or path == ":memory:":
+        raise CannotOpen("a database in memory has no place for a key; set HURLBAT_SECRET_KEY")
+    return [key_beside(path)]
+
+
+async def _tokens(settings: Settings, store: Database) -> tuple[set[str], str | None]:
+    if settings.api_token is not None:
+        return {digest_of(settings.api_token.get_secret_value())}, None
+    made = new_token()
+    fresh = await store.write(keep_first_token(digest_of(made), TENANT))
+    return set(await store.read(good_tokens())), made if fresh else None

@@ -1,0 +1,336 @@
+"""The engine: the one door of the dispatcher. Everything that can be done with runs and workers is a method here.
+
+Payloads (input, output, metadata) are raw JSON text, times are ms since the epoch, durations are seconds. What is refused
+is raised as a `Problem`.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
+
+import httpx
+import structlog
+
+from hurlbat.wire import FailedLine
+from hurlbat_dispatcher.assembly import Parts, assemble
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.outcome import Succeeded
+from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+from hurlbat_dispatcher.domain.workers import Worker
+from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
+from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.push.transcript import failure_of
+from hurlbat_dispatcher.secrecy import digest_of
+from hurlbat_dispatcher.settings import Settings
+from hurlbat_dispatcher.store import views
+from hurlbat_dispatcher.store.database import DatabaseTrouble
+from hurlbat_dispatcher.store.statement import Script
+from hurlbat_dispatcher.turn.operations import (
+    AttemptEnd,
+    Beat,
+    Cancel,
+    End,
+    Entry,
+    Note,
+    Operation,
+    Placed,
+    Replay,
+    Submit,
+)
+
+log = structlog.get_logger("hurlbat.engine")
+
+TENANT: Final = 1
+MAX_BULK: Final = 1_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run that is stored: new, or the one that had the idempotency key before."""
+
+    run: Run
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the cursor of the next ones."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """Whether the run was cancelled, and for how many seconds the lease was renewed."""
+
+    cancelled: bool
+    lease: float
+
+
+class Engine:
+    """The dispatcher. Build it, `start` it, use it, `stop` it."""
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._transport = transport
+        self._parts: Parts | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Open the database, bring its schema up to date where it is ours alone, begin to work. Raises `CannotOpen`."""
+        self._parts = await assemble(self.settings, clock=self._clock, transport=self._transport)
+
+    async def stop(self, grace: float) -> None:
+        """Start nothing more, wait so many seconds for answers, give back what was not sent, and close."""
+        if self._parts is not None and not self._stopping:
+            self._stopping = True
+            await self._parts.stop(grace)
+            self._parts = None
+
+    def ready(self) -> None:
+        """Return when this server can work. Raises `Unavailable` with what is in the way."""
+        if self._stopping:
+            raise Unavailable("stopping", "the server is stopping", retry_after=1)
+        trouble = self._at_work.writer.trouble
+        if trouble is not None:
+            raise Unavailable("database_unavailable", trouble, retry_after=1)
+
+    @property
+    def first_token(self) -> str | None:
+        """Return the API token that was made at this start; it is known this once."""
+        return self._at_work.first_token
+
+    def authenticate(self, token: str) -> None:
+        """Return when the token is good. Raises `Unauthorized`."""
+        if digest_of(token) not in self._at_work.tokens:
+            raise Unauthorized("token_invalid", "the API token is not a good one")
+
+    def metrics(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        parts = self._at_work
+        return parts.telemetry.text(in_flight=parts.outbox.in_flight, queued=parts.writer.queued)
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission) -> Accepted:
+        """Accept a run; returns after the commit. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
+        entry = self._entry(submission)
+        [placed] = await self._ask(Submit([entry]))
+        if isinstance(placed, Problem):
+            raise placed
+        return await self._accepted(placed)
+
+    async def submit_many(self, submissions: Sequence[Submission]) -> list[Accepted | Problem]:
+        """Accept up to 1,000 runs in one commit, with an outcome for each, in order."""
+        if len(submissions) > MAX_BULK:
+            raise Invalid("too_many", f"at most {MAX_BULK} runs at a time", limit=MAX_BULK)
+        results: list[Problem | None] = []
+        entries: list[Entry] = []
+        for submission in submissions:
+            try:
+                entries.append(self._entry(submission))
+                results.append(None)
+            except Problem as problem:
+                results.append(problem)
+        placed = iter(await self._ask(Submit(entries)) if entries else ())
+        outcomes: list[Accepted | Problem] = []
+        for result in results:
+            one: Placed | Problem = next(placed) if result is None else result
+            outcomes.append(one if isinstance(one, Problem) else await self._accepted(one))
+        return outcomes
+
+    async def get_run(self, run_id: str) -> Run:
+        """Return a run with its timeline. Raises `NotFound`."""
+        run = await self._read(views.one_run(TENANT, run_id))
+        if run is None:
+            raise NotFound("run_unknown", f"there is no run {run_id}")
+        return run
+
+    async def list_runs(
+        self, *, task: str | None = None, state: RunState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[Run]:
+        """Return runs without their timelines, the newest first."""
+        before = views.LAST_ID if cursor is None else _check_cursor(cursor)
+        found = await self._read(
+            views.page_of_runs(TENANT, task=task, state=state and state.value, before=before, most=limit + 1)
+        )
+        items = found[:limit]
+        return Page(items, items[-1].id if len(found) > limit else None)
+
+    async def wait(self, run_id: str, seconds: float) -> Run:
+        """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`."""
+        waiters = self._at_work.waiters
+        future = waiters.enter(run_id)
+        try:
+            run = await self.get_run(run_id)
+            if run.is_final:
+                return run
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await future
+            return await self.get_run(run_id)
+        finally:
+            waiters.leave(run_id, future)
+
+    async def cancel_run(self, run_id: str, *, reason: str | None = None) -> Run:
+        """Cancel a run at once; its worker is told. Raises `NotFound`, `Conflict` when it has ended otherwise."""
+        await self._ask(Cancel(run_id, reason or "cancelled by request"))
+        return await self.get_run(run_id)
+
+    async def replay_run(self, run_id: str) -> Run:
+        """Queue a run that has ended again; its history stays. Raises `NotFound`, `Conflict`."""
+        await self._ask(Replay(run_id))
+        return await self.get_run(run_id)
+
+    # -- reports of workers ------------------------------------------------------------------------------------------
+
+    async def report_heartbeat(self, run_id: str, attempt: int, token: str) -> HeartbeatReply:
+        """Renew the lease of an attempt. Raises `Unauthorized`, `Conflict` when it is over."""
+        self._check_lease(run_id, attempt, token)
+        cancelled = await self._ask(Beat(run_id, attempt))
+        return HeartbeatReply(bool(cancelled), self.settings.lease)
+
+    async def report_complete(self, run_id: str, attempt: int, token: str, output: str, digest: bytes) -> None:
+        """Take an output. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
+        self._check_lease(run_id, attempt, token)
+        await self._ask(End([AttemptEnd(run_id, attempt, Succeeded(output), digest.hex()[:40])]))
+
+    async def report_fail(self, run_id: str, attempt: int, token: str, failure: FailedLine, digest: bytes) -> None:
+        """Take a failure. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
+        self._check_lease(run_id, attempt, token)
+        await self._ask(End([AttemptEnd(run_id, attempt, failure_of(failure), digest.hex()[:40])]))
+
+    async def report_log(self, run_id: str, attempt: int, token: str, entries: Sequence[tuple[str, str]]) -> None:
+        """Remember log lines (level, message). Raises `Unauthorized`."""
+        self._check_lease(run_id, attempt, token)
+        self._at_work.writer.put(
+            Note([(run_id, attempt, "log", {"level": level, "message": message}) for level, message in entries])
+        )
+
+    # -- workers and tasks -------------------------------------------------------------------------------------------
+
+    async def register_worker(self, spec: WorkerSpec) -> Registered:
+        """Register a worker, or change the one of that name. Raises `Invalid`."""
+        registered = await self._guarded(self._at_work.fleet.register(spec))
+        return replace(registered, worker=self._with_load(registered.worker))
+
+    async def update_worker(self, name: str, **changes: Any) -> Worker:
+        """Change some of what is said of a worker. Raises `NotFound`, `Invalid`."""
+        return self._with_load(await self._guarded(self._at_work.fleet.update(name, changes)))
+
+    async def list_workers(self, *, cursor: str | None = None, limit: int = 50) -> Page[Worker]:
+        """Return workers by name."""
+        return _page_by_name({name: self._with_load(one) for name, one in self._workers.items()}, cursor, limit)
+
+    async def get_worker(self, name: str) -> Worker:
+        """Return a worker. Raises `NotFound`."""
+        return self._with_load(self._at_work.fleet.get(name))
+
+    async def delete_worker(self, name: str) -> None:
+        """Forget a worker; its runs wait for another that serves their tasks. Raises `NotFound`."""
+        await self._guarded(self._at_work.fleet.remove(name))
+
+    async def sync_worker(self, name: str) -> Worker:
+        """Prove a worker again and take its manifest. Raises `NotFound`."""
+        return self._with_load(await self._guarded(self._at_work.fleet.sync(name)))
+
+    async def pause_worker(self, name: str) -> Worker:
+        """Hold a worker's runs. Raises `NotFound`."""
+        return self._with_load(await self._guarded(self._at_work.fleet.pause(name)))
+
+    async def resume_worker(self, name: str) -> Worker:
+        """Send runs to a paused or disabled worker again. Raises `NotFound`."""
+        return self._with_load(await self._guarded(self._at_work.fleet.resume(name)))
+
+    async def list_tasks(self, *, cursor: str | None = None, limit: int = 50) -> Page[Task]:
+        """Return tasks by name."""
+        return _page_by_name(self._at_work.registry.tasks, cursor, limit)
+
+    async def get_task(self, name: str) -> Task:
+        """Return a task. Raises `NotFound`."""
+        task = self._at_work.registry.task(TENANT, name)
+        if task is None:
+            raise NotFound("task_unknown", f"there is no task {name}")
+        return task
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _at_work(self) -> Parts:
+        if self._parts is None:
+            raise Unavailable("not_running", "the server is not running", retry_after=1)
+        return self._parts
+
+    @property
+    def _workers(self) -> dict[str, Worker]:
+        return self._at_work.registry.workers
+
+    async def _ask(self, operation: Operation) -> Any:
+        if self._stopping:
+            raise Unavailable("stopping", "the server is stopping", retry_after=1)
+        operation.reply = asyncio.get_running_loop().create_future()
+        self._at_work.writer.put(operation)
+        return await operation.reply
+
+    async def _read(self, script: Script[T]) -> T:
+        return await self._guarded(self._at_work.database.read(script))
+
+    async def _guarded(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except DatabaseTrouble as trouble:
+            raise Unavailable("database_unavailable", str(trouble), retry_after=1) from trouble
+
+    def _entry(self, submission: Submission) -> Entry:
+        parts = self._at_work
+        task = parts.registry.tasks.get(submission.task)
+        if task is None:
+            raise Invalid(
+                "task_unknown",
+                f"there is no task {submission.task}; register a worker that serves it first",
+                field="task",
+            )
+        digest = "" if submission.idempotency_key is None else _digest(submission)
+        return Entry(parts.ids.new(), TENANT, submission, task, parts.registry.lane_of[task.name], digest)
+
+    async def _accepted(self, placed: Placed) -> Accepted:
+        run = placed.run or await self.get_run(placed.run_id)
+        return Accepted(run, placed.created)
+
+    def _check_lease(self, run_id: str, attempt: int, token: str) -> None:
+        if not self._at_work.lease_tokens.proves(token, run_id, attempt):
+            raise Unauthorized("lease_token_invalid", "this lease token is not the one of this attempt")
+
+    def _with_load(self, worker: Worker) -> Worker:
+        slots = self._at_work.desk.picture.slots.get(worker.name)
+        if slots is None:
+            return replace(worker, window=worker.slots)
+        return replace(worker, window=min(slots.window.size, worker.slots), in_flight=slots.used)
+
+
+def _digest(submission: Submission) -> str:
+    asked = [submission.task, submission.input, submission.metadata, submission.priority]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _check_cursor(cursor: str) -> str:
+    plain = cursor.replace("-", "")
+    if len(cursor) != 36 or len(plain) != 32 or any(digit not in "0123456789abcdef" for digit in plain):
+        raise Invalid("bad_cursor", "the cursor is not one that this server made", field="cursor")
+    return cursor
+
+
+def _page_by_name(found: Mapping[str, T], cursor: str | None, limit: int) -> Page[T]:
+    names = sorted(name for name in found if cursor is None or name > cursor)
+    shown = names[:limit]
+    return Page([found[name] for name in shown], shown[-1] if len(names) > limit else None)

@@ -1,0 +1,398 @@
+"""The workers: registering and proving them, and what their answers say of their health.
+
+A registration never sends runs to a worker that did not prove itself; a plain one cannot, and is shown as unverified. What
+is wrong with a worker is kept as one sentence that says what to fix.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+
+from hurlbat.policy import Manifest, TaskPolicy
+from hurlbat.errors import SecretInvalid
+from hurlbat.signing import check_key, new_secret
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.domain.answers import Signal
+from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
+from hurlbat_dispatcher.errors import Invalid, NotFound
+from hurlbat_dispatcher.push.client import PushClient
+from hurlbat_dispatcher.push.guard import Guard, check_headers
+from hurlbat_dispatcher.push.heard import Delivery
+from hurlbat_dispatcher.push.proof import ProofFailed
+from hurlbat_dispatcher.registry import Registry, to_target
+from hurlbat_dispatcher.secrecy import Vault
+from hurlbat_dispatcher.store import workers as store
+from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.runs import database_now
+from hurlbat_dispatcher.store.statement import Script
+from hurlbat_dispatcher.store.workers import WorkerRow
+from hurlbat_dispatcher.turn import operations
+from hurlbat_dispatcher.turn.operations import Operation
+
+log = structlog.get_logger("hurlbat.fleet")
+
+ROTATION_OVERLAP_MS: Final = 86_400_000
+"""How long a replaced secret still signs beside the new one: a day."""
+SETTLE_SECONDS: Final = 60.0
+"""A changed manifest is adopted when the older one has not been seen for so long: a rolling deploy is over then."""
+_MORE_ROOM: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What is said of a worker at its registration. None: as before, or the default."""
+
+    name: str
+    url: str
+    slots: int | None = None
+    mode: Mode | None = None
+    tasks: tuple[TaskPolicy, ...] | None = None
+    secret: str | None = field(default=None, repr=False)
+    labels: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A worker as it is registered now. `secret` is there only when it was made just now: it is shown this once."""
+
+    worker: Worker
+    secret: str | None = field(repr=False)
+    created: bool
+
+
+DEFAULT_SLOTS: Final = 100
+
+
+class Fleet:
+    """All registered workers."""
+
+    def __init__(
+        self,
+        tenant: int,
+        database: Database,
+        registry: Registry,
+        vault: Vault,
+        guard: Guard,
+        push: PushClient,
+        clock: Clock,
+        *,
+        put: Callable[[Operation], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._tenant = tenant
+        self._database = database
+        self._registry = registry
+        self._vault = vault
+        self._guard = guard
+        self._push = push
+        self._clock = clock
+        self._put = put
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sightings: dict[str, tuple[str, float]] = {}
+        self._manifest_seen: dict[str, float] = {}
+
+    # -- what people ask for -----------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read what is registered."""
+        now = await self._database.read(database_now())
+        self._registry.replace(await self._database.read(store.all_registered()), self._vault, now)
+
+    async def register(self, spec: WorkerSpec) -> Registered:
+        """Register a worker, or change the one of that name. Raises `Invalid`."""
+        destination = self._guard.check_url(spec.url)
+        headers = check_headers(spec.headers or {})
+        if spec.secret is not None:
+            _check_secret(spec.secret)
+        row, made, new = await self._database.write(self._upsert(spec, destination.url, headers))
+        if (
+            row.mode == Mode.PROTOCOL
+            and row.state != WorkerState.PAUSED
+            and not _waits_for_its_secret(self._secrets(row))
+        ):
+            row = await self._proven(row)
+        await self._announce()
+        return Registered(self._registry.workers[row.name], made, new)
+
+    async def update(self, name: str, changes: Mapping[str, Any]) -> Worker:
+        """Change some of what is said of a worker. Raises `NotFound`, `Invalid`."""
+        worker = self.get(name)
+        spec = WorkerSpec(name=name, **({"url": worker.url} | dict(changes)))
+        return (await self.register(spec)).worker
+
+    async def sync(self, name: str) -> Worker:
+        """Prove a worker again and take its manifest; a plain one is taken at its word. Raises `NotFound`."""
+        row = await self._row(name)
+        if row.mode == Mode.PLAIN:
+            row = await self._save(row._replace(state=WorkerState.UNVERIFIED, problem=_unproven()))
+        else:
+            row = await self._proven(row)
+        await self._announce()
+        return self._registry.workers[name]
+
+    async def pause(self, name: str) -> Worker:
+        """Send no more runs to it; what is with it goes on. Raises `NotFound`."""
+        row = await self._row(name)
+        await self._save(row._replace(state=WorkerState.PAUSED, problem="paused; resume it to send runs again"))
+        await self._announce()
+        return self._registry.workers[name]
+
+    async def resume(self, name: str) -> Worker:
+        """Let a paused, disabled or rejected worker get runs again, once it has proven itself. Raises `NotFound`."""
+        return await self.sync(name)
+
+    async def remove(self, name: str) -> None:
+        """Forget a worker; runs that only it served wait for another. Raises `NotFound`."""
+        self.get(name)
+        await self._database.write(store.remove_worker(self._tenant, name))
+        await self._announce()
+
+    def get(self, name: str) -> Worker:
+        """Return a worker. Raises `NotFound`."""
+        worker = self._registry.workers.get(name)
+        if worker is None:
+            raise NotFound("worker_unknown", f"there is no worker {name}")
+        return worker
+
+    # -- what deliveries tell ----------------------------------------------------------------------------------------
+
+    def heard_of(self, name: str, delivery: Delivery) -> None:
+        """Take what a delivery says of its worker."""
+        sentence = delivery.sentence
+        match delivery.signal:
+            case Signal.OK:
+                self._seen(name, delivery.manifest)
+            case Signal.UNREACHABLE:
+                self._put(operations.Signal(name, unreachable=True))
+                self._move(name, SERVING, WorkerState.UNREACHABLE, f"the worker cannot be reached: {sentence}")
+            case Signal.PUSHED_BACK:
+                wait = _MORE_ROOM if delivery.retry_after is None else delivery.retry_after
+                self._put(operations.Signal(name, pushed_back=int(wait * 1000)))
+            case Signal.TROUBLE:
+                self._put(operations.Signal(name, trouble=True))
+            case Signal.UNAUTHORIZED:
+                self._move(name, _IN_USE, WorkerState.REJECTED, f"{sentence}; mend it, then sync the worker")
+            case Signal.GONE:
+                self._move(name, _IN_USE, WorkerState.DISABLED, "it answered 410 (gone); resume it when it is back")
+            case Signal.LOCAL:
+                self._put(operations.Signal(name, pushed_back=int(_MORE_ROOM * 1000)))
+
+    async def recheck(self) -> None:
+        """Prove again the workers that could not be reached, and those whose manifest has changed for good."""
+        now = self._clock.monotonic()
+        settled = [
+            name
+            for name, (_, since) in self._sightings.items()
+            if now - max(since, self._manifest_seen.get(name, 0.0)) >= SETTLE_SECONDS or name not in self._manifest_seen
+        ]
+        away = [
+            worker.name
+            for worker in self._registry.workers.values()
+            if worker.mode is Mode.PROTOCOL
+            and (
+                worker.state is WorkerState.UNREACHABLE
+                or (
+                    worker.state is WorkerState.PENDING
+                    and not _waits_for_its_secret(self._registry.secrets[worker.name])
+                )
+            )
+        ]
+        for name in dict.fromkeys((*settled, *away)):
+            self._sightings.pop(name, None)
+            if name in self._registry.workers:
+                await self.sync(name)
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _upsert(
+        self, spec: WorkerSpec, url: str, headers: dict[str, str]
+    ) -> Script[tuple[WorkerRow, str | None, bool]]:
+        now = yield from database_now()
+        old = yield from store.one_worker(self._tenant, spec.name)
+        mode = spec.mode or (Mode(old.mode) if old else Mode.PROTOCOL)
+        secrets = self._secrets(old) if old else []
+        made = None
+        if spec.secret is not None and (not secrets or secrets[0]["secret"] != spec.secret):
+            secrets = _rotate(secrets, {"secret": spec.secret, "made": False}, now)
+        elif spec.secret is not None:
+            secrets[0]["made"] = False
+        elif not secrets:
+            made = new_secret()
+            secrets = [{"secret": made, "made": True, "until": None}]
+        tasks = (
+            [policy.name for policy in spec.tasks] if spec.tasks is not None else json.loads(old.tasks) if old else []
+        )
+        kept = old is not None and old.url == url and old.mode == mode and old.state in (*SERVING, WorkerState.PAUSED)
+        if kept and old is not None:
+            state, problem = old.state, old.problem
+        elif mode is Mode.PLAIN:
+            state, problem = WorkerState.UNVERIFIED, _unproven()
+        else:
+            state, problem = WorkerState.PENDING, "give it its secret, then sync it: it has not proven itself yet"
+        row = WorkerRow(
+            tenant=self._tenant,
+            name=spec.name,
+            url=url,
+            mode=mode,
+            slots=spec.slots or (old.slots if old else DEFAULT_SLOTS),
+            state=state,
+            problem=problem,
+            labels=json.dumps(dict(spec.labels)) if spec.labels is not None else old.labels if old else "{}",
+            headers=self._vault.lock(headers) if spec.headers is not None or old is None else old.headers,
+            secrets=self._vault.lock(secrets),
+            tasks=json.dumps(tasks),
+            declared=int(spec.tasks is not None or bool(old and old.declared)),
+            max_batch=old.max_batch if old else 1,
+            manifest=old.manifest if old else "",
+            created_at=old.created_at if old else now,
+            updated_at=now,
+            last_seen_at=old.last_seen_at if old else None,
+        )
+        yield from store.save_worker(row, new=old is None)
+        if spec.tasks:
+            yield from store.declare_tasks(
+                self._tenant, {task.name: task.model_dump_json() for task in spec.tasks}, now
+            )
+        return row, made, old is None
+
+    async def _proven(self, row: WorkerRow) -> WorkerRow:
+        """Prove the worker and store what came of it."""
+        now = await self._database.read(database_now())
+        target = to_target(row, self._vault, now)
+        try:
+            manifest = await self._push.prove(target)
+        except ProofFailed as failed:
+            return await self._save(_failed_proof(row, failed))
+        return await self._database.write(self._adopt(row, manifest))
+
+    def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[WorkerRow]:
+        now = yield from database_now()
+        current = yield from store.one_worker(self._tenant, row.name)
+        if current is None:
+            return row
+        adopted = current._replace(
+            state=WorkerState.READY,
+            problem=None,
+            tasks=json.dumps([task.name for task in manifest.tasks]),
+            max_batch=manifest.max_batch,
+            manifest=manifest.version,
+            updated_at=now,
+            last_seen_at=now,
+        )
+        yield from store.save_worker(adopted, new=False)
+        yield from store.declare_tasks(
+            self._tenant, {task.name: task.model_dump_json() for task in manifest.tasks}, now
+        )
+        return adopted
+
+    async def _save(self, row: WorkerRow) -> WorkerRow:
+        def script() -> Script[WorkerRow]:
+            now = yield from database_now()
+            current = yield from store.one_worker(self._tenant, row.name)
+            if current is None:
+                return row
+            changed = current._replace(state=row.state, problem=row.problem, updated_at=now)
+            yield from store.save_worker(changed, new=False)
+            return changed
+
+        return await self._database.write(script())
+
+    async def _row(self, name: str) -> WorkerRow:
+        row = await self._database.read(store.one_worker(self._tenant, name))
+        if row is None:
+            raise NotFound("worker_unknown", f"there is no worker {name}")
+        return row
+
+    async def _announce(self) -> None:
+        await self.load()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(operations.Refresh(reply=done))
+        self._changed()
+        await done
+
+    def _seen(self, name: str, manifest: str | None) -> None:
+        worker = self._registry.workers.get(name)
+        if worker is None:
+            return
+        now = self._clock.monotonic()
+        if worker.mode is Mode.PROTOCOL and manifest:
+            if manifest == worker.manifest:
+                self._manifest_seen[name] = now
+            elif self._sightings.get(name, ("", 0.0))[0] != manifest:
+                self._sightings[name] = (manifest, now)
+        if worker.state is WorkerState.UNREACHABLE:
+            plain = worker.mode is Mode.PLAIN
+            back = WorkerState.UNVERIFIED if plain else WorkerState.READY
+            self._move(name, frozenset({worker.state}), back, _unproven() if plain else None)
+
+    def _move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
+        """Change a worker's state at once in memory, and soon in the database."""
+        worker = self._registry.workers.get(name)
+        if worker is None or worker.state not in among:
+            return
+        log.warning("a worker changed its state", worker=name, was=worker.state, state=to, problem=problem)
+        self._registry.workers[name] = replace(worker, state=to, problem=problem)
+        self._put(operations.Refresh())
+        task = asyncio.get_running_loop().create_task(self._store_move(name, among, to, problem))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _store_move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
+        def script() -> Script[None]:
+            now = yield from database_now()
+            row = yield from store.one_worker(self._tenant, name)
+            if row is not None and row.state in among:
+                yield from store.save_worker(row._replace(state=to, problem=problem, updated_at=now), new=False)
+
+        await self._database.write(script())
+        self._changed()
+
+    def _secrets(self, row: WorkerRow) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._vault.unlock(row.secrets)
+        return found
+
+
+_IN_USE: Final = SERVING | {WorkerState.UNREACHABLE}
+
+
+def _check_secret(secret: str) -> None:
+    try:
+        check_key(secret)
+    except SecretInvalid as error:
+        raise Invalid("secret_invalid", str(error), field="secret") from error
+
+
+def _rotate(old: list[dict[str, Any]], new: dict[str, Any], now: int) -> list[dict[str, Any]]:
+    """Return the new secret before the last one, which goes on for the time of the overlap."""
+    overlap = [one | {"until": one.get("until") or now + ROTATION_OVERLAP_MS} for one in old[:1] if not one["made"]]
+    return [new | {"until": None}, *overlap]
+
+
+def _waits_for_its_secret(secrets: list[dict[str, Any]]) -> bool:
+    """Tell whether we made the secret, so that the worker cannot know it before somebody tells it."""
+    return bool(secrets and secrets[0]["made"])
+
+
+def _failed_proof(row: WorkerRow, failed: ProofFailed) -> WorkerRow:
+    if failed.transient:
+        proven_before = bool(row.manifest)
+        state = WorkerState.UNREACHABLE if proven_before else WorkerState.PENDING
+        return row._replace(state=state, problem=f"{failed.sentence}; it is tried again by itself")
+    return row._replace(state=WorkerState.REJECTED, problem=failed.sentence)
+
+
+def _unproven() -> str:
+    return "a plain worker cannot prove that it checks signatures; make sure that it does"

@@ -1,0 +1,36 @@
+"""Remove finished runs after their time, a few at a time so that nobody waits for it."""
+
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.retention import remove_finished
+from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
+
+BATCH = 500
+REST_SECONDS = 0.05
+
+
+class Retention:
+    """Removes what finished more than `seconds` ago; 0 keeps everything."""
+
+    def __init__(self, tenant: int, database: Database, clock: Clock, *, seconds: float) -> None:
+        self._tenant = tenant
+        self._database = database
+        self._clock = clock
+        self._seconds = seconds
+
+    async def run_once(self) -> int:
+        """Remove everything that is old enough; return how many runs that were."""
+        if not self._seconds:
+            return 0
+        now = await self._database.read(database_now())
+        before = now - int(self._seconds * 1000)
+        removed, after = 0, BEFORE_ALL[1]
+        while True:
+            gone = await self._database.write(
+                remove_finished(self._tenant, before=before, now=now, after=after, most=BATCH)
+            )
+            removed += len(gone)
+            if len(gone) < BATCH:
+                return removed
+            after = gone[-1]
+            await self._clock.sleep(REST_SECONDS)

@@ -1,0 +1,273 @@
+"""Sends started attempts to their workers and tells the writer what became of them.
+
+A worker's attempts leave in deliveries. Only so many deliveries of a worker are in their sending phase at a time, so under
+load they fill up; once a worker has begun to answer, its delivery may stay open for hours and holds back nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.workers import Mode
+from hurlbat_dispatcher.push.client import PushClient
+from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard, Logged, Progressed, Started
+from hurlbat_dispatcher.push.request import Target
+from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.turn.ledger import CancelOrder
+from hurlbat_dispatcher.turn.operations import AttemptEnd, Detach, End, Note, Operation, Stopped
+
+log = structlog.get_logger("hurlbat.outbox")
+
+SENDING: Final = 8
+"""Deliveries of one worker that it has not begun to answer."""
+MAX_NOTES: Final = 500
+"""Log and progress lines that are kept of one attempt."""
+_ANSWERS: Final = frozenset(
+    {ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT, ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET}
+)
+"""Failures that show a worker in good health."""
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """A delivery on its way: which attempts have started, which have no end yet, which were cancelled."""
+
+    target: Target
+    waiting: dict[Key, DeliveredRun]
+    started: set[Key] = field(default_factory=set)
+    cancelled: set[Key] = field(default_factory=set)
+    notes: dict[Key, int] = field(default_factory=dict)
+    sending: bool = True
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Tray:
+    """What waits to be sent to one worker."""
+
+    queue: deque[DeliveredRun] = field(default_factory=deque)
+    sending: int = 0
+
+
+class Outbox:
+    """All deliveries of this server."""
+
+    def __init__(
+        self,
+        push: PushClient,
+        registry: Registry,
+        *,
+        put: Callable[[Operation], None],
+        heard_of: Callable[[str, Delivery], None],
+        may_send: Callable[[], bool],
+    ) -> None:
+        self._push = push
+        self._registry = registry
+        self._put = put
+        self._heard_of = heard_of
+        self._may_send = may_send
+        self._trays: dict[str, Tray] = {}
+        self._live: dict[Key, Parcel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many attempts are with workers now, connected to this server."""
+        return len(self._live)
+
+    def send(self, deliveries: Iterable[tuple[str, DeliveredRun]]) -> None:
+        """Take attempts whose start was committed."""
+        touched: dict[str, Tray] = {}
+        for worker, run in deliveries:
+            tray = self._trays.get(worker)
+            if tray is None:
+                tray = self._trays[worker] = Tray()
+            tray.queue.append(run)
+            touched[worker] = tray
+        for worker, tray in touched.items():
+            self._pump(worker, tray)
+
+    def cancel(self, orders: Sequence[CancelOrder]) -> None:
+        """Tell workers of cancelled attempts; one that was not sent yet stays here."""
+        by_worker: dict[str, list[CancelOrder]] = {}
+        for order in orders:
+            if not self._take_back(order):
+                by_worker.setdefault(order.worker, []).append(order)
+        for worker, listed in by_worker.items():
+            target = self._registry.targets.get(worker)
+            if target is not None:
+                self._spawn(self._tell(target, listed))
+
+    async def drain(self, grace: float) -> None:
+        """Give back what was not sent, wait for answers, then leave the runs that started to leases of their own."""
+        self._closing = True
+        for tray in self._trays.values():
+            self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, "the server stopped before it was sent"))
+            tray.queue.clear()
+        deliveries = [parcel.task for parcel in self._parcels() if parcel.task is not None]
+        if deliveries:
+            await asyncio.wait(deliveries, timeout=grace)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def _pump(self, worker: str, tray: Tray) -> None:
+        if self._closing:
+            self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, "the server is stopping"))
+            tray.queue.clear()
+        while tray.queue and tray.sending < SENDING:
+            target = self._registry.targets.get(worker)
+            if target is None or not self._may_send():
+                why = "the worker was removed" if target is None else "the server's lease ran out"
+                self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, f"{why} before it was sent"))
+                tray.queue.clear()
+                return
+            most = 1 if target.mode is Mode.PLAIN else max(1, self._registry.workers[worker].max_batch)
+            batch = [tray.queue.popleft() for _ in range(min(most, len(tray.queue)))]
+            parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch})
+            self._live.update((key, parcel) for key in parcel.waiting)
+            tray.sending += 1
+            parcel.task = self._spawn(self._deliver(worker, tray, parcel, batch))
+
+    async def _deliver(self, worker: str, tray: Tray, parcel: Parcel, batch: Sequence[DeliveredRun]) -> None:
+        def accepted() -> None:
+            if parcel.sending:
+                parcel.sending = False
+                tray.sending -= 1
+                self._pump(worker, tray)
+
+        try:
+            delivery = await self._push.deliver(
+                parcel.target, batch, lambda heard: self._hear(worker, parcel, heard), on_accepted=accepted
+            )
+            self._heard_of(worker, delivery)
+            self._abandon(parcel, "the delivery ended without a word of it")
+        except asyncio.CancelledError:
+            self._abandon(parcel, "the server stopped before it was answered")
+            raise
+        except Exception as error:
+            log.error("a delivery failed", worker=worker, error=repr(error), exc_info=error)
+            self._abandon(parcel, f"the delivery failed: {error!r}")
+        finally:
+            accepted()
+
+    def _hear(self, worker: str, parcel: Parcel, heard: Sequence[Heard]) -> None:
+        ends: list[AttemptEnd] = []
+        detached: list[Key] = []
+        notes: list[tuple[str, int, str, dict[str, object]]] = []
+        overdue: list[CancelOrder] = []
+        good = 0
+        for event in heard:
+            match event:
+                case Started(run_id, attempt):
+                    parcel.started.add((run_id, attempt))
+                case Ended(run_id, attempt, answer):
+                    ends.append(AttemptEnd(run_id, attempt, answer))
+                    self._forget(parcel, (run_id, attempt))
+                    if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
+                        good += 1
+                    elif isinstance(answer, Failed) and answer.code is ErrorCode.EXECUTION_TIMEOUT:
+                        overdue.append(CancelOrder(worker, run_id, attempt, "execution_timeout"))
+                case Detached(run_id, attempt):
+                    detached.append((run_id, attempt))
+                    self._forget(parcel, (run_id, attempt))
+                case Logged(run_id, attempt, level, message):
+                    if self._counts(parcel, (run_id, attempt)):
+                        notes.append((run_id, attempt, "log", {"level": level, "message": message}))
+                case Progressed(run_id, attempt, value, message):
+                    if self._counts(parcel, (run_id, attempt)):
+                        notes.append((run_id, attempt, "progress", {"value": value, "message": message}))
+                case _:
+                    pass
+        if notes:
+            self._put(Note(notes))
+        if ends:
+            self._put(End(ends, worker=worker, good=good))
+        if detached:
+            self._put(Detach(detached))
+        if overdue and parcel.target.mode is Mode.PROTOCOL:
+            self._spawn(self._tell(parcel.target, overdue))
+
+    def _abandon(self, parcel: Parcel, why: str) -> None:
+        """Settle what is left of a delivery that will not go on."""
+        left = list(parcel.waiting)
+        stopped = [key for key in left if key in parcel.cancelled]
+        gone_on = [key for key in left if key in parcel.started and key not in parcel.cancelled]
+        others = [key for key in left if key not in parcel.started and key not in parcel.cancelled]
+        for key in left:
+            self._forget(parcel, key)
+        if stopped:
+            self._put(Stopped(stopped))
+        if gone_on:
+            self._put(Detach(gone_on))
+        if others:
+            plain = parcel.target.mode is Mode.PLAIN
+            answer = Failed(ErrorCode.CONNECTION_RESET, why) if plain else Unstarted(why)
+            self._put(End([AttemptEnd(run_id, attempt, answer) for run_id, attempt in others]))
+
+    def _give_back(self, runs: Iterable[DeliveredRun], answer: NotSent) -> None:
+        ends = [AttemptEnd(run.run_id, run.attempt, answer) for run in runs]
+        if ends:
+            self._put(End(ends))
+
+    # -- cancelling --------------------------------------------------------------------------------------------------
+
+    def _take_back(self, order: CancelOrder) -> bool:
+        tray = self._trays.get(order.worker)
+        for run in tray.queue if tray else ():
+            if run.run_id == order.run_id and run.attempt == order.attempt:
+                assert tray is not None
+                tray.queue.remove(run)
+                self._put(Stopped([(order.run_id, order.attempt)]))
+                return True
+        return False
+
+    async def _tell(self, target: Target, orders: Sequence[CancelOrder]) -> None:
+        told: dict[Key, str] = {}
+        if target.mode is Mode.PROTOCOL:
+            told = dict(await self._push.cancel(target, [(one.run_id, one.attempt, one.reason) for one in orders]))
+        parcels: dict[Parcel, None] = {}
+        for order in orders:
+            key = (order.run_id, order.attempt)
+            parcel = self._live.get(key)
+            if parcel is not None:
+                parcel.cancelled.add(key)
+                parcels[parcel] = None
+        stopped = [key for key, status in told.items() if status == "stopped"]
+        if stopped:
+            self._put(Stopped(stopped))
+        for parcel in parcels:
+            if parcel.task is not None and all(key in parcel.cancelled for key in parcel.waiting):
+                parcel.task.cancel()
+
+    # -- small things ------------------------------------------------------------------------------------------------
+
+    def _forget(self, parcel: Parcel, key: Key) -> None:
+        parcel.waiting.pop(key, None)
+        if self._live.get(key) is parcel:
+            del self._live[key]
+
+    def _counts(self, parcel: Parcel, key: Key) -> bool:
+        parcel.notes[key] = parcel.notes.get(key, 0) + 1
+        return parcel.notes[key] <= MAX_NOTES
+
+    def _parcels(self) -> list[Parcel]:
+        return list(dict.fromkeys(self._live.values()))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

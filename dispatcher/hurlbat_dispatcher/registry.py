@@ -1,0 +1,94 @@
+"""Workers and tasks as they are registered, in memory: read from the database at start and after every change."""
+
+import json
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from hurlbat.policy import TaskPolicy
+from hurlbat_dispatcher.domain.runs import Backoff, Task
+from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
+from hurlbat_dispatcher.push.request import Target
+from hurlbat_dispatcher.secrecy import Vault
+from hurlbat_dispatcher.store.workers import Registered, TaskRow, WorkerRow
+
+
+@dataclass(slots=True)
+class Registry:
+    """What is registered, by name. Replaced in place, so that whoever holds it sees the newest."""
+
+    workers: dict[str, Worker] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    policies: dict[str, TaskPolicy] = field(default_factory=dict)
+    secrets: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    lanes: dict[int, str] = field(default_factory=dict)
+    lane_of: dict[str, int] = field(default_factory=dict)
+
+    def task(self, tenant: int, name: str) -> Task | None:
+        """Return the task as it is declared now."""
+        return self.tasks.get(name)
+
+    def replace(self, registered: Registered, vault: Vault, now: int) -> None:
+        """Take what was read from the database."""
+        workers, tasks, lanes = registered
+        self.workers = {row.name: to_worker(row) for row in workers}
+        self.targets = {row.name: to_target(row, vault, now) for row in workers}
+        self.secrets = {row.name: vault.unlock(row.secrets) for row in workers}
+        self.policies = {row.name: TaskPolicy.model_validate_json(row.policy) for row in tasks}
+        serving: dict[str, list[str]] = {}
+        for worker in self.workers.values():
+            for name in worker.tasks:
+                serving.setdefault(name, []).append(worker.name)
+        self.tasks = {
+            row.name: to_task(row, self.policies[row.name], tuple(sorted(serving.get(row.name, ())))) for row in tasks
+        }
+        self.lanes = {row.id: row.task for row in lanes}
+        self.lane_of = {row.task: row.id for row in lanes}
+
+
+def to_worker(row: WorkerRow) -> Worker:
+    """Make what is shown of a worker."""
+    return Worker(
+        name=row.name,
+        url=row.url,
+        mode=Mode(row.mode),
+        slots=row.slots,
+        state=WorkerState(row.state),
+        problem=row.problem,
+        tasks=tuple(json.loads(row.tasks)),
+        labels=MappingProxyType(json.loads(row.labels)),
+        max_batch=row.max_batch,
+        manifest=row.manifest,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        last_seen_at=row.last_seen_at,
+    )
+
+
+def to_target(row: WorkerRow, vault: Vault, now: int) -> Target:
+    """Make what is needed to send to a worker, with the secrets that sign now (ms)."""
+    headers: dict[str, str] = vault.unlock(row.headers)
+    keys: list[dict[str, Any]] = vault.unlock(row.secrets)
+    return Target(
+        worker=row.name,
+        url=row.url,
+        mode=Mode(row.mode),
+        keys=tuple(key["secret"] for key in keys if key["until"] is None or key["until"] > now),
+        headers=MappingProxyType(headers),
+    )
+
+
+def to_task(row: TaskRow, policy: TaskPolicy, workers: tuple[str, ...]) -> Task:
+    """Make the part of a policy that the engine acts on."""
+    wait = policy.backoff
+    return Task(
+        name=row.name,
+        version=row.version,
+        max_attempts=policy.retries + 1,
+        backoff=Backoff(wait.strategy, wait.initial, wait.factor, wait.max, wait.delays, wait.jitter),
+        execution_timeout=int(policy.execution_timeout * 1000),
+        schedule_timeout=None if policy.schedule_timeout is None else int(policy.schedule_timeout * 1000),
+        priority=policy.priority,
+        workers=workers,
+    )

@@ -1,0 +1,79 @@
+"""Keys and tokens: workers' secrets at rest, lease tokens, digests of API tokens."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+
+class WrongKey(Exception):
+    """What is stored was encrypted with a key that this server was not given."""
+
+
+class Vault:
+    """Encrypts what is stored, with the newest of the server's keys; reads what any of them encrypted."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self.lease_key = hashlib.sha256(b"hurlbat lease token\0" + keys[-1].encode()).digest()
+
+    def lock(self, value: Any) -> str:
+        """Return the JSON value, encrypted."""
+        return self._fernet.encrypt(json.dumps(value).encode()).decode()
+
+    def unlock(self, text: str) -> Any:
+        """Return the value. Raises `WrongKey`."""
+        try:
+            return json.loads(self._fernet.decrypt(text.encode()))
+        except InvalidToken:
+            raise WrongKey(
+                "HURLBAT_SECRET_KEY is not the key that the stored secrets were encrypted with; add the old key behind the new one"
+            ) from None
+
+
+def key_beside(database_file: str) -> str:
+    """Return the key kept beside an SQLite file, made there once with mode 0600."""
+    path = Path(f"{database_file}.key")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    key = Fernet.generate_key().decode()
+    with os.fdopen(handle, "w") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+class LeaseTokens:
+    """Makes the token that proves the right to report on one attempt. Nothing is stored: it is a keyed digest."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def of(self, run_id: str, attempt: int) -> str:
+        """Return the token of an attempt: 43 characters of urlsafe base64."""
+        digest = hmac.digest(self._key, f"{run_id}:{attempt}".encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def proves(self, token: str, run_id: str, attempt: int) -> bool:
+        """Tell whether the token is this attempt's."""
+        return hmac.compare_digest(token.encode(), self.of(run_id, attempt).encode())
+
+
+def new_token() -> str:
+    """Return a new API token."""
+    return f"hb_{secrets.token_urlsafe(32)}"
+
+
+def digest_of(token: str) -> str:
+    """Return what is stored of an API token."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,278 @@
+"""The turn: read what the operations need, decide by the pure rules, admit what can start now, write it all, commit.
+
+A run that finds room is stored as running in the very commit that accepts it, so its plain life is one insert and one
+update. Nothing here waits for the network.
+"""
+
+from collections.abc import Generator, Sequence
+
+from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.flow import Started
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.runs import Task
+from hurlbat_dispatcher.errors import Conflict, NotFound
+from hurlbat_dispatcher.store import leases, runs
+from hurlbat_dispatcher.store.statement import Ask, Rows
+from hurlbat_dispatcher.turn import decide, due
+from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import (
+    AttemptEnd,
+    Beat,
+    Cancel,
+    Detach,
+    End,
+    Freed,
+    Note,
+    Operation,
+    Refresh,
+    Replay,
+    Signal,
+    Stopped,
+    Submit,
+    Tick,
+)
+from hurlbat_dispatcher.turn.submits import Waiters, answer_submits, place, read_keys
+
+MAX_STARTS = 1_000
+"""Starts in one turn; what could start besides starts in the next."""
+
+
+class NotOwner(Exception):
+    """Another server owns the lanes now; nothing of the turn was written."""
+
+
+def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Ledger]:
+    """Do the operations in one transaction. Raises `NotOwner` when the ownership was lost before it."""
+    now = yield from _now(desk)
+    ledger = Ledger(now)
+    yield from _load(ledger, operations)
+    keys = yield from read_keys(operations)
+    waiters: Waiters = {}
+    for operation in operations:
+        if isinstance(operation, Submit):
+            place(desk, ledger, operation, keys, waiters)
+        elif isinstance(operation, Tick):
+            yield from due.tick(desk, ledger, operation)
+        else:
+            _apply(desk, ledger, operation)
+    started = desk.picture.admit(now, MAX_STARTS) if desk.owns and not desk.draining else []
+    if len(started) == MAX_STARTS:
+        ledger.wake_at(now)
+    yield from _start(desk, ledger, started, waiters)
+    for row in waiters.values():
+        ledger.inserts.append(row)
+        if not row.ready:
+            ledger.wake_at(row.due_at)
+            ledger.queued = True
+        ledger.wake_at(row.expires_at)
+    ledger.inserts.sort()
+    yield from ledger.write()
+    yield from _refill(desk)
+    if any(isinstance(operation, Tick) for operation in operations):
+        yield from due.next_moment(desk, ledger)
+    answer_submits(ledger)
+    ledger.wake_at(desk.picture.alarm(now) if desk.owns else None)
+    return ledger
+
+
+def _now(desk: Desk) -> Generator[Ask, Rows, int]:
+    if desk.epoch is None:
+        now = yield from runs.database_now()
+    else:
+        rows = yield leases.FENCE.fetch()
+        owner, epoch, now = rows[0]
+        if owner != desk.me or epoch != desk.epoch:
+            raise NotOwner(f"the lanes belong to {owner} in epoch {epoch}")
+    desk.last_now = max(now, desk.last_now)
+    return desk.last_now
+
+
+def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Rows, None]:
+    ids: dict[int, dict[str, None]] = {}
+    for operation in operations:
+        wanted = ids.setdefault(operation.tenant, {})
+        match operation:
+            case End(ends):
+                wanted.update((end.run_id, None) for end in ends)
+            case Detach(attempts) | Stopped(attempts):
+                wanted.update((run_id, None) for run_id, _ in attempts)
+            case Note(notes):
+                wanted.update((note[0], None) for note in notes)
+            case Beat(run_id) | Cancel(run_id) | Replay(run_id):
+                wanted[run_id] = None
+            case _:
+                pass
+    for tenant, wanted in ids.items():
+        yield from ledger.load(tenant, sorted(wanted))
+
+
+def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
+    match operation:
+        case End(ends):
+            _end(desk, ledger, operation, ends)
+        case Cancel(run_id, reason):
+            _one(desk, ledger, operation, run_id, reason)
+        case Replay(run_id):
+            _one(desk, ledger, operation, run_id, None)
+        case Beat(run_id, attempt):
+            _beat(desk, ledger, operation, run_id, attempt)
+        case Detach(attempts):
+            for run_id, attempt in attempts:
+                row = ledger.rows.get(run_id)
+                if row and row.state == RunState.RUNNING and row.attempt == attempt:
+                    until = decide.lease_of(desk, ledger.now, row)
+                    ledger.leases.append((until, row.tenant, run_id, attempt))
+                    ledger.rows[run_id] = row._replace(lease_until=until)
+                    ledger.wake_at(until)
+        case Stopped(attempts):
+            for run_id, attempt in attempts:
+                row = ledger.rows.get(run_id)
+                if row and row.holds_until is not None and row.attempt == attempt:
+                    decide.release(desk, ledger, row)
+        case Note(notes):
+            for run_id, attempt, kind, detail in notes:
+                row = ledger.rows.get(run_id)
+                if row:
+                    ledger.note(row, kind, detail, attempt)
+        case Freed(run_ids):
+            for run_id in run_ids:
+                desk.release(run_id)
+        case Signal():
+            _signal(desk, ledger, operation)
+        case Refresh():
+            desk.refresh(ledger.now)
+            ledger.reply(operation, None)
+        case _:
+            raise TypeError(f"no turn knows {operation}")
+
+
+def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd]) -> None:
+    slots = desk.picture.slots.get(operation.worker) if operation.worker else None
+    if slots is not None and operation.good and (slots.probing or slots.window.size < slots.window.slots):
+        slots.answered(operation.good)
+        desk.picture.opened(slots)
+    later = [end for end in ends if end.run_id in ledger.touched]
+    if later:
+        ledger.deferred.append(End(later, reply=operation.reply, tenant=operation.tenant))
+    for end in ends:
+        if end.run_id not in ledger.touched:
+            problem = decide.end_attempt(desk, ledger, end)
+            ledger.reply(operation, problem)
+
+
+def _one(desk: Desk, ledger: Ledger, operation: Operation, run_id: str, reason: str | None) -> None:
+    if run_id in ledger.touched:
+        ledger.deferred.append(operation)
+        return
+    row = ledger.rows.get(run_id)
+    if row is None or row.tenant != operation.tenant:
+        ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
+    elif reason is None:
+        ledger.reply(operation, decide.replay(desk, ledger, row))
+    else:
+        ledger.reply(operation, decide.cancel(desk, ledger, row, reason))
+
+
+def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int) -> None:
+    if run_id in ledger.touched:
+        ledger.deferred.append(operation)
+        return
+    row = ledger.rows.get(run_id)
+    if row is None:
+        ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
+    elif row.state == RunState.RUNNING and row.attempt == attempt:
+        if row.lease_until is not None:
+            until = decide.lease_of(desk, ledger.now, row)
+            ledger.leases.append((until, row.tenant, run_id, attempt))
+            ledger.wake_at(until)
+        ledger.reply(operation, False)
+    elif row.state == RunState.CANCELLED and row.attempt == attempt:
+        ledger.reply(operation, True)
+    else:
+        ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running", state=row.state))
+
+
+def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
+    slots = desk.picture.slots.get(signal.worker)
+    if slots is None:
+        return
+    if signal.unreachable:
+        slots.unreachable(ledger.now)
+    if signal.trouble:
+        slots.window.shrink()
+    if signal.pushed_back is not None:
+        slots.pushed_back(ledger.now, signal.pushed_back)
+    desk.picture.opened(slots)
+
+
+def _start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waiters) -> Generator[Ask, Rows, None]:
+    """Store the starts: new runs are inserted as running, waiting ones are read first, and skipped if they no longer wait."""
+    waiting: dict[str, Started] = {}
+    for start in started:
+        row = waiters.pop(start.run_id, None)
+        if row is None:
+            waiting[start.run_id] = start
+            continue
+        row = row._replace(
+            state=RunState.RUNNING.value,
+            ready=1,
+            attempt=1,
+            tries=1,
+            started_at=ledger.now,
+            worker=start.slots.worker,
+            sender=desk.me,
+        )
+        ledger.inserts.append(row)
+        _deliver(
+            desk, ledger, start.slots.worker, row.tenant, row.id, row.task, 1, row.max_attempts, row.input, row.metadata
+        )
+    if not waiting:
+        return
+    found = yield runs.PAYLOADS.fetch(1, list(waiting))
+    for run_id, task, attempt, _, max_attempts, input_, metadata in found:
+        start = waiting.pop(run_id)
+        if run_id in ledger.touched:
+            desk.release(run_id)
+            continue
+        ledger.starts.append((ledger.now, start.slots.worker, desk.me, 1, run_id))
+        _deliver(desk, ledger, start.slots.worker, 1, run_id, task, attempt + 1, max_attempts, input_, metadata)
+    for run_id in waiting:
+        desk.release(run_id)  # cancelled by another server in the meantime
+    begun = {values[-1] for values in ledger.starts}
+    ledger.readies = [values for values in ledger.readies if values[-1] not in begun]
+
+
+def _deliver(
+    desk: Desk,
+    ledger: Ledger,
+    worker: str,
+    tenant: int,
+    run_id: str,
+    task: str,
+    attempt: int,
+    max_attempts: int,
+    input_: str,
+    metadata: str,
+) -> None:
+    known: Task | None = desk.registry.task(tenant, task)
+    delivered = DeliveredRun(
+        run_id=run_id,
+        task=task,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        input=input_,
+        metadata=metadata,
+        execution_timeout=(known.execution_timeout if known else 300_000) / 1000,
+        lease_token=desk.lease_tokens.of(run_id, attempt),
+        report_url=f"{desk.report_base}/runs/{run_id}/attempts/{attempt}",
+    )
+    ledger.deliveries.append((worker, delivered))
+
+
+def _refill(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Read on in the lanes whose heads were used up."""
+    for lane in list(desk.picture.hungry.values()):
+        after = lane.horizon
+        rank, run_id = (after.rank, after.run_id) if after else runs.BEFORE_ALL
+        yield from due.read_heads(desk, lane, rank, run_id)

@@ -1,0 +1,230 @@
+"""What each operation does to a run: the pure rules applied to its row, the changes put into the ledger."""
+
+import json
+from typing import Any
+
+from hurlbat_dispatcher.backoff import clamp, wait_after
+from hurlbat_dispatcher.domain.flow import Waiting
+from hurlbat_dispatcher.domain.lifecycle import FINAL, RunEvent, RunState, move
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Succeeded
+from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, expiry, rank
+from hurlbat_dispatcher.domain.verdict import Verdict, judge
+from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
+from hurlbat_dispatcher.store.runs import RunRow
+from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.ledger import CancelOrder, Ledger
+from hurlbat_dispatcher.turn.operations import AttemptEnd
+
+QUIET_AFTER = 100
+"""Starts that were not charged are told one by one up to this many, then only every hundredth."""
+
+
+def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
+    """Apply the end of an attempt; an answer of any but the running attempt changes nothing but the record."""
+    row = ledger.rows.get(end.run_id)
+    if row is None:
+        return NotFound("run_unknown", f"there is no run {end.run_id}")
+    mark = f"{end.attempt}:{end.report}" if end.report else None
+    if mark and row.report == mark:
+        return None
+    if row.state != RunState.RUNNING or row.attempt != end.attempt:
+        return _late(desk, ledger, row, end)
+    task = desk.registry.task(row.tenant, row.task)
+    backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
+    verdict = judge(end.answer, tries=row.tries, max_attempts=row.max_attempts, backoff=backoff)
+    if verdict.event is RunEvent.PUT_BACK:
+        _put_back(desk, ledger, row, verdict, mark)
+    else:
+        output = end.answer.output if isinstance(end.answer, Succeeded) else None
+        error = error_json(verdict.failure) if verdict.failure else None
+        _finish(ledger, row, verdict.event, output=output, error=error, report=mark)
+    desk.release(row.id)
+    return None
+
+
+def cancel(desk: Desk, ledger: Ledger, row: RunRow, reason: str) -> Problem | None:
+    """Cancel a run in whatever state; a running attempt keeps its slot until its worker confirms, or for a while."""
+    if row.state in FINAL:
+        if row.state == RunState.CANCELLED:
+            return None
+        return Conflict("run_finished", f"the run is {row.state} already", state=row.state)
+    if row.state == RunState.RUNNING:
+        holds_until = ledger.now + CANCEL_HOLD_MS
+        ledger.wake_at(holds_until)
+        _finish(ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
+        ledger.cancels.append(CancelOrder(row.worker or "", row.id, row.attempt, reason))
+    else:
+        desk.forget_waiting(row)
+        _finish(ledger, row, RunEvent.CANCELLED, reason=reason)
+    return None
+
+
+def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
+    """Let a final run start again, with as many tries more as its task allows; its history stays."""
+    if row.state not in FINAL:
+        return Conflict(
+            "run_not_finished", f"the run is {row.state}; only a finished run can be replayed", state=row.state
+        )
+    if row.holds_until is not None:
+        return Conflict(
+            "run_stopping", "the worker has not confirmed that the cancelled attempt stopped; try again in 5 s"
+        )
+    task = desk.registry.task(row.tenant, row.task)
+    more = task.max_attempts if task else 1
+    move(RunState(row.state), RunEvent.REPLAYED)
+    expires_at, _ = expiry(
+        created_at=ledger.now,
+        due_at=ledger.now,
+        ttl_at=None,
+        schedule_timeout=task.schedule_timeout if task else None,
+        attempt=row.attempt,
+    )
+    ledger.note(
+        row, "replayed", {"was": row.state, "reason": row.reason, "started_at": row.started_at, "worker": row.worker}
+    )
+    ledger.replays.append(
+        (row.tries + more, rank(ledger.now, row.priority), ledger.now, expires_at, row.tenant, row.id)
+    )
+    _changed(ledger, row, state=RunState.QUEUED)
+    ledger.wake_at(ledger.now)
+    ledger.queued = True
+    return None
+
+
+def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
+    """End a run that did not start in time: cancelled by its `ttl`, or failed by its task's `schedule_timeout`."""
+    desk.forget_waiting(row)
+    if row.ttl_at is not None and row.ttl_at == row.expires_at and row.attempt == 0:
+        _finish(ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time")
+    else:
+        late = Failed(ErrorCode.SCHEDULE_TIMEOUT, "no attempt could start within schedule_timeout", retryable=False)
+        _finish(ledger, row, RunEvent.TIMED_OUT, error=error_json(late), reason=str(ErrorCode.SCHEDULE_TIMEOUT))
+
+
+def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
+    """Rescue an attempt whose lease ran out: charged, by the same path as any other failure."""
+    task = desk.registry.task(row.tenant, row.task)
+    deadline = deadline_of(desk, row)
+    if task and deadline is not None and ledger.now >= deadline:
+        seconds = task.execution_timeout / 1000
+        answer = Failed(ErrorCode.EXECUTION_TIMEOUT, f"it ran for longer than execution_timeout ({seconds:g} s)")
+    elif row.lease_until is None:
+        answer = Failed(ErrorCode.LEASE_EXPIRED, "the server that had sent it stopped; it may have run")
+    else:
+        answer = Failed(
+            ErrorCode.LEASE_EXPIRED, "the worker was not heard of before its lease ran out; it may have run"
+        )
+    end_attempt(desk, ledger, AttemptEnd(row.id, row.attempt, answer))
+
+
+def lease_of(desk: Desk, now: int, row: RunRow) -> int:
+    """Return until when an attempt on a lease of its own is believed to be alive: never beyond its deadline."""
+    deadline = deadline_of(desk, row)
+    return now + desk.lease if deadline is None else min(now + desk.lease, max(now, deadline))
+
+
+def deadline_of(desk: Desk, row: RunRow) -> int | None:
+    """Return when the execution timeout of a running attempt is over (ms), with a heartbeat's grace."""
+    task = desk.registry.task(row.tenant, row.task)
+    return None if task is None or row.started_at is None else row.started_at + task.execution_timeout + desk.lease // 3
+
+
+def error_json(failure: Failed) -> str:
+    """Return what a run shows as its error."""
+    shown: dict[str, Any] = {
+        "code": failure.code,
+        "type": failure.type or str(failure.code),
+        "message": failure.message,
+    }
+    for name in ("stack", "raw"):
+        value = getattr(failure, name)
+        if value is not None:
+            shown[name] = value
+    text = json.dumps(shown)
+    return text if failure.details is None else f'{text[:-1]}, "details": {failure.details}}}'
+
+
+def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
+    task = desk.registry.task(row.tenant, row.task)
+    due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
+    expires_at, _ = expiry(
+        created_at=row.created_at,
+        due_at=due_at,
+        ttl_at=row.ttl_at,
+        schedule_timeout=task.schedule_timeout if task else None,
+        attempt=row.attempt,
+    )
+    failure = verdict.failure
+    ledger.put_backs.append(
+        (
+            row.tries if verdict.charged else row.tries - 1,
+            rank(due_at, row.priority),
+            due_at,
+            expires_at,
+            row.started_at if verdict.charged else None,
+            error_json(failure) if failure else None,
+            mark,
+            row.tenant,
+            row.id,
+            row.attempt,
+        )
+    )
+    free = row.attempt - row.tries
+    if verdict.charged or free < QUIET_AFTER or free % QUIET_AFTER == 0:
+        detail: dict[str, Any] = {"started_at": row.started_at, "worker": row.worker, "due_at": due_at}
+        if failure is not None:
+            detail |= {"code": failure.code, "type": failure.type, "message": failure.message}
+        if verdict.note is not None:
+            detail["message"] = verdict.note
+        ledger.note(row, verdict.kind, detail)
+    _changed(ledger, row, state=RunState.QUEUED)
+    ledger.wake_at(due_at)
+    ledger.queued = True
+
+
+def _finish(
+    ledger: Ledger,
+    row: RunRow,
+    event: RunEvent,
+    *,
+    output: str | None = None,
+    error: str | None = None,
+    reason: str | None = None,
+    holds_until: int | None = None,
+    report: str | None = None,
+) -> None:
+    state = move(RunState(row.state), event)
+    ledger.ends.append(
+        (state.value, ledger.now, output, error, reason, holds_until, report, row.tenant, row.id, row.attempt)
+    )
+    if row.idempotency_key is not None:
+        ledger.ended_keys.append((row.tenant, row.task, row.idempotency_key, row.id))
+    _changed(ledger, row, state=state)
+    ledger.finished.append(row.id)
+
+
+def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
+    if row.holds_until is not None and row.attempt == end.attempt:
+        release(desk, ledger, row)
+    outcome = "completed" if isinstance(end.answer, Succeeded) else getattr(end.answer, "code", "not_started")
+    ledger.note(row, "late", {"outcome": str(outcome), "state": row.state}, attempt=end.attempt)
+    return Conflict(
+        "attempt_over", f"attempt {end.attempt} is not running; the answer changes nothing", state=row.state
+    )
+
+
+def release(desk: Desk, ledger: Ledger, row: RunRow) -> None:
+    """Give back what a cancelled attempt still holds."""
+    ledger.releases.append((row.tenant, row.id))
+    ledger.rows[row.id] = row._replace(holds_until=None)
+    desk.release(row.id)
+
+
+def waiting(row: RunRow) -> Waiting:
+    """Return the run as it stands in its lane."""
+    return Waiting(row.rank, row.id, row.priority)
+
+
+def _changed(ledger: Ledger, row: RunRow, *, state: RunState) -> None:
+    ledger.rows[row.id] = row._replace(state=state)
+    ledger.touched.add(row.id)

@@ -1,0 +1,71 @@
+"""What a turn has at hand besides the database: the registry, the picture, and who this server is."""
+
+from dataclasses import dataclass, field
+
+from hurlbat_dispatcher.clock import Chance
+from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
+from hurlbat_dispatcher.domain.runs import Task
+from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
+from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.secrecy import LeaseTokens
+from hurlbat_dispatcher.store.runs import RunRow
+
+
+@dataclass(slots=True)
+class Desk:
+    """Shared by all turns of one server. `epoch` is None while another server owns the lanes; `lease` is in ms."""
+
+    me: str
+    registry: Registry
+    chance: Chance
+    lease: int
+    report_base: str
+    lease_tokens: LeaseTokens
+    picture: Picture = field(default_factory=Picture)
+    epoch: int | None = None
+    last_now: int = 0
+    draining: bool = False
+
+    @property
+    def owns(self) -> bool:
+        """Tell whether this server starts runs."""
+        return self.epoch is not None
+
+    def refresh(self, now: int) -> None:
+        """Take the workers and tasks as they are registered now."""
+        picture = self.picture
+        for worker in self.registry.workers.values():
+            slots = picture.worker(worker.name, worker.slots)
+            serving = worker.state in SERVING or worker.state is WorkerState.UNREACHABLE
+            if serving and not slots.serving:
+                slots.not_before = 0
+            slots.serving = serving
+            if worker.state is not WorkerState.UNREACHABLE:
+                slots.probing = False
+                slots.failures = 0
+            elif not slots.probing:
+                slots.unreachable(now)
+            picture.opened(slots)
+        for name, slots in picture.slots.items():
+            if name not in self.registry.workers:
+                slots.serving = False
+        for lane_id, name in self.registry.lanes.items():
+            picture.lane(lane_id, name, self._workers_of(name))
+
+    def lane(self, lane_id: int, task: str) -> Lane:
+        """Return the lane of a task's waiting runs."""
+        return self.picture.lanes.get(lane_id) or self.picture.lane(lane_id, task, self._workers_of(task))
+
+    def release(self, run_id: str) -> None:
+        """Give the run's slot back, where this server counts."""
+        self.picture.release(run_id)
+
+    def forget_waiting(self, row: RunRow) -> None:
+        """Take a waiting run out of its lane."""
+        lane = self.picture.lanes.get(row.lane)
+        if row.ready and lane is not None:
+            self.picture.drop(lane, Waiting(row.rank, row.id, row.priority))
+
+    def _workers_of(self, task: str) -> tuple[str, ...]:
+        found: Task | None = self.registry.tasks.get(task)
+        return tuple(name for name in found.workers if name in self.picture.slots) if found else ()

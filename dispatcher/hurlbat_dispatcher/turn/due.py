@@ -1,0 +1,93 @@
+"""What time brings: runs become due, waits and leases end, and the picture is read from the rows."""
+
+from collections.abc import Generator
+
+from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
+from hurlbat_dispatcher.store import runs
+from hurlbat_dispatcher.store.runs import RunRow
+from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
+from hurlbat_dispatcher.turn import decide
+from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import Tick
+
+MOST = 1_000
+"""Rows of a kind that one turn takes; the rest come in the next, at once."""
+
+
+def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, None]:
+    """Do what is due now. Only the owner of the lanes does this."""
+    if not desk.owns:
+        return
+    now = ledger.now
+    for row in (yield from _take(ledger, runs.EXPIRED, now, MOST)):
+        decide.expire(desk, ledger, row)
+    for row in (yield from _take(ledger, runs.LEASE_OVER, now, MOST)):
+        decide.lose(desk, ledger, row)
+    if operation.sweep:
+        for row in (yield from _take(ledger, runs.ORPHANED, desk.me, now, MOST)):
+            decide.lose(desk, ledger, row)
+        yield from _recount(desk)
+    holds = yield runs.HOLD_OVER.fetch(now, MOST)
+    for tenant, run_id in holds:
+        ledger.releases.append((tenant, run_id))
+        desk.release(run_id)
+    for row in (yield from _take(ledger, runs.DUE, now, MOST)):
+        lane = desk.lane(row.lane, row.task)
+        desk.picture.add(lane, decide.waiting(row), now)
+        ledger.readies.append((row.tenant, row.id))
+        ledger.rows[row.id] = row._replace(ready=1)
+
+
+def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
+    """Learn when something is due next, after everything of this turn was written."""
+    if desk.owns:
+        moments = yield runs.NEXT_MOMENT.fetch()
+        for moment in moments[0]:
+            ledger.wake_at(moment)
+
+
+def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[Ask, Rows, list[RunRow]]:
+    rows = yield statement.fetch(*values)
+    taken = [row for row in map(RunRow._make, rows) if row.id not in ledger.touched]
+    for row in taken:
+        ledger.rows.setdefault(row.id, row)
+    return taken
+
+
+def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Make the picture anew from the rows: what is in flight, and the heads of every lane."""
+    now = max((yield from runs.database_now()), desk.last_now)
+    known = desk.picture
+    desk.picture = Picture(known.horizon)
+    desk.refresh(now)
+    for name, slots in known.slots.items():
+        fresh = desk.picture.slots.get(name)
+        if fresh is not None:
+            fresh.window, fresh.not_before = slots.window, slots.not_before
+            fresh.probing, fresh.failures = slots.probing, slots.failures
+    yield from _recount(desk)
+    for lane in list(desk.picture.lanes.values()):
+        yield from read_heads(desk, lane, *runs.BEFORE_ALL)
+        head = lane.head()
+        lane.since = head.rank if head else now
+
+
+def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
+    """Read the next runs of a lane into the picture."""
+    most = desk.picture.horizon
+    rows = yield runs.HEADS.fetch(lane.id, rank, run_id, most)
+    desk.picture.refill(lane, [Waiting(row[0], row[1], row[2]) for row in rows], more=len(rows) == most)
+
+
+def _recount(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Set what is in flight to what the rows say. In a sweep, this finds what other servers ended without being heard."""
+    running = yield runs.IN_FLIGHT.fetch()
+    held = yield runs.IN_HOLD.fetch()
+    there = {row[0]: row[1] for row in (*running, *held)}
+    for run_id in [run_id for run_id in desk.picture.running if run_id not in there]:
+        desk.release(run_id)
+    for run_id, worker in there.items():
+        slots = desk.picture.slots.get(worker)
+        if slots is not None:
+            desk.picture.occupy(run_id, slots)

@@ -1,0 +1,95 @@
+"""What a turn has read, and what it will write: rows in, changes out, in an order that fits the constraints."""
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.store import runs
+from hurlbat_dispatcher.store.runs import NewRun, RunRow
+from hurlbat_dispatcher.store.statement import Ask, Rows, Values
+from hurlbat_dispatcher.turn.operations import Operation, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    """A running attempt whose worker is to be told."""
+
+    worker: str
+    run_id: str
+    attempt: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One turn. `now` is the database's time in ms; `rows` are the runs that were read, as they stand."""
+
+    now: int
+    rows: dict[str, RunRow] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    """Runs that this turn has changed: at most one change a run and turn, the next waits for the next turn."""
+    deferred: list[Operation] = field(default_factory=list)
+    inserts: list[NewRun] = field(default_factory=list)
+    starts: list[Values] = field(default_factory=list)
+    ends: list[Values] = field(default_factory=list)
+    put_backs: list[Values] = field(default_factory=list)
+    replays: list[Values] = field(default_factory=list)
+    leases: list[Values] = field(default_factory=list)
+    readies: list[Values] = field(default_factory=list)
+    releases: list[Values] = field(default_factory=list)
+    notes: list[Values] = field(default_factory=list)
+    new_keys: list[Values] = field(default_factory=list)
+    old_keys: list[Values] = field(default_factory=list)
+    ended_keys: list[Values] = field(default_factory=list)
+    # what follows the commit
+    submits: list[tuple[Operation, Sequence[Any]]] = field(default_factory=list)
+    replies: list[tuple[Reply, Any]] = field(default_factory=list)
+    deliveries: list[tuple[str, DeliveredRun]] = field(default_factory=list)
+    cancels: list[CancelOrder] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    queued: bool = False
+    """Something waits that the owner of the lanes has not seen."""
+    moment: int | None = None
+    """The earliest time at which this turn's changes want another one."""
+
+    def reply(self, operation: Operation, value: Any) -> None:
+        """Answer the operation after the commit."""
+        if operation.reply is not None:
+            self.replies.append((operation.reply, value))
+
+    def note(self, row: RunRow, kind: str, detail: dict[str, Any], attempt: int | None = None) -> None:
+        """Add a row to the run's timeline."""
+        at = row.attempt if attempt is None else attempt
+        self.notes.append((row.tenant, row.id, self.now, kind, at, json.dumps(detail)))
+
+    def wake_at(self, moment: int | None) -> None:
+        """Ask for another turn at that time."""
+        if moment is not None and (self.moment is None or moment < self.moment):
+            self.moment = moment
+
+    def load(self, tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, None]:
+        """Read and lock runs by id."""
+        if ids:
+            found = yield runs.LOAD.fetch(tenant, list(ids))
+            self.rows.update((row[1], RunRow._make(row)) for row in found)
+
+    def write(self) -> Generator[Ask, Rows, None]:
+        """Write every change."""
+        for statement, values in (
+            (runs.DROP_KEY, self.old_keys),
+            (runs.INSERT, self.inserts),
+            (runs.KEEP_KEY, self.new_keys),
+            (runs.END, self.ends),
+            (runs.END_KEY, self.ended_keys),
+            (runs.PUT_BACK, self.put_backs),
+            (runs.REPLAY, self.replays),
+            (runs.START, self.starts),
+            (runs.MARK_READY, self.readies),
+            (runs.LEASE, self.leases),
+            (runs.RELEASE, self.releases),
+            (runs.REMEMBER, self.notes),
+        ):
+            if values:
+                yield statement.write(values)

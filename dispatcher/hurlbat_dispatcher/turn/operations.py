@@ -1,0 +1,142 @@
+"""What can be asked of a turn. Each operation is decided alone; a turn carries as many as there are waiting."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hurlbat_dispatcher.domain.outcome import Answer
+from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+
+Reply = asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A submission that was checked: the id it will have, its task, its lane, and a digest of what was asked for."""
+
+    id: str
+    tenant: int
+    submission: Submission
+    task: Task
+    lane: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a submission: the run, and whether it is new. `run_id` names one that was there before."""
+
+    run: Run | None
+    run_id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """The end of one attempt. `report` is the digest of a final report by the reporting API."""
+
+    run_id: str
+    attempt: int
+    answer: Answer
+    report: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """Something that a turn does; `reply` gets what came of it after the commit."""
+
+    reply: Reply | None = field(default=None, kw_only=True)
+    tenant: int = field(default=1, kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class Submit(Operation):
+    """Start runs, now or later. Replies a list of `Placed` or `Problem`, in order."""
+
+    entries: Sequence[Entry]
+
+
+@dataclass(slots=True, eq=False)
+class End(Operation):
+    """Apply the ends of attempts. Replies None, or a `Problem` for a single report that came too late.
+
+    `worker` and `good` tell how many of them show that the worker is in good health.
+    """
+
+    ends: Sequence[AttemptEnd]
+    worker: str | None = None
+    good: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Detach(Operation):
+    """Give attempts (run id, attempt) a lease of their own, as nobody is connected to them any longer."""
+
+    attempts: Sequence[tuple[str, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Beat(Operation):
+    """Renew the lease of one attempt. Replies whether the run was cancelled; a `Problem` when the lease is over."""
+
+    run_id: str
+    attempt: int
+
+
+@dataclass(slots=True, eq=False)
+class Note(Operation):
+    """Remember log lines and progress: (run id, attempt, kind, detail)."""
+
+    notes: Sequence[tuple[str, int, str, dict[str, Any]]]
+
+
+@dataclass(slots=True, eq=False)
+class Cancel(Operation):
+    """Cancel a run. Replies None, or a `Problem`."""
+
+    run_id: str
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Replay(Operation):
+    """Let a run that ended start again. Replies None, or a `Problem`."""
+
+    run_id: str
+
+
+@dataclass(slots=True, eq=False)
+class Stopped(Operation):
+    """Give back the slots of cancelled attempts (run id, attempt): the worker confirmed, or the stream ended."""
+
+    attempts: Sequence[tuple[str, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Freed(Operation):
+    """Another server ended these runs."""
+
+    run_ids: Sequence[str]
+
+
+@dataclass(slots=True, eq=False)
+class Signal(Operation):
+    """What a delivery told of its worker: that it cannot be reached, or has no room (ms)."""
+
+    worker: str
+    unreachable: bool = False
+    trouble: bool = False
+    pushed_back: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Refresh(Operation):
+    """The registry has changed."""
+
+
+@dataclass(slots=True, eq=False)
+class Tick(Operation):
+    """A moment has come: runs are due, leases are over. `sweep` also recounts what is in flight."""
+
+    sweep: bool = False

@@ -1,0 +1,210 @@
+"""The single writer: a bounded queue of operations, drained into turns.
+
+While one turn is on its way to the disk the next fills up, so the busier the server the larger its turns: group commit
+falls out by itself. The picture is ahead of the database between a decision and its commit, so any failure means that it
+is read anew; the operations of a turn that failed are done again in halves, so that a bad one fails alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.errors import Overloaded, Problem, Unavailable
+from hurlbat_dispatcher.store.database import Clash, Database, DatabaseTrouble
+from hurlbat_dispatcher.turn.crank import NotOwner, turn
+from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.due import rebuild
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import Operation, Submit, Tick
+
+log = structlog.get_logger("hurlbat.writer")
+
+MAX_OPERATIONS: Final = 256
+MAX_ENTRIES: Final = 2_000
+"""Submissions in one turn, about; a turn always takes at least one operation."""
+TROUBLE_WAIT: Final = 0.5
+"""Seconds between two looks at a database in trouble."""
+LONGEST_SLEEP: Final = 3600.0
+
+
+class Writer:
+    """Does the turns of one server, one after the other."""
+
+    def __init__(
+        self, database: Database, desk: Desk, clock: Clock, *, limit: int, committed: Callable[[Ledger], None]
+    ) -> None:
+        self._database = database
+        self._desk = desk
+        self._clock = clock
+        self._limit = limit
+        self._committed = committed
+        self._queue: deque[Operation] = deque()
+        self._entries = 0
+        self._wake = asyncio.Event()
+        self._moment: int | None = None
+        self._offset = 0.0
+        self._stale = True
+        self._closing = False
+        self.trouble: str | None = None
+        """Why the database cannot be written to, as long as that is so."""
+        self.last_size = 0
+        """Operations of the last turn."""
+
+    @property
+    def queued(self) -> int:
+        """Return how many operations wait."""
+        return len(self._queue)
+
+    # -- what others call --------------------------------------------------------------------------------------------
+
+    def put(self, operation: Operation) -> None:
+        """Queue an operation. Raises `Overloaded` for a submit beyond the limit, `Unavailable` while the database is in trouble."""
+        if isinstance(operation, Submit):
+            if self.trouble is not None:
+                raise Unavailable("database_unavailable", self.trouble, retry_after=1)
+            if self._entries + len(operation.entries) > self._limit:
+                raise Overloaded(
+                    "overloaded",
+                    f"more than {self._limit} submissions wait; try again",
+                    limit=self._limit,
+                    retry_after=1,
+                )
+            self._entries += len(operation.entries)
+        self._queue.append(operation)
+        self._wake.set()
+
+    def own(self, epoch: int | None) -> None:
+        """Begin or stop to start runs, in this epoch."""
+        if self._desk.epoch != epoch:
+            self._desk.epoch = epoch
+            self._stale = True
+            self.put(Tick(sweep=True))
+
+    def close(self) -> None:
+        """Let `run` return once everything queued is done."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Do turns until closed."""
+        while True:
+            await self._wait()
+            operations = self._drain()
+            if operations:
+                await self._do(operations)
+            elif self._closing:
+                return
+            if self.trouble is not None:
+                if self._closing:
+                    return
+                await self._clock.sleep(TROUBLE_WAIT)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        if self._queue or self._closing:
+            return
+        self._wake.clear()
+        seconds = LONGEST_SLEEP if self._moment is None else self._until(self._moment)
+        if seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _until(self, moment: int) -> float:
+        return min(LONGEST_SLEEP, (moment - self._offset) / 1000 - self._clock.monotonic())
+
+    def _drain(self) -> list[Operation]:
+        taken: list[Operation] = []
+        entries = 0
+        while self._queue and len(taken) < MAX_OPERATIONS and entries < MAX_ENTRIES:
+            operation = self._queue.popleft()
+            if isinstance(operation, Submit):
+                entries += len(operation.entries)
+            taken.append(operation)
+        self._entries -= entries
+        if self._moment is not None and self._until(self._moment) <= 0:
+            self._moment = None
+            taken.append(Tick())
+        return taken
+
+    async def _do(self, operations: Sequence[Operation]) -> None:
+        try:
+            ledger = await self._turn(operations)
+        except NotOwner as lost:
+            log.warning("another server starts the runs now", detail=str(lost))
+            self._desk.epoch = None
+            self._stale = True
+            await self._do(operations)
+        except DatabaseTrouble as trouble:
+            self._in_trouble(trouble, operations)
+        except Exception as error:
+            await self._in_halves(operations, error)
+        else:
+            if self.trouble is not None:
+                log.info("the database works again")
+                self.trouble = None
+            self._after(ledger)
+
+    async def _turn(self, operations: Sequence[Operation]) -> Ledger:
+        if self._stale:
+            await self._database.write(rebuild(self._desk))
+            self._stale = False
+        try:
+            ledger = await self._database.write(turn(self._desk, operations))
+        except BaseException:
+            self._stale = True
+            raise
+        self.last_size = len(operations)
+        return ledger
+
+    def _after(self, ledger: Ledger) -> None:
+        self._offset = ledger.now - self._clock.monotonic() * 1000
+        if ledger.moment is not None and (self._moment is None or ledger.moment < self._moment):
+            self._moment = ledger.moment
+        self._queue.extendleft(reversed(ledger.deferred))
+        for reply, value in ledger.replies:
+            if not reply.done():
+                if isinstance(value, Problem):
+                    reply.set_exception(value)
+                else:
+                    reply.set_result(value)
+        self._committed(ledger)
+
+    def _in_trouble(self, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
+        """Refuse what was asked for, keep what happened: ends and leases are applied when the database is back."""
+        if self.trouble is None:
+            log.error("the database is in trouble", detail=str(trouble))
+        self.trouble = str(trouble)
+        problem = Unavailable(
+            "outcome_unknown" if trouble.unknown else "database_unavailable", str(trouble), retry_after=1
+        )
+        kept = []
+        for operation in operations:
+            if operation.reply is not None:
+                if not operation.reply.done():
+                    operation.reply.set_exception(problem)
+            elif not isinstance(operation, Tick):
+                kept.append(operation)
+        self._queue.extendleft(reversed(kept))
+        self._queue.append(Tick(sweep=True))
+
+    async def _in_halves(self, operations: Sequence[Operation], error: Exception) -> None:
+        if len(operations) > 1:
+            half = len(operations) // 2
+            await self._do(operations[:half])
+            await self._do(operations[half:])
+            return
+        log.error("an operation failed", operation=type(operations[0]).__name__, error=repr(error), exc_info=error)
+        reply = operations[0].reply
+        if reply is not None and not reply.done():
+            problem = (
+                "a constraint of the database forbids it" if isinstance(error, Clash) else "the server made a mistake"
+            )
+            reply.set_exception(Unavailable("operation_failed", f"{problem}; nothing of it was stored", retry_after=1))
