@@ -21,7 +21,9 @@ import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 from yarl import URL
 
 from hurlbat_dispatcher.domain.outcome import ErrorCode
@@ -167,6 +169,12 @@ class _Connection(ResponseHandler):
                 return
             exchange.received += len(data)
         super().data_received(data)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take the head of an answer; after one that is not HTTP's, the connection is not used again."""
+        if not 100 <= data[0].code <= 599:
+            self.force_close()
+        super().feed_data(data, size)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Remember what ended the connection, which aiohttp tells in words only."""
