@@ -5,14 +5,14 @@ import sys
 
 import structlog
 
-from hurlbat_dispatcher.settings import Settings
+from hurlbat_dispatcher import Settings
 
 _CHATTY = ("httpx", "httpcore", "aiosqlite", "alembic", "asyncio", "uvicorn.error")
 
 
 def configure_logs(settings: Settings) -> None:
     """Send all logs of this process through one handler."""
-    before = [
+    before: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),

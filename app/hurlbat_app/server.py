@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 import uvicorn
 
 from hurlbat_app.api import create_app
-from hurlbat_dispatcher.engine import Engine
-from hurlbat_dispatcher.settings import Settings
+from hurlbat_dispatcher import Engine, Settings
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s after which the usual proxies let go of an idle connection."""

@@ -4,24 +4,54 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply, Page
+from hurlbat_dispatcher.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    MethodRefused,
+    NotFound,
+    Overloaded,
+    Problem,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.migration import migrate
+from hurlbat_dispatcher.secrecy import WrongKey
+from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 
 __all__ = [
     "Accepted",
     "CannotOpen",
+    "Conflict",
     "DatabaseTrouble",
     "Engine",
+    "Forbidden",
     "HeartbeatReply",
+    "Invalid",
+    "MethodRefused",
     "Mode",
+    "NotFound",
+    "Overloaded",
     "Page",
+    "Problem",
     "Registered",
     "Run",
     "RunState",
+    "Settings",
+    "SettingsError",
     "Submission",
     "Task",
     "TimelineEntry",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
     "Worker",
     "WorkerSpec",
     "WorkerState",
+    "WrongKey",
+    "load_settings",
+    "migrate",
 ]

@@ -228,6 +228,12 @@ class Settings(BaseModel):
         return lease
 
     @property
+    def database_file(self) -> str | None:
+        """The file that a SQLite database is in; None for other kinds."""
+        kind, _, path = self.database_url.partition(":///")
+        return path.partition("?")[0] if kind.startswith("sqlite") else None
+
+    @property
     def base_url(self) -> str:
         """The server's own URL without a slash at its end."""
         if self.external_url:

@@ -10,9 +10,7 @@ import orjson
 from orjson import Fragment
 from starlette.responses import Response
 
-from hurlbat_dispatcher.domain.runs import Run, Task, TimelineEntry
-from hurlbat_dispatcher.domain.workers import Worker
-from hurlbat_dispatcher.errors import Problem
+from hurlbat_dispatcher import Problem, Run, Task, TimelineEntry, Worker
 
 _NULL = Fragment(b"null")
 
@@ -132,4 +130,8 @@ def _raw(text: str | None) -> Fragment:
 
 
 def _show_entry(entry: TimelineEntry) -> dict[str, Any]:
-    return {"at": rfc3339(entry.at), "kind": entry.kind, "attempt": entry.attempt, **entry.detail}
+    detail = {
+        name: rfc3339(value) if name.endswith("_at") and isinstance(value, int) else value
+        for name, value in entry.detail.items()
+    }
+    return {"at": rfc3339(entry.at), "kind": entry.kind, "attempt": entry.attempt, **detail}

@@ -9,7 +9,7 @@ from hurlbat_app.api.runs import Runs
 from hurlbat_app.api.service import Service
 from hurlbat_app.api.tasks import Tasks
 from hurlbat_app.api.workers import Workers
-from hurlbat_dispatcher.engine import Engine
+from hurlbat_dispatcher import Engine
 
 
 def create_app(engine: Engine) -> ASGIApp:

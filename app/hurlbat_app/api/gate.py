@@ -18,8 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hurlbat_app.api.answers import problem_response
 from hurlbat_app.api.reading import BODY_READ
-from hurlbat_dispatcher.engine import Engine
-from hurlbat_dispatcher.errors import Forbidden, MethodRefused, NotFound, Problem, Unauthorized
+from hurlbat_dispatcher import Engine, Forbidden, MethodRefused, NotFound, Problem, Unauthorized
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -63,8 +62,8 @@ class Gate:
             return
         except Exception:
             _log.exception("unexpected error in %s %s", scope["method"], scope["path"])
-            problem = Unexpected("internal_error", "something went wrong here; the server's log says what")
-            await problem_response(problem, _closing(scope))(scope, receive, send)
+            fault = Unexpected("internal_error", "something went wrong here; the server's log says what")
+            await problem_response(fault, _closing(scope))(scope, receive, send)
 
     def _refuse_foreign(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         origin = host = b""

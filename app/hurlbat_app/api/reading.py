@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hurlbat.jsontext import JsonTextError, Member, members
 from hurlbat.wire import NAME_PATTERN
-from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, TooLarge
+from hurlbat_dispatcher import Invalid, NotFound, Problem, TooLarge
 
 YEAR_SECONDS: Final = 31_536_000
 BODY_READ: Final = "hurlbat.body_read"
@@ -213,7 +213,7 @@ def run_id(request: Request) -> str:
     """Return the run's id of the path. What cannot be one is not found."""
     value: str = request.path_params["run_id"]
     if not _RUN_ID.fullmatch(value):
-        raise NotFound("run_not_found", "there is no run with this id")
+        raise NotFound("run_unknown", f"there is no run {value[:_SHOWN]}")
     return value
 
 
@@ -221,7 +221,7 @@ def attempt_number(request: Request) -> int:
     """Return the number of the attempt of the path."""
     value: str = request.path_params["attempt"]
     if not value.isascii() or not value.isdigit() or not 1 <= len(value) <= 9:
-        raise NotFound("attempt_not_found", "the number of an attempt is 1 or more")
+        raise NotFound("attempt_unknown", "the number of an attempt is 1 or more")
     return int(value)
 
 
@@ -229,7 +229,7 @@ def path_name(request: Request, what: str) -> str:
     """Return the name of the path, of a `what`. What cannot be a name is not found."""
     value: str = request.path_params["name"]
     if not _NAME.fullmatch(value):
-        raise NotFound(f"{what}_not_found", f"there is no {what} with this name")
+        raise NotFound(f"{what}_unknown", f"there is no {what} {value[:_SHOWN]}")
     return value
 
 

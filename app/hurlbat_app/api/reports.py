@@ -23,8 +23,7 @@ from hurlbat_app.api.reading import (
     run_id,
     wrong,
 )
-from hurlbat_dispatcher.engine import Engine
-from hurlbat_dispatcher.errors import Invalid
+from hurlbat_dispatcher import Engine, Invalid
 
 MAX_ENTRIES: Final = 100
 LEVELS: Final = ("debug", "info", "warning", "error")

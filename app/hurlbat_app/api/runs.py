@@ -19,10 +19,7 @@ from hurlbat_app.api.reading import (
     wait_parameter,
 )
 from hurlbat_app.api.submissions import MEMBERS, read_bulk, read_submission
-from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Run, Submission
-from hurlbat_dispatcher.engine import Accepted, Engine
-from hurlbat_dispatcher.errors import Invalid, Problem
+from hurlbat_dispatcher import Accepted, Engine, Invalid, Problem, Run, RunState, Submission
 
 _BULK: Final = frozenset({"runs"})
 _REASON: Final = frozenset({"reason"})

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from hurlbat_app.api.answers import Json
 from hurlbat_app.api.contract import contract_json
 from hurlbat_app.api.reading import parameters
-from hurlbat_dispatcher.engine import Engine
+from hurlbat_dispatcher import Engine
 
 
 class Service:

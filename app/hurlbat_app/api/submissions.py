@@ -16,8 +16,7 @@ from hurlbat_app.api.reading import (
     whole_of,
     wrong,
 )
-from hurlbat_dispatcher.domain.runs import Submission
-from hurlbat_dispatcher.errors import Invalid, Problem
+from hurlbat_dispatcher import Invalid, Problem, Submission
 
 MAX_BULK: Final = 1000
 MAX_METADATA_BYTES: Final = 65_536

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json, page, show_task
 from hurlbat_app.api.reading import page_parameters, parameters, path_name
-from hurlbat_dispatcher.engine import Engine
+from hurlbat_dispatcher import Engine
 
 
 class Tasks:

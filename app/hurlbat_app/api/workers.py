@@ -25,8 +25,7 @@ from hurlbat_app.api.reading import (
     whole_of,
     wrong,
 )
-from hurlbat_dispatcher.domain.workers import Mode
-from hurlbat_dispatcher.engine import Engine, WorkerSpec
+from hurlbat_dispatcher import Engine, Mode, WorkerSpec
 
 MAX_SLOTS: Final = 10_000
 MAX_LABELS: Final = 64

@@ -11,14 +11,10 @@ from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
 
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.serve import read_settings, say, say_token, serve_with
-from hurlbat_dispatcher.domain.workers import Worker, WorkerState
-from hurlbat_dispatcher.engine import Engine, WorkerSpec
-from hurlbat_dispatcher.errors import Problem
-from hurlbat_dispatcher.settings import Settings
+from hurlbat_dispatcher import Engine, Problem, Settings, Worker, WorkerSpec, WorkerState
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 LOOK_SECONDS = 0.5
@@ -130,9 +126,9 @@ class _Watch:
 
 def _kept_token(settings: Settings) -> SecretStr:
     """Return the token of this database's development server, kept in a file beside it."""
-    if not settings.database_url.startswith("sqlite"):
+    if settings.database_file is None:
         return SecretStr(secrets.token_urlsafe(24))
-    file = Path(f"{make_url(settings.database_url).database}-token")
+    file = Path(f"{settings.database_file}-token")
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +11,8 @@ from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.logs import configure_logs
 from hurlbat_app.server import Beside, CannotListen, listen
 from hurlbat_app.server import serve as serve_until_stopped
-from hurlbat_dispatcher.engine import Engine
-from hurlbat_dispatcher.secrecy import WrongKey
-from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
-from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
+from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Settings, SettingsError, WrongKey, load_settings
+from hurlbat_dispatcher import migrate as bring_up_to_date
 
 
 def serve(
@@ -36,7 +34,7 @@ def migrate(
     """Bring the database's schema up to this version."""
     settings = read_settings(database_url=database)
     configure_logs(settings)
-    run_loop(Engine(settings).migrate())
+    run_loop(bring_up_to_date(settings))
     typer.echo('{"migrated":true}' if as_json else "The schema is up to date.")
 
 
@@ -61,15 +59,19 @@ def serve_with(settings: Settings, beside: Beside) -> None:
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end, on uvloop where there is one."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # Windows has none
-        new_event_loop = None
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(work)
         except (CannotOpen, WrongKey, DatabaseTrouble) as error:
             raise Failure(f"{error}.") from error
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return None
+    return uvloop.new_event_loop
 
 
 async def _announce(engine: Engine) -> None:
