@@ -11,7 +11,7 @@ MAX_SECONDS = 31_536_000.0
 
 
 def wait_after(backoff: Backoff, tries: int, chance: Chance) -> float:
-    """Return the seconds to wait after the given number of charged starts (from 1), with jitter where it is asked for."""
+    """Return the seconds to wait after so many charged starts (from 1), with jitter where it is asked for."""
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = max(1, tries)
     seconds = clamp(_strategy(backoff)(state))

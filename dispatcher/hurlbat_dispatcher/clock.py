@@ -50,6 +50,10 @@ class Chance:
         return self._random.getrandbits(count)
 
 
+_FULL = (1 << 26) - 1
+"""The counter of ids that share a millisecond."""
+
+
 class Ids:
     """Makes UUIDv7 (RFC 9562) that grow strictly within this process: 48 bits of milliseconds, then a counter."""
 
@@ -62,12 +66,11 @@ class Ids:
     def new(self) -> str:
         """Return an id in its canonical form, e.g. `0199a3c0-…-7…`."""
         now = self._clock.now_ms()
-        if now > self._last_ms:
-            self._last_ms = now
+        if now > self._last_ms or self._counter >= _FULL:
+            self._last_ms = max(now, self._last_ms + 1)
             self._counter = self._chance.bits(24)
         else:
             self._counter += 1
-        # 12 + 14 bits of counter in rand_a and the head of rand_b, 48 random bits behind them
-        head = self._counter >> 14 & 0xFFF
-        middle = 0x8000 | self._counter & 0x3FFF
-        return f"{self._last_ms >> 16:08x}-{self._last_ms & 0xFFFF:04x}-7{head:03x}-{middle:04x}-{self._chance.bits(48):012x}"
+        # 12 + 14 bits of counter in rand_a and the head of rand_b, 48 random bits behind them head = self._counter >>
+        14 & 0xFFF middle = 0x8000 | self._counter & 0x3FFF return f"{self._last_ms >> 16:08x}-{self._last_ms &
+        0xFFFF:04x}-7{head:03x}-{middle:04x}-{self._chance.bits(48):012x}"

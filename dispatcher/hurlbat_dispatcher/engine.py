@@ -1,7 +1,7 @@
 """The engine: the one door of the dispatcher. Everything that can be done with runs and workers is a method here.
 
-Payloads (input, output, metadata) are raw JSON text, times are ms since the epoch, durations are seconds. What is refused
-is raised as a `Problem`.
+Payloads (input, output, metadata) are raw JSON text, times are ms since the epoch, durations are seconds. What is
+refused is raised as a `Problem`.
 """
 
 import asyncio
@@ -258,7 +258,7 @@ class Engine:
 
     async def get_task(self, name: str) -> Task:
         """Return a task. Raises `NotFound`."""
-        task = self._at_work.registry.task(TENANT, name)
+        task = self._at_work.registry.tasks.get(name)
         if task is None:
             raise NotFound("task_unknown", f"there is no task {name}")
         return task

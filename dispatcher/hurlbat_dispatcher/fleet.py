@@ -1,7 +1,7 @@
 """The workers: registering and proving them, and what their answers say of their health.
 
-A registration never sends runs to a worker that did not prove itself; a plain one cannot, and is shown as unverified. What
-is wrong with a worker is kept as one sentence that says what to fix.
+A registration never sends runs to a worker that did not prove itself; a plain one cannot, and is shown as unverified.
+What is wrong with a worker is kept as one sentence that says what to fix.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import structlog
 
-from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.errors import SecretInvalid
+from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import check_key, new_secret
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.answers import Signal

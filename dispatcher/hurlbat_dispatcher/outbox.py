@@ -1,7 +1,8 @@
 """Sends started attempts to their workers and tells the writer what became of them.
 
-A worker's attempts leave in deliveries. Only so many deliveries of a worker are in their sending phase at a time, so under
-load they fill up; once a worker has begun to answer, its delivery may stay open for hours and holds back nothing.
+A worker's attempts leave in deliveries. Only so many deliveries of a worker are in their sending phase at a time, so
+under load they fill up; once a worker has begun to answer, its delivery may stay open for hours and holds back
+nothing.
 """
 
 import asyncio

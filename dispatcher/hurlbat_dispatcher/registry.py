@@ -25,10 +25,6 @@ class Registry:
     lanes: dict[int, str] = field(default_factory=dict)
     lane_of: dict[str, int] = field(default_factory=dict)
 
-    def task(self, tenant: int, name: str) -> Task | None:
-        """Return the task as it is declared now."""
-        return self.tasks.get(name)
-
     def replace(self, registered: Registered, vault: Vault, now: int) -> None:
         """Take what was read from the database."""
         workers, tasks, lanes = registered

@@ -1,8 +1,9 @@
 """The single writer: a bounded queue of operations, drained into turns.
 
-While one turn is on its way to the disk the next fills up, so the busier the server the larger its turns: group commit
-falls out by itself. The picture is ahead of the database between a decision and its commit, so any failure means that it
-is read anew; the operations of a turn that failed are done again in halves, so that a bad one fails alone.
+While one turn is on its way to the disk the next fills up, so the busier the server the larger its turns: group
+commit falls out by itself. The picture is ahead of the database between a decision and its commit, so any failure
+means that it is read anew; the operations of a turn that failed are done again in halves, so that a bad one fails
+alone.
 """
 
 import asyncio
@@ -62,7 +63,7 @@ class Writer:
     # -- what others call --------------------------------------------------------------------------------------------
 
     def put(self, operation: Operation) -> None:
-        """Queue an operation. Raises `Overloaded` for a submit beyond the limit, `Unavailable` while the database is in trouble."""
+        """Queue an operation. Submits may be refused: `Overloaded` beyond the limit, `Unavailable` in trouble."""
         if isinstance(operation, Submit):
             if self.trouble is not None:
                 raise Unavailable("database_unavailable", self.trouble, retry_after=1)

@@ -1,12 +1,13 @@
 """Admission: which of the waiting runs start now. A picture in memory of what waits and what is used, and no I/O.
 
-A *lane* is all waiting runs of one task that draw on the same budgets; they are interchangeable but for their order. A
-*pool* is what lanes share: the slots of the workers that may take them. Its *ring* is a heap of lanes by their key, which
-is when the lane last started or began to wait, aged by the priority of its head: among equal priorities that is rotation.
-Only the first `HORIZON` runs of a lane are held in memory; the rest stays in the database, and `hungry` lanes ask for more.
+A *lane* is all waiting runs of one task that draw on the same budgets; they are interchangeable but for their order.
+A *pool* is what lanes share: the slots of the workers that may take them. Its *ring* is a heap of lanes by their key,
+which is when the lane last started or began to wait, aged by the priority of its head: among equal priorities that is
+rotation. Only the first `HORIZON` runs of a lane are held in memory; the rest stays in the database, and `hungry`
+lanes ask for more.
 
-A lane stands in its pool's ring, or (empty, or empty and hungry) nowhere. Runs never move one by one, so a million waiting
-runs that cannot start cost nothing. Sets are never iterated: order must repeat for a simulator.
+A lane stands in its pool's ring, or (empty, or empty and hungry) nowhere. Runs never move one by one, so a million
+waiting runs that cannot start cost nothing. Sets are never iterated: order must repeat for a simulator.
 """
 
 from dataclasses import dataclass, field

@@ -58,8 +58,8 @@ class Succeeded:
 class Failed:
     """The attempt failed, or may have run and is not known to have succeeded. Charged.
 
-    `type` is the kind of error in the task's own words, `retry_after` (seconds) overrides the policy's wait, `raw` is the
-    beginning of an answer that could not be read, `details` raw JSON.
+    `type` is the kind of error in the task's own words, `retry_after` (seconds) overrides the policy's wait, `raw` is
+    the beginning of an answer that could not be read, `details` raw JSON.
     """
 
     code: ErrorCode
@@ -82,7 +82,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class PushedBack:
-    """The worker has no room now. `asked` is its `Retry-After` as it came, `retry_after` what is made of it (seconds)."""
+    """The worker has no room now. `asked` is its `Retry-After` as it came, `retry_after` (seconds) what is used."""
 
     message: str
     retry_after: float | None = None

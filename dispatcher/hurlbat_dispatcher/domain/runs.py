@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A request for a run. `input` and `metadata` are raw JSON; `run_at` is in ms since the epoch, durations in seconds."""
+    """A request for a run. `input` and `metadata` are raw JSON; `run_at` is in ms, durations are in seconds."""
 
     task: str
     input: str = "null"
@@ -105,7 +105,7 @@ def rank(due_at: int, priority: int) -> int:
 def expiry(
     *, created_at: int, due_at: int, ttl_at: int | None, schedule_timeout: int | None, attempt: int
 ) -> tuple[int | None, str | None]:
-    """Return when a waiting run must have started (ms) and by which rule: `ttl` (before its first start) or `schedule_timeout`."""
+    """Return when a waiting run must have started (ms), and whether by `ttl` or by `schedule_timeout`."""
     ends = []
     if ttl_at is not None and attempt == 0:
         ends.append((ttl_at, "ttl"))

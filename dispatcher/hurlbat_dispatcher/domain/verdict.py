@@ -37,8 +37,8 @@ _LOST: Final = frozenset(
 class Verdict:
     """What happens to the run next.
 
-    `charged` tells whether the start counts against `max_attempts`; `wait` is in seconds from now, for a run that is put
-    back; `kind` names the timeline row; `failure` is what the run shows as its error.
+    `charged` tells whether the start counts against `max_attempts`; `wait` is in seconds from now, for a run that is
+    put back; `kind` names the timeline row; `failure` is what the run shows as its error.
     """
 
     event: RunEvent

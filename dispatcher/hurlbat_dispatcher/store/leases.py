@@ -22,7 +22,7 @@ class Ownership(NamedTuple):
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
 FENCE = Statement(sa.select(shard.c.owner, shard.c.epoch, DatabaseNow()).where(_SHARD).with_for_update(read=True))
-"""Holds the shard's row until the commit, so that nobody takes over in the middle of a turn; the clock is read after."""
+"""Holds the shard until the commit: nobody takes over in the middle of a turn. The clock is read after."""
 _STATE = Statement(
     sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD).with_for_update()
 )

@@ -1,7 +1,7 @@
 """The tables. The tenant leads every key; the plain life of a run is one insert and one update of `run`.
 
-Payloads are text, kept as it came. Times are milliseconds since the epoch by the database's clock. Only surprises are rows
-of `timeline`: when a run was created, started and finished are columns.
+Payloads are text, kept as it came. Times are milliseconds since the epoch by the database's clock. Only surprises are
+rows of `timeline`: when a run was created, started and finished are columns.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """SQLite, embedded: one file, one server, one writer thread, and a reader that never waits for it.
 
-A whole script runs as one function on aiosqlite's own thread, which costs one hop instead of one for each statement. The
-file is held by a kernel lock beside it, which dies with the process however that ends.
+A whole script runs as one function on aiosqlite's own thread, which costs one hop instead of one for each statement.
+The file is held by a kernel lock beside it, which dies with the process however that ends.
 """
 
 import fcntl

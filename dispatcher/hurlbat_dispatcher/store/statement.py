@@ -1,8 +1,8 @@
 """Statements are declared once in SQLAlchemy Core, compiled once per database, and executed as plain SQL.
 
-A transaction is a *script*: a generator that yields what it asks of the database and is sent the rows. Whoever runs it
-decides where: SQLite runs a whole script as one function on the driver's own thread, PostgreSQL awaits each step. So every
-transaction is written once and knows nothing of drivers, threads or `await`.
+A transaction is a *script*: a generator that yields what it asks of the database and is sent the rows. Whoever runs
+it decides where: SQLite runs a whole script as one function on the driver's own thread, PostgreSQL awaits each step.
+So every transaction is written once and knows nothing of drivers, threads or `await`.
 """
 
 import json
@@ -152,12 +152,12 @@ class DatabaseNow(sa.ColumnElement[int]):
 
 
 @compiles(DatabaseNow, "sqlite")
-def _now_sqlite(element: DatabaseNow, compiler: SQLCompiler, **more: Any) -> str:
+def _now_sqlite(_: DatabaseNow, __: SQLCompiler, **___: Any) -> str:
     return "hurlbat_now()"  # made by the driver from the injected clock
 
 
 @compiles(DatabaseNow, "postgresql")
-def _now_postgresql(element: DatabaseNow, compiler: SQLCompiler, **more: Any) -> str:
+def _now_postgresql(_: DatabaseNow, __: SQLCompiler, **___: Any) -> str:
     return "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 

@@ -207,7 +207,7 @@ def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
 
 
 def _start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waiters) -> Generator[Ask, Rows, None]:
-    """Store the starts: new runs are inserted as running, waiting ones are read first, and skipped if they no longer wait."""
+    """Store the starts: new runs are inserted as running, waiting ones are read first, if they still wait."""
     waiting: dict[str, Started] = {}
     for start in started:
         row = waiters.pop(start.run_id, None)
@@ -255,7 +255,7 @@ def _deliver(
     input_: str,
     metadata: str,
 ) -> None:
-    known: Task | None = desk.registry.task(tenant, task)
+    known: Task | None = desk.registry.tasks.get(task)
     delivered = DeliveredRun(
         run_id=run_id,
         task=task,

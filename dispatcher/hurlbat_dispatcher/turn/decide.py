@@ -29,7 +29,7 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
         return None
     if row.state != RunState.RUNNING or row.attempt != end.attempt:
         return _late(desk, ledger, row, end)
-    task = desk.registry.task(row.tenant, row.task)
+    task = desk.registry.tasks.get(row.task)
     backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
     verdict = judge(end.answer, tries=row.tries, max_attempts=row.max_attempts, backoff=backoff)
     if verdict.event is RunEvent.PUT_BACK:
@@ -69,7 +69,7 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
         return Conflict(
             "run_stopping", "the worker has not confirmed that the cancelled attempt stopped; try again in 5 s"
         )
-    task = desk.registry.task(row.tenant, row.task)
+    task = desk.registry.tasks.get(row.task)
     more = task.max_attempts if task else 1
     move(RunState(row.state), RunEvent.REPLAYED)
     expires_at, _ = expiry(
@@ -103,7 +103,7 @@ def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
 
 def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """Rescue an attempt whose lease ran out: charged, by the same path as any other failure."""
-    task = desk.registry.task(row.tenant, row.task)
+    task = desk.registry.tasks.get(row.task)
     deadline = deadline_of(desk, row)
     if task and deadline is not None and ledger.now >= deadline:
         seconds = task.execution_timeout / 1000
@@ -125,7 +125,7 @@ def lease_of(desk: Desk, now: int, row: RunRow) -> int:
 
 def deadline_of(desk: Desk, row: RunRow) -> int | None:
     """Return when the execution timeout of a running attempt is over (ms), with a heartbeat's grace."""
-    task = desk.registry.task(row.tenant, row.task)
+    task = desk.registry.tasks.get(row.task)
     return None if task is None or row.started_at is None else row.started_at + task.execution_timeout + desk.lease // 3
 
 
@@ -145,7 +145,7 @@ def error_json(failure: Failed) -> str:
 
 
 def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
-    task = desk.registry.task(row.tenant, row.task)
+    task = desk.registry.tasks.get(row.task)
     due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
     expires_at, _ = expiry(
         created_at=row.created_at,

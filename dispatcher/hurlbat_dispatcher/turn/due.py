@@ -81,7 +81,7 @@ def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask,
 
 
 def _recount(desk: Desk) -> Generator[Ask, Rows, None]:
-    """Set what is in flight to what the rows say. In a sweep, this finds what other servers ended without being heard."""
+    """Set what is in flight to what the rows say; this finds what other servers ended without being heard."""
     running = yield runs.IN_FLIGHT.fetch()
     held = yield runs.IN_HOLD.fetch()
     there = {row[0]: row[1] for row in (*running, *held)}

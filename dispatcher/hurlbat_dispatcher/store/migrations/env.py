@@ -1,1 +1,1 @@
-"""Alembic asks for this file; migrations are run by `hurlbat_dispatcher.store.migrate`, which configures its own environment."""
+"""Alembic asks for this file; `hurlbat_dispatcher.store.migrate` runs the migrations in an environment of its own."""
