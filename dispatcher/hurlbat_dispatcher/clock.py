@@ -71,6 +71,7 @@ class Ids:
             self._counter = self._chance.bits(24)
         else:
             self._counter += 1
-        # 12 + 14 bits of counter in rand_a and the head of rand_b, 48 random bits behind them head = self._counter >>
-        14 & 0xFFF middle = 0x8000 | self._counter & 0x3FFF return f"{self._last_ms >> 16:08x}-{self._last_ms &
-        0xFFFF:04x}-7{head:03x}-{middle:04x}-{self._chance.bits(48):012x}"
+        # 12 + 14 bits of counter in rand_a and the head of rand_b, 48 random bits behind them
+        head, middle = self._counter >> 14 & 0xFFF, 0x8000 | self._counter & 0x3FFF
+        high, low = self._last_ms >> 16, self._last_ms & 0xFFFF
+        return f"{high:08x}-{low:04x}-7{head:03x}-{middle:04x}-{self._chance.bits(48):012x}"

@@ -34,8 +34,8 @@ class Vault:
             return json.loads(self._fernet.decrypt(text.encode()))
         except InvalidToken:
             raise WrongKey(
-                "HURLBAT_SECRET_KEY is not the key that the stored secrets were encrypted with; add the old key behind
-                the new one"
+                "HURLBAT_SECRET_KEY is not the key that the stored secrets were encrypted with; "
+                "add the old key behind the new one"
             ) from None
 
 

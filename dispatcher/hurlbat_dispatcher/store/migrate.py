@@ -60,6 +60,6 @@ def _refuse_newer(current: str | None) -> None:
     known = {revision.revision for revision in scripts().walk_revisions()}
     if current is not None and current not in known:
         raise CannotOpen(
-            f"the database's schema (version {current}) is newer than this version of Hurlbat; install the version
-            that made it"
+            f"the database's schema (version {current}) is newer than this version of Hurlbat; "
+            "install the version that made it"
         )

@@ -103,8 +103,9 @@ PAYLOADS = Statement(
 """What is needed to send waiting runs; one that waits no longer is missing."""
 
 
-def _update(names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.SQLColumnExpression[Any]) ->
-Statement:
+def _update(
+    names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.SQLColumnExpression[Any]
+) -> Statement:
     values = {name: bind(name, run.c[name].type) for name in names}
     clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
     return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))

@@ -12,6 +12,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Task
 from hurlbat_dispatcher.errors import Conflict, NotFound
 from hurlbat_dispatcher.store import leases, runs
+from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import decide, due
 from hurlbat_dispatcher.turn.desk import Desk
@@ -224,19 +225,17 @@ def _start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Wait
             sender=desk.me,
         )
         ledger.inserts.append(row)
-        _deliver(
-            desk, ledger, start.slots.worker, row.tenant, row.id, row.task, 1, row.max_attempts, row.input, row.metadata
-        )
+        _deliver(desk, ledger, start.slots.worker, row.id, row.task, 1, row.max_attempts, row.input, row.metadata)
     if not waiting:
         return
-    found = yield runs.PAYLOADS.fetch(1, list(waiting))
+    found = yield runs.PAYLOADS.fetch(DEFAULT_TENANT, list(waiting))
     for run_id, task, attempt, _, max_attempts, input_, metadata in found:
         start = waiting.pop(run_id)
         if run_id in ledger.touched:
             desk.release(run_id)
             continue
-        ledger.starts.append((ledger.now, start.slots.worker, desk.me, 1, run_id))
-        _deliver(desk, ledger, start.slots.worker, 1, run_id, task, attempt + 1, max_attempts, input_, metadata)
+        ledger.starts.append((ledger.now, start.slots.worker, desk.me, DEFAULT_TENANT, run_id))
+        _deliver(desk, ledger, start.slots.worker, run_id, task, attempt + 1, max_attempts, input_, metadata)
     for run_id in waiting:
         desk.release(run_id)  # cancelled by another server in the meantime
     begun = {values[-1] for values in ledger.starts}
@@ -247,7 +246,6 @@ def _deliver(
     desk: Desk,
     ledger: Ledger,
     worker: str,
-    tenant: int,
     run_id: str,
     task: str,
     attempt: int,

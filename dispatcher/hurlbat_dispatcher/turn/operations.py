@@ -7,6 +7,7 @@ from typing import Any
 
 from hurlbat_dispatcher.domain.outcome import Answer
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 
 Reply = asyncio.Future[Any]
 
@@ -47,7 +48,7 @@ class Operation:
     """Something that a turn does; `reply` gets what came of it after the commit."""
 
     reply: Reply | None = field(default=None, kw_only=True)
-    tenant: int = field(default=1, kw_only=True)
+    tenant: int = field(default=DEFAULT_TENANT, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
