@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from hurlbat.errors import Cancelled
 from hurlbat.payloads import printable
 from hurlbat.wire import HeartbeatLine, Line, LogLine, ProgressLine
+
+Level = Literal["debug", "info", "warning", "error"]
 
 
 class Attempt(Protocol):
@@ -99,10 +101,12 @@ class Context:
         """Say that the attempt is alive. This also happens by itself, every few seconds, while the process lives."""
         self._attempt.tell(HeartbeatLine())
 
-    def log(self, message: object, level: str | int = "info") -> None:
-        """Write a line into the run's timeline."""
-        name = logging.getLevelName(level) if isinstance(level, int) else level
-        self._attempt.tell(LogLine(self.run_id, self.attempt, printable(name.lower()[:16]), printable(str(message))))
+    def log(self, message: object, level: Level | int = "info") -> None:
+        """Write a line into the run's timeline. A level of `logging` will do as well."""
+        name = _level(level) if isinstance(level, int) else level
+        if name not in get_args(Level):
+            raise ValueError(f"the level of a line is one of {', '.join(get_args(Level))}, not {level!r}")
+        self._attempt.tell(LogLine(self.run_id, self.attempt, name, printable(str(message))))
 
     def progress(self, value: float | None = None, message: str | None = None) -> None:
         """Say how far the task has come: from 0 to 1, or None where only the message tells."""
@@ -112,3 +116,10 @@ class Context:
 
     def __repr__(self) -> str:
         return f"Context(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
+
+
+def _level(number: int) -> str:
+    for least, name in ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info")):
+        if number >= least:
+            return name
+    return "debug"

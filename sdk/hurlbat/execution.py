@@ -1,10 +1,13 @@
 """Execute one attempt, once, and tell whoever listens.
 
-    waiting ──▶ started ──▶ ended     an async function starts with its task, a sync one when a thread takes it up
-       └──────────────────────▲       withdrawn or cancelled before it started
+    waiting ──▶ started ──▶ ended
+       └──────────────────────▲
 
-An execution knows nothing of connections. It puts its lines into sinks: the answer that is being streamed, or a reporter
-once that stream broke.
+An async function starts with its asyncio task, a sync one when a thread takes it up; what is withdrawn or cancelled
+before that ends without having started.
+
+An execution knows nothing of connections. It puts its lines into sinks: the answer that is being streamed, or a
+reporter once that stream broke.
 """
 
 import asyncio

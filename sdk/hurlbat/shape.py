@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import to_json
 
 from hurlbat.context import Context
@@ -124,6 +124,6 @@ def _adapter(declared: Any, task: str, what: str) -> TypeAdapter[Any] | None:
         return None
     try:
         return TypeAdapter(declared)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         said = str(error).splitlines()[0]
         raise TaskInvalid(f"task {task}: its {what} type {declared!r} cannot be read from JSON: {said}") from error
