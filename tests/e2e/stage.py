@@ -1,0 +1,155 @@
+"""What the stories have at hand: a server's API as any HTTP client sees it, the worker's own log, and patience."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.support.processes import TOKEN, Process, Processes, Server
+
+SECRET = "whsec_ZTJlLXNlY3JldC1lMmUtc2VjcmV0LWUyZS1zZWNyZXQ="
+PATIENCE = 30.0
+POLL = 0.02
+WORKER = "tests.e2e.worker_app:app"
+FAULTS = ("Traceback", "a delivery failed", "an operation failed", "a background duty failed", "Task exception")
+"""What no log of a server may hold."""
+
+Object = dict[str, Any]
+
+
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"no {what} within {seconds:g} s"
+        time.sleep(POLL)
+
+
+class Api:
+    """One server over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(
+            base_url=url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=90, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def send(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
+        """Send a request and return whatever comes."""
+        return self._client.request(method, path, json=body, params=query)
+
+    def call(self, method: str, path: str, body: Any = None, *, status: int = 200, **query: Any) -> Any:
+        """Send a request that must be answered by this status; return the body."""
+        response = self.send(method, path, body, **query)
+        assert response.status_code == status, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def run(self, task: str, input: Any = None, **more: Any) -> Object:
+        """Submit a run and wait for its end."""
+        found: Object = self.call("POST", "/runs", {"task": task, "input": input, **more}, wait=PATIENCE)
+        return found
+
+    def submit(self, task: str, input: Any = None, *, status: int = 201, **more: Any) -> Object:
+        """Submit a run, and do not wait."""
+        found: Object = self.call("POST", "/runs", {"task": task, "input": input, **more}, status=status)
+        return found
+
+    def show(self, run_id: str) -> Object:
+        """Return a run as it is now."""
+        found: Object = self.call("GET", f"/runs/{run_id}")
+        return found
+
+    def ended(self, run_id: str, seconds: float = PATIENCE) -> Object:
+        """Return a run when it has ended."""
+        found: Object = self.call("GET", f"/runs/{run_id}", wait=seconds)
+        assert found["finished_at"], f"not ended within {seconds:g} s: {found}"
+        return found
+
+    def until_state(self, run_id: str, state: str, seconds: float = PATIENCE) -> Object:
+        """Return a run when it has this state."""
+        until(lambda: self.show(run_id)["state"] == state, f"{state} run {run_id}", seconds)
+        return self.show(run_id)
+
+    def register(self, worker: Server, name: str = "app", *, path: str = "/hurlbat/", **more: Any) -> Object:
+        """Register a worker by name, with the secret that all workers here have."""
+        body = {"name": name, "url": f"{worker.url}{path}", "secret": SECRET} | more
+        found: Object = self.call("POST", "/workers", body, status=201)
+        return found
+
+    def listed(self, **query: Any) -> Iterator[Object]:
+        """Walk over all pages of the runs."""
+        cursor: str | None = None
+        while True:
+            page = self.call("GET", "/runs", limit=1000, **query, **({"cursor": cursor} if cursor else {}))
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What the worker app has noted: each start, and each cancellation that reached a task."""
+
+    path: Path
+
+    def entries(self, run_id: str | None = None) -> list[Object]:
+        """Return the lines, in order, of one run or of all."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        found: list[Object] = [json.loads(line) for line in lines]
+        return [entry for entry in found if run_id is None or entry["run_id"] == run_id]
+
+    def events(self, run_id: str) -> list[str]:
+        """Return what happened to one run."""
+        return [entry["event"] for entry in self.entries(run_id)]
+
+
+def start_worker(processes: Processes, journal: Journal, **env: str) -> Server:
+    """Start the worker app."""
+    return processes.app(WORKER, **worker_env(journal), **env)
+
+
+def worker_env(journal: Journal) -> dict[str, str]:
+    """Return what the worker app has to know."""
+    return {"HURLBAT_SIGNING_SECRET": SECRET, "E2E_LOG": str(journal.path)}
+
+
+def assert_no_faults(process: Process) -> None:
+    """Fail when a process has logged an exception, or something that ought not to happen."""
+    found = [fault for fault in FAULTS if fault in process.output]
+    assert not found, f"{process.name} logged {found}:\n{process.output[-8000:]}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server and the worker app, which is registered there."""
+
+    processes: Processes
+    folder: Path
+    server: Server
+    worker: Server
+    journal: Journal
+    api: Api
+
+
+@contextmanager
+def set_stage(processes: Processes, folder: Path, database_url: str, **env: str) -> Iterator[Stage]:
+    """Start a server and a worker, and register it. The server's log must hold no fault at the end."""
+    journal = Journal(folder / "journal")
+    server = processes.serve(database_url, **env)
+    worker = start_worker(processes, journal)
+    with Api(server.url) as api:
+        assert api.register(worker)["state"] == "ready"
+        yield Stage(processes, folder, server, worker, journal, api)
+    assert_no_faults(server)
