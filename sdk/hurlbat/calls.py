@@ -13,10 +13,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from pydantic_core import PydanticSerializationError, to_json
-
-from hurlbat.errors import ApiError, ConfigError, ConnectionFailed, HurlbatError, PayloadError, RunTimedOut
+from hurlbat.errors import ApiError, ConfigError, ConnectionFailed, HurlbatError, RunTimedOut
 from hurlbat.jsontext import JsonTextError, items, members
+from hurlbat.payloads import encode
 from hurlbat.runs import Run, RunOptions, run_from
 
 REQUEST_SECONDS = 30.0
@@ -167,10 +166,7 @@ def _submission(task: str, input: str, options: RunOptions) -> str:
     if isinstance(run_at, datetime) and run_at.tzinfo is None:
         raise ConfigError("run_at has no time zone; use datetime.now(UTC) + … or another aware datetime")
     said = {name: value for name, value in options.items() if value is not None}
-    try:
-        more = to_json(said, inf_nan_mode="constants").decode()
-    except (PydanticSerializationError, ValueError) as error:
-        raise PayloadError(f"the options are not JSON: {error}") from error
+    more = encode(said, what="run's options")
     return f'{{"task":{json.dumps(task)},"input":{input}{"," + more[1:] if said else "}"}'
 
 

@@ -24,14 +24,14 @@ def encode(value: Any, adapter: TypeAdapter[Any] | None = None, *, what: str, li
         else:
             data = adapter.dump_json(value, by_alias=True, warnings=False)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise PayloadError(f"the {what} is not JSON: {error}") from error
+        raise PayloadError(f"the {what} cannot be JSON: {error}") from error
     if limit is not None and len(data) > limit:
         raise PayloadError(f"the {what} has {len(data):,} bytes, more than {limit:,}")
     if b"NaN" in data or b"Infinity" in data or data.count(b"[") + data.count(b"{") > jsontext.MAX_DEPTH:
         try:
             jsontext.parse(data)
         except jsontext.JsonTextError as error:
-            raise PayloadError(f"the {what} is not JSON: {error.message}") from error
+            raise PayloadError(f"the {what} cannot be JSON: {error.message}") from error
     return data.decode()
 
 

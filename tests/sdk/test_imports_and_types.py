@@ -1,0 +1,117 @@
+"""`import hurlbat` is light, and a task's types are known to whoever calls it."""
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hurlbat
+
+ROOT = Path(__file__).parents[2]
+COLD_IMPORT_SECONDS = 0.15
+
+SAMPLE = """
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from hurlbat import Context, Hurlbat, HurlbatError, RunRef, Task
+
+hurlbat = Hurlbat()
+
+
+class Image(BaseModel):
+    url: str
+
+
+@dataclass
+class Thumb:
+    width: int
+
+
+@hurlbat.task
+async def resize(image: Image, ctx: Context) -> Thumb:
+    ctx.log("resizing", level="debug")
+    return Thumb(1)
+
+
+@hurlbat.task(retries=3, execution_timeout=60)
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+@hurlbat.task
+async def tick(ctx: Context) -> None: ...
+
+
+@hurlbat.task
+def tock() -> str:
+    return ""
+
+
+async def callers() -> None:
+    task: Task[Image, Thumb] = resize
+    thumb: Thumb = await resize.run(Image(url=""), timeout=5, priority=3, metadata={"a": 1})
+    ref: RunRef[int] = await count.run_no_wait(["a"])
+    number: int = await ref.result()
+    many: list[Thumb] = await resize.run_many([Image(url="")])
+    some: list[Thumb | HurlbatError] = await resize.run_many([Image(url="")], return_exceptions=True)
+    await tick.run()
+    text: str = tock.run_sync()
+    counted: int = count.run_sync(["a"])
+"""
+WRONG = """
+    await resize.run("url")
+    wrong: int = await resize.run(Image(url=""))
+    await resize.run()
+    await resize.run(Image(url=""), retries=3)
+    count.run_sync([1])
+    count.run_many_sync(["a", "b"])
+    await tick.run(1)
+"""
+
+
+def check(program: str, folder: Path, text: str, *arguments: str) -> list[str]:
+    """Return the lines of complaint of a type checker about a file that a user might write."""
+    file = folder / "sample.py"
+    file.write_text(text)
+    command = [str(Path(sys.executable).with_name(program)), *arguments, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return [line for line in (done.stdout + done.stderr).splitlines() if "error" in line and "sample.py:" in line]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [("mypy", ["--strict", "--follow-imports=silent"]), ("pyright", ["--level", "error"])],
+)
+def test_a_caller_knows_the_types_and_each_wrong_use_is_found(
+    tmp_path: Path, program: str, arguments: list[str]
+) -> None:
+    complaints = check(program, tmp_path, SAMPLE + WRONG, *arguments)
+    first = len(SAMPLE.splitlines()) + 2
+    wrong = range(first, first + len(WRONG.strip().splitlines()))
+    assert {int(line.split("sample.py:")[1].split(":")[0]) for line in complaints} == set(wrong)
+
+
+TIMED = "import time; begun = time.perf_counter(); import hurlbat; print(time.perf_counter() - begun)"
+
+
+def test_a_cold_import_takes_no_time() -> None:
+    times = [
+        float(subprocess.run([sys.executable, "-c", TIMED], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert statistics.median(times) < COLD_IMPORT_SECONDS
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert hurlbat.__version__.count(".") == 2
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Hurlbot'"):
+        _ = hurlbat.Hurlbot
+    assert set(hurlbat.__all__) < set(dir(hurlbat))
+    assert "__version__" in dir(hurlbat)
