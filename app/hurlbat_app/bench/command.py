@@ -64,6 +64,10 @@ def _table(report: Report) -> Table:
         ("duplicates", report.duplicates),
         ("refused for want of room, and repeated", report.refused),
     ]
+    used = report.cpu_us_per_run
+    rows.append(
+        ("CPU of a run", f"server {used.server:.0f}   worker {used.worker:.0f}   clients {used.clients:.0f} µs")
+    )
     if report.memory_mb:
         rows.append(("memory of the server", _memory(report.memory_mb)))
     for label, value in rows:

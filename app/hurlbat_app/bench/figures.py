@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hurlbat_app.bench.watch import Cpu
+
 NS_PER_MS = 1_000_000
 
 
@@ -44,6 +46,8 @@ class Report:
     """Starts in the worker beyond the first of each run."""
     refused: int
     """Submits that were answered 503 and repeated."""
+    cpu_us_per_run: Cpu
+    """Microseconds of CPU; unlike the others it hardly depends on what else the machine does."""
     memory_mb: Memory | None
     versions: Mapping[str, str]
     settings: Mapping[str, Any]

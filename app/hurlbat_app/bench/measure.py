@@ -7,10 +7,9 @@ import re
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +21,13 @@ import httpx
 from hurlbat.signing import new_secret
 from hurlbat_app.bench import figures
 from hurlbat_app.bench.client import Load
+from hurlbat_app.bench.watch import Cpu, cpu_seconds, sampled_memory
 from hurlbat_app.local import Access, Local, LocalFailure, local_server, local_worker
 
 WARM_UP_RUNS = 1_000
 IDLE_RUNS = 300
 PAGE = 1_000
 POLL_SECONDS = 0.1
-SAMPLE_SECONDS = 0.5
 STALLED_SECONDS = 60.0
 LIBRARIES = ("hurlbat", "aiohttp", "aiosqlite", "asyncpg", "httptools", "sqlalchemy", "starlette", "uvicorn", "uvloop")
 
@@ -71,7 +70,7 @@ def measure(plan: Plan, folder: Path, say: Callable[[str], None]) -> figures.Rep
             api = stack.enter_context(
                 httpx.Client(base_url=server.url, headers=access.headers, timeout=120, trust_env=False)
             )
-            bench = _Bench(plan, api, server, task, access)
+            bench = _Bench(plan, api, server, worker, task, access)
             bench.register(f"{worker.url}/hurlbat/", secret)
             stack.callback(bench.unregister)
             counted = bench.run(say)
@@ -88,6 +87,7 @@ def measure(plan: Plan, folder: Path, say: Callable[[str], None]) -> figures.Rep
         lost=figures.lost(counted.acknowledged, started, counted.stored),
         duplicates=figures.duplicates(started),
         refused=counted.load["refused"],
+        cpu_us_per_run=counted.cpu,
         memory_mb=figures.memory(counted.memory) if counted.memory else None,
         versions=_versions(),
         settings=asdict(plan) | {"database": _without_password(plan.database), "cores": os.cpu_count()},
@@ -101,16 +101,18 @@ class _Counted:
     acknowledged: list[str]
     stored: list[str]
     seconds: float
+    cpu: Cpu
     memory: list[tuple[float, float]]
 
 
 class _Bench:
     """The course of one measurement against a running server."""
 
-    def __init__(self, plan: Plan, api: httpx.Client, server: Local, task: str, access: Access) -> None:
+    def __init__(self, plan: Plan, api: httpx.Client, server: Local, worker: Local, task: str, access: Access) -> None:
         self._plan = plan
         self._api = api
         self._server = server
+        self._worker = worker
         self._task = task
         self._token = access.token
 
@@ -131,9 +133,13 @@ class _Bench:
         idle = self._submit(IDLE_RUNS, "idle")
         self._drained()
         say(f"load: {plan.runs:,} runs, {plan.clients} clients")
-        with _sampled(self._server.process.pid, plan.memory) as memory:
+        pids = self._server.process.pid, self._worker.process.pid
+        before = [cpu_seconds(pid) for pid in pids]
+        with sampled_memory(self._server.process.pid, plan.memory) as memory:
             load = self._submit(plan.runs, plan.submit)
             self._drained()
+        seconds = [cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True)]
+        cpu = Cpu(*(round(each / plan.runs * 1e6, 1) for each in (*seconds, load["cpu_seconds"])))
         say("counting")
         measured = set(load["ids"])
         stored, last = [], 0.0
@@ -141,9 +147,9 @@ class _Bench:
             stored.append(run["id"])
             if run["id"] in measured:
                 last = max(last, datetime.fromisoformat(run["finished_at"]).timestamp())
-        seconds = max(last - min(load["began_ns"]) / 1e9, 1e-3)
+        took = max(last - min(load["began_ns"]) / 1e9, 1e-3)
         acknowledged = warm["ids"] + idle["ids"] + load["ids"]
-        return _Counted(idle, load, acknowledged, stored, seconds, memory)
+        return _Counted(idle, load, acknowledged, stored, took, cpu, memory)
 
     def _submit(self, runs: int, submit: Literal["single", "bulk", "idle"]) -> dict[str, Any]:
         batch = self._plan.batch if submit == "bulk" else 1
@@ -191,36 +197,6 @@ class _Bench:
             raise BenchFailure(f"{method} {path} was answered {answer.status_code}: {answer.text[:500]}")
         found: dict[str, Any] = answer.json() if answer.content else {}
         return found
-
-
-@contextmanager
-def _sampled(pid: int, wanted: bool) -> Iterator[list[tuple[float, float]]]:
-    """Yield a list that grows by (seconds, MiB of resident memory) of a process for as long as the block lasts."""
-    samples: list[tuple[float, float]] = []
-    if not wanted:
-        yield samples
-        return
-    over = threading.Event()
-
-    def sample() -> None:
-        while True:
-            samples.append((time.monotonic(), _resident_mib(pid)))
-            if over.wait(SAMPLE_SECONDS):
-                return
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        sampler.join()
-        samples.append((time.monotonic(), _resident_mib(pid)))
-
-
-def _resident_mib(pid: int) -> float:
-    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
-    return int(shown.stdout) / 1024
 
 
 def _without_password(url: str) -> str:
