@@ -194,25 +194,30 @@ class Engine:
 
     # -- reports of workers ------------------------------------------------------------------------------------------
 
+    def check_lease(self, run_id: str, attempt: int, token: str) -> None:
+        """Return when the token is the one of this attempt. Raises `Unauthorized`."""
+        if not self._at_work.lease_tokens.proves(token, run_id, attempt):
+            raise Unauthorized("lease_token_invalid", "this lease token is not the one of this attempt")
+
     async def report_heartbeat(self, run_id: str, attempt: int, token: str) -> HeartbeatReply:
         """Renew the lease of an attempt. Raises `Unauthorized`, `Conflict` when it is over."""
-        self._check_lease(run_id, attempt, token)
+        self.check_lease(run_id, attempt, token)
         cancelled = await self._ask(Beat(run_id, attempt))
         return HeartbeatReply(bool(cancelled), self.settings.lease)
 
     async def report_complete(self, run_id: str, attempt: int, token: str, output: str, digest: bytes) -> None:
         """Take an output. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
-        self._check_lease(run_id, attempt, token)
+        self.check_lease(run_id, attempt, token)
         await self._ask(End([AttemptEnd(run_id, attempt, Succeeded(output), digest.hex()[:40])]))
 
     async def report_fail(self, run_id: str, attempt: int, token: str, failure: FailedLine, digest: bytes) -> None:
         """Take a failure. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
-        self._check_lease(run_id, attempt, token)
+        self.check_lease(run_id, attempt, token)
         await self._ask(End([AttemptEnd(run_id, attempt, failure_of(failure), digest.hex()[:40])]))
 
     async def report_log(self, run_id: str, attempt: int, token: str, entries: Sequence[tuple[str, str]]) -> None:
         """Remember log lines (level, message). Raises `Unauthorized`."""
-        self._check_lease(run_id, attempt, token)
+        self.check_lease(run_id, attempt, token)
         self._at_work.writer.put(
             Note([(run_id, attempt, "log", {"level": level, "message": message}) for level, message in entries])
         )
@@ -306,10 +311,6 @@ class Engine:
     async def _accepted(self, placed: Placed) -> Accepted:
         run = placed.run or await self.get_run(placed.run_id)
         return Accepted(run, placed.created)
-
-    def _check_lease(self, run_id: str, attempt: int, token: str) -> None:
-        if not self._at_work.lease_tokens.proves(token, run_id, attempt):
-            raise Unauthorized("lease_token_invalid", "this lease token is not the one of this attempt")
 
     def _with_load(self, worker: Worker) -> Worker:
         slots = self._at_work.desk.picture.slots.get(worker.name)
