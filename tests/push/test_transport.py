@@ -213,10 +213,16 @@ async def test_an_address_that_swallows_everything_times_out_before_sending() ->
 
 
 async def test_waiting_for_a_free_connection_is_our_own_fault() -> None:
-    async with listening(answering(then=hang)) as server, transporting(Transport(LOOPBACK, max_connections=1)) as one:
+    arrived = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        arrived.set()
+        await hang(talk)
+
+    async with listening(script) as server, transporting(Transport(LOOPBACK, max_connections=1)) as one:
         slow = asyncio.create_task(failure_of(one, server.url(), Limits(total=5)))
-        while not server.connections:
-            await asyncio.sleep(0.001)
+        await arrived.wait()
         failure = await failure_of(one, server.url(), Limits(total=5, connect=0.1))
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
@@ -270,19 +276,25 @@ async def test_leaving_an_answer_early_closes_its_connection() -> None:
 
 
 async def test_silence_in_a_body_is_told_from_a_body_that_takes_too_long() -> None:
-    async with listening(answering(_HEAD + b"content-length: 9\r\n\r\n{}", then=hang)) as server:
-        async with transporting() as transport:
-            failure = await failure_of(transport, server.url(), Limits(total=5, silence=0.1))
+    script = answering(_HEAD + b"content-length: 9\r\n\r\n{}", then=hang)
+    async with listening(script) as server, transporting() as transport:
+        failure = await failure_of(transport, server.url(), Limits(total=5, silence=0.1))
     assert failure.code == ErrorCode.HEARTBEAT_LOST
 
 
 async def test_an_exchange_that_is_finishing_ends_without_a_failure() -> None:
-    async with listening(answering(_HEAD + b"content-length: 9\r\n\r\n{}", then=hang)) as server:
-        async with transporting() as transport:
-            async with transport.post(server.url(), headers={}, body=b"{}", limits=Limits(total=5)) as response:
-                asyncio.get_running_loop().call_later(0.05, response.finish, 0.05)
-                heard = [chunk async for chunk in response.chunks()]
-                raise AssertionError(f"the body ended by itself: {heard}")
+    heard, by_itself = [], False
+    script = answering(_HEAD + b"content-length: 9\r\n\r\n{}", then=hang)
+    async with (
+        listening(script) as server,
+        transporting() as transport,
+        transport.post(server.url(), headers={}, body=b"{}", limits=Limits(total=5)) as response,
+    ):
+        async for chunk in response.chunks():
+            heard.append(chunk)
+            response.finish(0.05)
+        by_itself = True
+    assert (heard, by_itself) == ([b"{}"], False)
 
 
 async def test_a_body_of_several_megabytes_arrives_whole() -> None:

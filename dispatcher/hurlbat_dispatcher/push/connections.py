@@ -197,6 +197,8 @@ class _GuardedResolver(AbstractResolver):
         exchange = _EXCHANGE.get()
         exchange.enter(Phase.RESOLVING)
         addresses = await self._resolver.addresses(host)
+        if not addresses:
+            raise OSError(f"{host} has no address")
         if not exchange.proxied:
             for address in addresses:
                 self._guard.check_address(address, port, https=exchange.https)
@@ -252,6 +254,8 @@ def _not_sent(error: Exception, exchange: Exchange) -> TransportFailure:
             code, message, local = ErrorCode.PROXY_ERROR, f"the proxy failed: {_words(error)}", True
         case aiohttp.ClientConnectorDNSError():
             code, message = ErrorCode.DNS_ERROR, f"the name cannot be resolved: {_words(error.os_error)}"
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError() | ConnectionAbortedError()) if exchange.https:
+            code, message = ErrorCode.TLS_ERROR, "the connection was closed during the TLS handshake"
         case OSError(errno=number) if number in _OUT_OF_SOCKETS:
             code, message, local = ErrorCode.CONNECT_FAILED, f"this server is out of sockets: {_words(error)}", True
         case OSError(errno=errno.ECONNREFUSED):
