@@ -20,7 +20,7 @@ from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.transport import Transport
 from hurlbat_dispatcher.registry import Registry
-from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, digest_of, key_beside, new_token
+from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble, database
 from hurlbat_dispatcher.store.leases import leave
@@ -37,7 +37,7 @@ log = structlog.get_logger("hurlbat.engine")
 TENANT: Final = 1
 SWEEP_ALONE: Final = 60.0
 SWEEP_SHARED: Final = 5.0
-RECHECK_SECONDS: Final = 5.0
+RECHECK_SECONDS: Final = 2.0
 RETENTION_SECONDS: Final = 60.0
 MAX_NOTIFIED: Final = 150
 """Run ids in one message to the other servers: a payload of PostgreSQL's holds 8,000 bytes."""
@@ -128,7 +128,7 @@ class Parts:
         await self.database.close()
 
     async def _sweep(self) -> None:
-        self.tokens.update(await self.database.read(good_tokens()))
+        self.tokens = await _tokens(self.settings, self.database)
         self.writer.put(Tick(sweep=True))
 
     async def _reload(self) -> None:
@@ -162,9 +162,16 @@ async def assemble(
     try:
         await store.migrate()
         parts = await _build(settings, clock, chance, ids, store, transport)
-        await parts.begin()
     except BaseException:
         await store.close()
+        raise
+    try:
+        await parts.begin()
+    except WrongKey as error:
+        await parts.stop(0)
+        raise CannotOpen(str(error)) from error
+    except BaseException:
+        await parts.stop(0)
         raise
     return parts
 
@@ -178,7 +185,8 @@ async def _build(
     transport: httpx.AsyncBaseTransport | None,
 ) -> Parts:
     vault = Vault(_keys(settings))
-    tokens, first = await _tokens(settings, store)
+    first = await _first_token(settings, store)
+    tokens = await _tokens(settings, store)
     registry = Registry()
     lease_tokens = LeaseTokens(vault.lease_key)
     desk = Desk(
@@ -224,9 +232,15 @@ def _keys(settings: Settings) -> list[str]:
     return [key_beside(path)]
 
 
-async def _tokens(settings: Settings, store: Database) -> tuple[set[str], str | None]:
+async def _first_token(settings: Settings, store: Database) -> str | None:
+    """Make a token where there is none at all, and return it."""
     if settings.api_token is not None:
-        return {digest_of(settings.api_token.get_secret_value())}, None
+        return None
     made = new_token()
-    fresh = await store.write(keep_first_token(digest_of(made), TENANT))
-    return set(await store.read(good_tokens())), made if fresh else None
+    return made if await store.write(keep_first_token(digest_of(made), TENANT)) else None
+
+
+async def _tokens(settings: Settings, store: Database) -> set[str]:
+    """Return the digests of all good tokens."""
+    stored = set(await store.read(good_tokens()))
+    return stored if settings.api_token is None else stored | {digest_of(settings.api_token.get_secret_value())}

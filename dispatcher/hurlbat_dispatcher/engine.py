@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,6 +46,8 @@ log = structlog.get_logger("hurlbat.engine")
 
 TENANT: Final = 1
 MAX_BULK: Final = 1_000
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which one who waits looks for himself: word from another server may have been lost."""
 T = TypeVar("T")
 
 
@@ -94,6 +95,7 @@ class Engine:
         """Start nothing more, wait so many seconds for answers, give back what was not sent, and close."""
         if self._parts is not None and not self._stopping:
             self._stopping = True
+            self._parts.waiters.wake_all()
             await self._parts.stop(grace)
             self._parts = None
 
@@ -173,12 +175,11 @@ class Engine:
         future = waiters.enter(run_id)
         try:
             run = await self.get_run(run_id)
-            if run.is_final:
-                return run
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await future
-            return await self.get_run(run_id)
+            while not run.is_final and seconds > 0 and not self._stopping:
+                await asyncio.wait({future}, timeout=min(seconds, LOOK_AGAIN))
+                seconds -= LOOK_AGAIN
+                run = await self.get_run(run_id)
+            return run
         finally:
             waiters.leave(run_id, future)
 

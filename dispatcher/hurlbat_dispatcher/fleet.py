@@ -39,6 +39,11 @@ ROTATION_OVERLAP_MS: Final = 86_400_000
 """How long a replaced secret still signs beside the new one: a day."""
 SETTLE_SECONDS: Final = 60.0
 """A changed manifest is adopted when the older one has not been seen for so long: a rolling deploy is over then."""
+RECHECK_FIRST: Final = 2.0
+RECHECK_MAX: Final = 60.0
+"""Seconds between two proofs of a worker that is away: doubled each time."""
+MAX_PROOFS: Final = 16
+"""Proofs that go on at the same time in the background."""
 _MORE_ROOM: Final = 1.0
 
 
@@ -96,6 +101,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sightings: dict[str, tuple[str, float]] = {}
         self._manifest_seen: dict[str, float] = {}
+        self._checks: dict[str, tuple[float, float]] = {}
 
     # -- what people ask for -----------------------------------------------------------------------------------------
 
@@ -186,27 +192,36 @@ class Fleet:
     async def recheck(self) -> None:
         """Prove again the workers that could not be reached, and those whose manifest has changed for good."""
         now = self._clock.monotonic()
-        settled = [
+        due = [name for name in (*self._settled(now), *self._away(now)) if name in self._registry.workers]
+        room = asyncio.Semaphore(MAX_PROOFS)
+
+        async def one(name: str) -> None:
+            self._sightings.pop(name, None)
+            wait = self._checks.get(name, (0.0, RECHECK_FIRST / 2))[1] * 2
+            self._checks[name] = (now + wait, min(wait, RECHECK_MAX))
+            async with room:
+                worker = await self.sync(name)
+            if worker.state is WorkerState.READY:
+                self._checks.pop(name, None)
+
+        await asyncio.gather(*(one(name) for name in dict.fromkeys(due)), return_exceptions=True)
+
+    def _settled(self, now: float) -> list[str]:
+        return [
             name
             for name, (_, since) in self._sightings.items()
-            if now - max(since, self._manifest_seen.get(name, 0.0)) >= SETTLE_SECONDS or name not in self._manifest_seen
+            if now - max(since, self._manifest_seen.get(name, since)) >= SETTLE_SECONDS
         ]
-        away = [
+
+    def _away(self, now: float) -> list[str]:
+        return [
             worker.name
             for worker in self._registry.workers.values()
             if worker.mode is Mode.PROTOCOL
-            and (
-                worker.state is WorkerState.UNREACHABLE
-                or (
-                    worker.state is WorkerState.PENDING
-                    and not _waits_for_its_secret(self._registry.secrets[worker.name])
-                )
-            )
+            and worker.state in (WorkerState.UNREACHABLE, WorkerState.PENDING)
+            and not _waits_for_its_secret(self._registry.secrets[worker.name])
+            and self._checks.get(worker.name, (0.0, 0.0))[0] <= now
         ]
-        for name in dict.fromkeys((*settled, *away)):
-            self._sightings.pop(name, None)
-            if name in self._registry.workers:
-                await self.sync(name)
 
     async def close(self) -> None:
         """Stop what goes on in the background."""

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from hurlbat.wire import DeliveredRun
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard, Logged, Progressed, Started
@@ -46,6 +46,8 @@ class Parcel:
     started: set[Key] = field(default_factory=set)
     cancelled: set[Key] = field(default_factory=set)
     notes: dict[Key, int] = field(default_factory=dict)
+    refused: list[AttemptEnd] = field(default_factory=list)
+    """Ends that say more of the worker than of the runs; applied once the worker's budget knows of it."""
     sending: bool = True
     task: asyncio.Task[None] | None = None
 
@@ -154,6 +156,8 @@ class Outbox:
                 parcel.target, batch, lambda heard: self._hear(worker, parcel, heard), on_accepted=accepted
             )
             self._heard_of(worker, delivery)
+            if parcel.refused:
+                self._put(End(parcel.refused))
             self._abandon(parcel, "the delivery ended without a word of it")
         except asyncio.CancelledError:
             self._abandon(parcel, "the server stopped before it was answered")
@@ -175,7 +179,8 @@ class Outbox:
                 case Started(run_id, attempt):
                     parcel.started.add((run_id, attempt))
                 case Ended(run_id, attempt, answer):
-                    ends.append(AttemptEnd(run_id, attempt, answer))
+                    end = AttemptEnd(run_id, attempt, answer)
+                    (parcel.refused if isinstance(answer, NotSent | PushedBack | Held) else ends).append(end)
                     self._forget(parcel, (run_id, attempt))
                     if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
                         good += 1

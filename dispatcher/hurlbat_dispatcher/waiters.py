@@ -18,6 +18,10 @@ class Waiters:
                     if not future.done():
                         future.set_result(None)
 
+    def wake_all(self) -> None:
+        """Let everybody look for themselves, e.g. because the server stops."""
+        self.finished(list(self._waiting))
+
     def enter(self, run_id: str) -> asyncio.Future[None]:
         """Begin to wait; to be followed by `leave`."""
         future = asyncio.get_running_loop().create_future()

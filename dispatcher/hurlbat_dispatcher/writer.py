@@ -96,7 +96,7 @@ class Writer:
             await self._wait()
             operations = self._drain()
             if operations:
-                await self._do(operations)
+                await self._guarded(operations)
             elif self._closing:
                 return
             if self.trouble is not None:
@@ -134,6 +134,14 @@ class Writer:
             self._moment = None
             taken.append(Tick())
         return taken
+
+    async def _guarded(self, operations: Sequence[Operation]) -> None:
+        """Do a turn; whatever goes wrong in it, the next one is done."""
+        try:
+            await self._do(operations)
+        except Exception as error:
+            self._stale = True
+            log.critical("a turn broke", error=repr(error), exc_info=error)
 
     async def _do(self, operations: Sequence[Operation]) -> None:
         try:

@@ -55,19 +55,20 @@ class Slots:
         """Return how many more may start now."""
         return self.cap(now) - self.used
 
-    def alarm(self, now: int) -> int | None:
-        """Return when the gate opens by itself, if it will."""
-        return self.not_before if self.serving and self.not_before > now else None
+    def answered(self, count: int) -> None:
+        """Count good answers; one of them opens a gate that was half open."""
+        if self.probing:
+            self.back()
+        else:
+            self.window.grow(count)
 
-    def answered(self, count: int) -> bool:
-        """Count good answers; tell whether the gate was half open and is open again."""
+    def back(self) -> None:
+        """Open the gate of a worker that was away; its window begins small, so that nothing stampedes."""
         if self.probing:
             self.probing = False
             self.failures = 0
+            self.not_before = 0
             self.window.restart()
-            return True
-        self.window.grow(count)
-        return False
 
     def unreachable(self, now: int) -> None:
         """Let one probing delivery through at a time, each later than the last."""
@@ -147,6 +148,7 @@ class Picture:
         self.running: dict[str, Slots] = {}
         self.hungry: dict[int, Lane] = {}
         self._active: dict[Pool, None] = {}
+        self._shut: dict[Slots, None] = {}
         self._seq = 0
 
     # -- what there is -----------------------------------------------------------------------------------------------
@@ -178,14 +180,19 @@ class Picture:
             if pool.ring:
                 self._active[pool] = None
 
-    def alarm(self, now: int) -> int | None:
-        """Return the next moment at which a gate opens by itself and somebody waits for it."""
-        times = [
-            at
-            for slots in self.slots.values()
-            if (at := slots.alarm(now)) is not None and any(pool.first() for pool in slots.pools.values())
-        ]
-        return min(times, default=None)
+    def shut(self, slots: Slots) -> None:
+        """Watch a worker whose gate opens by itself at `not_before`."""
+        self._shut[slots] = None
+
+    def clock(self, now: int) -> None:
+        """Open the gates whose time has come."""
+        for slots in [slots for slots in self._shut if slots.not_before <= now]:
+            del self._shut[slots]
+            self.opened(slots)
+
+    def alarm(self) -> int | None:
+        """Return the next moment at which a gate opens by itself."""
+        return min((slots.not_before for slots in self._shut if slots.serving), default=None)
 
     # -- runs come and go --------------------------------------------------------------------------------------------
 
@@ -240,33 +247,41 @@ class Picture:
     def admit(self, now: int, most: int = 1 << 30) -> list[Started]:
         """Start all that can start, best lane first, at most so many; each takes its slot here and now."""
         started: list[Started] = []
-        active = self._active
-        while active and len(started) < most:
-            best: tuple[int, int, Lane] | None = None
-            chosen: Slots | None = None
-            for pool in list(active) if len(active) > 1 else tuple(active):
-                first = pool.first()
-                slots = pool.choose(now) if first else None
-                if first is None or slots is None:
-                    del active[pool]
-                elif best is None or first[:2] < best[:2]:
-                    best, chosen = first, slots
-            if best is None or chosen is None:
-                break
-            lane = best[2]
-            heappop(lane.pool.ring)
-            run = lane.head()
-            if run is None:
-                self._enter(lane)
+        ready = [(first[0], first[1], pool) for pool in list(self._active) if (first := self._first(pool)) is not None]
+        heapify(ready)
+        while ready and len(started) < most:
+            key, seq, pool = heappop(ready)
+            first = self._first(pool)
+            if first is None:
                 continue
-            heappop(lane.heap)
-            self.occupy(run.run_id, chosen)
-            started.append(Started(run.run_id, lane, chosen))
-            lane.since = now
-            if lane.more and len(lane.heap) < self.horizon // 4:
-                self.hungry[lane.id] = lane
+            if first[:2] != (key, seq):
+                heappush(ready, (first[0], first[1], pool))
+                continue
+            chosen = pool.choose(now)
+            if chosen is None:
+                del self._active[pool]
+                continue
+            heappop(pool.ring)
+            lane = first[2]
+            run = lane.head()
+            if run is not None:
+                heappop(lane.heap)
+                self.occupy(run.run_id, chosen)
+                started.append(Started(run.run_id, lane, chosen))
+                lane.since = now
+                if lane.more and len(lane.heap) < self.horizon // 4:
+                    self.hungry[lane.id] = lane
             self._enter(lane)
+            following = self._first(pool)
+            if following is not None:
+                heappush(ready, (following[0], following[1], pool))
         return started
+
+    def _first(self, pool: Pool) -> tuple[int, int, Lane] | None:
+        first = pool.first()
+        if first is None:
+            self._active.pop(pool, None)
+        return first
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Lease:
     async def run_once(self) -> None:
         """Renew it; take the lanes when nobody has them."""
         before = self._clock.monotonic()
-        held = await self._database.write(renew(self._me, int(self._seconds * 1000)))
+        held = await self._database.write(renew(self._me, int(self._seconds * 1000), alone=not self._database.shared))
         if self._until and before > self._until:
             log.warning("the lease had run out; others may have rescued what was in flight", by=before - self._until)
         self._until = before + self._seconds

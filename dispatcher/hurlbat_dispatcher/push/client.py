@@ -190,10 +190,13 @@ class _Reading:
         self._streaming = True
         self._transcript.when_done = lambda: response.finish(AFTERMATH_SECONDS)
         splitter = LineSplitter()
-        async with aclosing(response.chunks()) as chunks:
-            async for chunk in chunks:
-                self._transcript.read_lines(splitter.feed(chunk))
-        self._transcript.read_lines(splitter.end())
+        try:
+            async with aclosing(response.chunks()) as chunks:
+                async for chunk in chunks:
+                    self._transcript.read_lines(splitter.feed(chunk))
+            self._transcript.read_lines(splitter.end())
+        finally:
+            self._transcript.when_done = None
 
 
 def _stopped(body: bytes) -> list[tuple[str, int]]:

@@ -51,10 +51,14 @@ _LEAVE = Statement(sa.delete(dispatcher).where(_HERE), ("b_id",))
 _FORGET = Statement(
     sa.delete(dispatcher).where(dispatcher.c.lease_until < bind("before", sa.BigInteger())), ("before",)
 )
+_FORGET_OTHERS = Statement(sa.delete(dispatcher).where(dispatcher.c.id != bind("b_id", sa.String())), ("b_id",))
 
 
-def renew(me: str, lease: int) -> Generator[Ask, Rows, Ownership]:
-    """Renew this server's lease (ms), and the ownership of the shard if it is ours or nobody's."""
+def renew(me: str, lease: int, *, alone: bool = False) -> Generator[Ask, Rows, Ownership]:
+    """Renew this server's lease (ms), and the ownership of the shard if it is ours or nobody's.
+
+    `alone`: nobody else can be alive, as the database is ours; whoever is still in it is a former life of this server.
+    """
     rows = yield _STATE.fetch()
     owner, epoch, lease_until, now = rows[0]
     until = now + lease
@@ -64,7 +68,9 @@ def renew(me: str, lease: int) -> Generator[Ask, Rows, Ownership]:
     else:
         yield _ENTER.write([(me, now, until)])
     yield _FORGET.write([(now - 100 * lease,)])
-    if owner != me and (owner is None or lease_until <= now):
+    if alone:
+        yield _FORGET_OTHERS.write([(me,)])
+    if owner != me and (alone or owner is None or lease_until <= now):
         owner, epoch = me, epoch + 1
     if owner == me:
         yield _TAKE.write([(me, epoch, until)])

@@ -135,16 +135,28 @@ def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
     return Run(**(values | {"state": RunState(values["state"])}), timeline=entries)
 
 
+_ORDER = {"created": 0, "scheduled": 1, "started": 2}
+_HIDDEN = ("started_at", "worker")
+
+
 def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
     """Tell the whole story of a run: its columns, and the rows of surprises between them."""
     told = [TimelineEntry(run_.created_at, "created", 0)]
     if run_.due_at > run_.created_at and run_.attempt == 0:
         told.append(TimelineEntry(run_.created_at, "scheduled", 0, {"due_at": run_.due_at}))
-    started = {row.attempt for row in rows if row.kind == "started"}
-    told.extend(rows)
-    if run_.started_at is not None and run_.attempt not in started:
+    begun: set[int] = set()
+    for row in rows:
+        started_at = row.detail.get("started_at")
+        if started_at is not None and row.attempt not in begun:
+            begun.add(row.attempt)
+            told.append(TimelineEntry(started_at, "started", row.attempt, {"worker": row.detail.get("worker")}))
+        shown = {name: value for name, value in row.detail.items() if name not in _HIDDEN}
+        told.append(TimelineEntry(row.at, row.kind, row.attempt, shown))
+    if run_.started_at is not None and run_.attempt not in begun:
         told.append(TimelineEntry(run_.started_at, "started", run_.attempt, {"worker": run_.worker}))
+    told.sort(key=lambda entry: (entry.at, _ORDER.get(entry.kind, 3)))
     if run_.finished_at is not None:
         detail = {} if run_.reason is None else {"reason": run_.reason}
-        told.append(TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail))
-    return tuple(sorted(told, key=lambda entry: entry.at))
+        end = TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail)
+        told.insert(sum(entry.at <= end.at or entry.kind != "late" for entry in told), end)
+    return tuple(told)

@@ -57,6 +57,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
             yield from due.tick(desk, ledger, operation)
         else:
             _apply(desk, ledger, operation)
+    desk.picture.clock(now)
     started = desk.picture.admit(now, MAX_STARTS) if desk.owns and not desk.draining else []
     if len(started) == MAX_STARTS:
         ledger.wake_at(now)
@@ -73,7 +74,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     if any(isinstance(operation, Tick) for operation in operations):
         yield from due.next_moment(desk, ledger)
     answer_submits(ledger)
-    ledger.wake_at(desk.picture.alarm(now) if desk.owns else None)
+    ledger.wake_at(desk.picture.alarm() if desk.owns else None)
     return ledger
 
 
@@ -198,13 +199,14 @@ def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
     slots = desk.picture.slots.get(signal.worker)
     if slots is None:
         return
-    if signal.unreachable:
-        slots.unreachable(ledger.now)
     if signal.trouble:
         slots.window.shrink()
+    if signal.unreachable:
+        slots.unreachable(ledger.now)
+        desk.picture.shut(slots)
     if signal.pushed_back is not None:
         slots.pushed_back(ledger.now, signal.pushed_back)
-    desk.picture.opened(slots)
+        desk.picture.shut(slots)
 
 
 def _start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waiters) -> Generator[Ask, Rows, None]:

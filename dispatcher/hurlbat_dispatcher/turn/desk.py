@@ -41,10 +41,10 @@ class Desk:
                 slots.not_before = 0
             slots.serving = serving
             if worker.state is not WorkerState.UNREACHABLE:
-                slots.probing = False
-                slots.failures = 0
+                slots.back()
             elif not slots.probing:
                 slots.unreachable(now)
+                picture.shut(slots)
             picture.opened(slots)
         for name, slots in picture.slots.items():
             if name not in self.registry.workers:

@@ -66,6 +66,8 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
         if fresh is not None:
             fresh.window, fresh.not_before = slots.window, slots.not_before
             fresh.probing, fresh.failures = slots.probing, slots.failures
+            if fresh.not_before > now:
+                desk.picture.shut(fresh)
     yield from _recount(desk)
     for lane in list(desk.picture.lanes.values()):
         yield from read_heads(desk, lane, *runs.BEFORE_ALL)

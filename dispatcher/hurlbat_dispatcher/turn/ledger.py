@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Values
 from hurlbat_dispatcher.turn.operations import Operation, Reply
+
+_MANY = frozenset({"log", "progress", "late", "not_sent", "pushed_back", "held", "not_started"})
+"""Kinds of timeline rows of which a run may have any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,19 @@ class Ledger:
             found = yield runs.LOAD.fetch(tenant, list(ids))
             self.rows.update((row[1], RunRow._make(row)) for row in found)
 
+    def _keep_timelines_short(self) -> Generator[Ask, Rows, None]:
+        """Drop logs, progress and the like of runs whose timeline is full."""
+        told = {values[1] for values in self.notes if values[3] in _MANY}
+        full: set[str] = set()
+        for tenant in {values[0] for values in self.notes} if told else ():
+            counts = yield runs.COUNT_ROWS.fetch(tenant, sorted(told))
+            full.update(row[0] for row in counts if row[1] >= MAX_TIMELINE)
+        if full:
+            self.notes = [values for values in self.notes if values[1] not in full or values[3] not in _MANY]
+
     def write(self) -> Generator[Ask, Rows, None]:
         """Write every change."""
+        yield from self._keep_timelines_short()
         for statement, values in (
             (runs.DROP_KEY, self.old_keys),
             (runs.INSERT, self.inserts),
