@@ -1,4 +1,4 @@
-"""Servers and workers for the stories: one pair for each database that gentle tests share, a pair of its own for others."""
+"""Servers and workers: a pair for each database that gentle tests share, pairs of their own for the others."""
 
 from collections.abc import Iterator
 from pathlib import Path

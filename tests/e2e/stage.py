@@ -89,13 +89,12 @@ class Api:
 
     def listed(self, **query: Any) -> Iterator[Object]:
         """Walk over all pages of the runs."""
-        cursor: str | None = None
         while True:
-            page = self.call("GET", "/runs", limit=1000, **query, **({"cursor": cursor} if cursor else {}))
+            page = self.call("GET", "/runs", **({"limit": 1000} | query))
             yield from page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
+            if page["next_cursor"] is None:
                 return
+            query["cursor"] = page["next_cursor"]
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,9 @@ class Journal:
         return [entry["event"] for entry in self.entries(run_id)]
 
 
-def start_worker(processes: Processes, journal: Journal, **env: str) -> Server:
-    """Start the worker app."""
-    return processes.app(WORKER, **worker_env(journal), **env)
-
-
-def worker_env(journal: Journal) -> dict[str, str]:
-    """Return what the worker app has to know."""
-    return {"HURLBAT_SIGNING_SECRET": SECRET, "E2E_LOG": str(journal.path)}
+def start_worker(processes: Processes, journal: Journal, **more: Any) -> Server:
+    """Start the worker app; `more` is a port, or settings for its environment."""
+    return processes.app(WORKER, E2E_LOG=str(journal.path), **({"HURLBAT_SIGNING_SECRET": SECRET} | more))
 
 
 def assert_no_faults(process: Process) -> None:
@@ -144,7 +138,7 @@ class Stage:
 
 
 @contextmanager
-def set_stage(processes: Processes, folder: Path, database_url: str, **env: str) -> Iterator[Stage]:
+def set_stage(processes: Processes, folder: Path, database_url: str, **env: Any) -> Iterator[Stage]:
     """Start a server and a worker, and register it. The server's log must hold no fault at the end."""
     journal = Journal(folder / "journal")
     server = processes.serve(database_url, **env)
