@@ -15,27 +15,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hurlbat.app import Hurlbat as Hurlbat
-    from hurlbat.client import AsyncClient as AsyncClient
-    from hurlbat.client import Client as Client
-    from hurlbat.context import Context as Context
-    from hurlbat.errors import ApiError as ApiError
-    from hurlbat.errors import BlockingCall as BlockingCall
-    from hurlbat.errors import Cancelled as Cancelled
-    from hurlbat.errors import ConfigError as ConfigError
-    from hurlbat.errors import ConnectionFailed as ConnectionFailed
-    from hurlbat.errors import HurlbatError as HurlbatError
-    from hurlbat.errors import NonRetryable as NonRetryable
-    from hurlbat.errors import PayloadError as PayloadError
-    from hurlbat.errors import RetryAfter as RetryAfter
-    from hurlbat.errors import RunCancelled as RunCancelled
-    from hurlbat.errors import RunError as RunError
-    from hurlbat.errors import RunFailed as RunFailed
-    from hurlbat.errors import RunTimedOut as RunTimedOut
-    from hurlbat.policy import Backoff as Backoff
-    from hurlbat.runs import Run as Run
-    from hurlbat.task import RunRef as RunRef
-    from hurlbat.task import Task as Task
+    from hurlbat.app import Hurlbat
+    from hurlbat.client import AsyncClient, Client
+    from hurlbat.context import Context
+    from hurlbat.errors import (
+        ApiError,
+        BlockingCall,
+        Cancelled,
+        ConfigError,
+        ConnectionFailed,
+        HurlbatError,
+        NonRetryable,
+        PayloadError,
+        RetryAfter,
+        RunCancelled,
+        RunError,
+        RunFailed,
+        RunTimedOut,
+    )
+    from hurlbat.policy import Backoff
+    from hurlbat.runs import Run
+    from hurlbat.task import RunRef, Task
 
     __version__: str
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cached_property
 from typing import Any
 
 from hurlbat.client import AsyncClient, Client
@@ -57,12 +56,8 @@ class Hurlbat:
         self.task = TaskDecorator(self, self._declare)
         self.client = AsyncClient(self.settings.url, self.settings.token)
         self.sync_client = Client(self.settings.url, self.settings.token)
+        self.workbench = Workbench(self.tasks, lambda: self.client.http(), threads=self.settings.threads)
         self._manifest: Manifest | None = None
-
-    @cached_property
-    def workbench(self) -> Workbench:
-        """Where this process's attempts are executed."""
-        return Workbench(self.tasks, self.client.http, threads=self.settings.threads)
 
     def asgi(self, *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Handler:
         """Return the ASGI application for the worker's URL: `app.mount("/hurlbat", hurlbat.asgi())`.

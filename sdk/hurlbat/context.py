@@ -21,29 +21,36 @@ class Attempt(Protocol):
     @property
     def run_id(self) -> str:
         """The run's id."""
+        ...
 
     @property
     def task(self) -> str:
         """The task's name."""
+        ...
 
     @property
     def attempt(self) -> int:
         """Which start of the run this is."""
+        ...
 
     @property
     def max_attempts(self) -> int:
         """How many charged starts the run may have."""
+        ...
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What the caller attached to the run."""
+        ...
 
     @property
     def deadline(self) -> datetime:
         """When the execution timeout ends it."""
+        ...
 
     def tell(self, line: Line) -> None:
         """Send a line, from whichever thread."""
+        ...
 
 
 class Context:

@@ -50,6 +50,7 @@ class Sink(Protocol):
 
     def put(self, line: Line) -> None:
         """Take one line."""
+        ...
 
 
 class Runnable(Protocol):
@@ -58,10 +59,12 @@ class Runnable(Protocol):
     @property
     def function(self) -> Callable[..., Any]:
         """What to call."""
+        ...
 
     @property
     def shape(self) -> Shape:
         """How to call it."""
+        ...
 
 
 class Execution:
@@ -174,8 +177,9 @@ class Execution:
             self._start(None)
             self._end(self._failed(INVALID_INPUT, str(error), details=error.details))
             return
+        scope = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as scope:
+            async with scope:
                 if shape.is_async:
                     self._start(scope)
                     value = await self._runnable.function(*positional, **named)

@@ -32,13 +32,16 @@ class Host(Protocol):
     @property
     def settings(self) -> Settings:
         """Who this worker is and which keys it trusts."""
+        ...
 
     @property
     def workbench(self) -> Workbench:
         """Where attempts are executed."""
+        ...
 
     def manifest(self) -> Manifest:
         """Return what this worker serves."""
+        ...
 
 
 class Handler:

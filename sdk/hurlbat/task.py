@@ -21,10 +21,12 @@ class Callers(Protocol):
     @property
     def client(self) -> AsyncClient:
         """For async code."""
+        ...
 
     @property
     def sync_client(self) -> Client:
         """For sync code."""
+        ...
 
 
 class RunRef(Generic[O]):
