@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 
 from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
 from hurlbat_dispatcher.fleet import Fleet
+from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.loops import every
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
@@ -62,6 +63,7 @@ class Parts:
     writer: Writer = field(init=False)
     outbox: Outbox = field(init=False)
     fleet: Fleet = field(init=False)
+    health: Health = field(init=False)
     lease: Lease = field(init=False)
     _duties: list[asyncio.Task[Any]] = field(default_factory=list)
     _writing: asyncio.Task[None] | None = None
@@ -104,7 +106,7 @@ class Parts:
         sweep = SWEEP_SHARED if self.database.shared else SWEEP_ALONE
         retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention)
         self._duty("sweep", sweep, self._sweep)
-        self._duty("recheck", RECHECK_SECONDS, self.fleet.recheck)
+        self._duty("recheck", RECHECK_SECONDS, self.health.recheck)
         self._duty("retention", RETENTION_SECONDS, retention.run_once)
         if self.database.shared:
             self._duty("lease", self.settings.lease / 3, self.lease.run_once)
@@ -115,7 +117,7 @@ class Parts:
         await self.outbox.drain(grace)
         for duty in self._duties:
             duty.cancel()
-        await self.fleet.close()
+        await self.health.close()
         self.writer.close()
         if self._writing is not None:
             await self._writing
@@ -217,8 +219,9 @@ async def _build(
         put=parts.writer.put,
         changed=parts.registry_changed,
     )
+    parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
-        push, registry, put=parts.writer.put, heard_of=parts.fleet.heard_of, may_send=parts.lease.holds
+        push, registry, put=parts.writer.put, heard_of=parts.health.heard_of, may_send=parts.lease.holds
     )
     return parts
 

@@ -7,7 +7,7 @@ What is wrong with a worker is kept as one sentence that says what to fix.
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -16,12 +16,10 @@ from hurlbat.errors import SecretInvalid
 from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import check_key, new_secret
 from hurlbat_dispatcher.clock import Clock
-from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
 from hurlbat_dispatcher.errors import Invalid, NotFound
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, check_headers
-from hurlbat_dispatcher.push.heard import Delivery
 from hurlbat_dispatcher.push.proof import ProofFailed
 from hurlbat_dispatcher.registry import Registry, to_target
 from hurlbat_dispatcher.secrecy import Vault
@@ -37,14 +35,6 @@ log = structlog.get_logger("hurlbat.fleet")
 
 ROTATION_OVERLAP_MS: Final = 86_400_000
 """How long a replaced secret still signs beside the new one: a day."""
-SETTLE_SECONDS: Final = 60.0
-"""A changed manifest is adopted when the older one has not been seen for so long: a rolling deploy is over then."""
-RECHECK_FIRST: Final = 2.0
-RECHECK_MAX: Final = 60.0
-"""Seconds between two proofs of a worker that is away: doubled each time."""
-MAX_PROOFS: Final = 16
-"""Proofs that go on at the same time in the background."""
-_MORE_ROOM: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +88,6 @@ class Fleet:
         self._clock = clock
         self._put = put
         self._changed = changed
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._sightings: dict[str, tuple[str, float]] = {}
-        self._manifest_seen: dict[str, float] = {}
-        self._checks: dict[str, tuple[float, float]] = {}
 
     # -- what people ask for -----------------------------------------------------------------------------------------
 
@@ -120,7 +106,7 @@ class Fleet:
         if (
             row.mode == Mode.PROTOCOL
             and row.state != WorkerState.PAUSED
-            and not _waits_for_its_secret(self._secrets(row))
+            and not waits_for_its_secret(self._secrets(row))
         ):
             row = await self._proven(row)
         await self._announce()
@@ -136,7 +122,7 @@ class Fleet:
         """Prove a worker again and take its manifest; a plain one is taken at its word. Raises `NotFound`."""
         row = await self._row(name)
         if row.mode == Mode.PLAIN:
-            row = await self._save(row._replace(state=WorkerState.UNVERIFIED, problem=_unproven()))
+            row = await self._save(row._replace(state=WorkerState.UNVERIFIED, problem=unproven()))
         else:
             row = await self._proven(row)
         await self._announce()
@@ -166,70 +152,6 @@ class Fleet:
             raise NotFound("worker_unknown", f"there is no worker {name}")
         return worker
 
-    # -- what deliveries tell ----------------------------------------------------------------------------------------
-
-    def heard_of(self, name: str, delivery: Delivery) -> None:
-        """Take what a delivery says of its worker."""
-        sentence = delivery.sentence
-        match delivery.signal:
-            case Signal.OK:
-                self._seen(name, delivery.manifest)
-            case Signal.UNREACHABLE:
-                self._put(operations.Signal(name, unreachable=True))
-                self._move(name, SERVING, WorkerState.UNREACHABLE, f"the worker cannot be reached: {sentence}")
-            case Signal.PUSHED_BACK:
-                wait = _MORE_ROOM if delivery.retry_after is None else delivery.retry_after
-                self._put(operations.Signal(name, pushed_back=int(wait * 1000)))
-            case Signal.TROUBLE:
-                self._put(operations.Signal(name, trouble=True))
-            case Signal.UNAUTHORIZED:
-                self._move(name, _IN_USE, WorkerState.REJECTED, f"{sentence}; mend it, then sync the worker")
-            case Signal.GONE:
-                self._move(name, _IN_USE, WorkerState.DISABLED, "it answered 410 (gone); resume it when it is back")
-            case Signal.LOCAL:
-                self._put(operations.Signal(name, pushed_back=int(_MORE_ROOM * 1000)))
-
-    async def recheck(self) -> None:
-        """Prove again the workers that could not be reached, and those whose manifest has changed for good."""
-        now = self._clock.monotonic()
-        due = [name for name in (*self._settled(now), *self._away(now)) if name in self._registry.workers]
-        room = asyncio.Semaphore(MAX_PROOFS)
-
-        async def one(name: str) -> None:
-            self._sightings.pop(name, None)
-            wait = self._checks.get(name, (0.0, RECHECK_FIRST / 2))[1] * 2
-            self._checks[name] = (now + wait, min(wait, RECHECK_MAX))
-            async with room:
-                worker = await self.sync(name)
-            if worker.state is WorkerState.READY:
-                self._checks.pop(name, None)
-
-        await asyncio.gather(*(one(name) for name in dict.fromkeys(due)), return_exceptions=True)
-
-    def _settled(self, now: float) -> list[str]:
-        return [
-            name
-            for name, (_, since) in self._sightings.items()
-            if now - max(since, self._manifest_seen.get(name, since)) >= SETTLE_SECONDS
-        ]
-
-    def _away(self, now: float) -> list[str]:
-        return [
-            worker.name
-            for worker in self._registry.workers.values()
-            if worker.mode is Mode.PROTOCOL
-            and worker.state in (WorkerState.UNREACHABLE, WorkerState.PENDING)
-            and not _waits_for_its_secret(self._registry.secrets[worker.name])
-            and self._checks.get(worker.name, (0.0, 0.0))[0] <= now
-        ]
-
-    async def close(self) -> None:
-        """Stop what goes on in the background."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _upsert(
@@ -254,7 +176,7 @@ class Fleet:
         if kept and old is not None:
             state, problem = old.state, old.problem
         elif mode is Mode.PLAIN:
-            state, problem = WorkerState.UNVERIFIED, _unproven()
+            state, problem = WorkerState.UNVERIFIED, unproven()
         else:
             state, problem = WorkerState.PENDING, "give it its secret, then sync it: it has not proven itself yet"
         row = WorkerRow(
@@ -338,34 +260,9 @@ class Fleet:
         self._changed()
         await done
 
-    def _seen(self, name: str, manifest: str | None) -> None:
-        worker = self._registry.workers.get(name)
-        if worker is None:
-            return
-        now = self._clock.monotonic()
-        if worker.mode is Mode.PROTOCOL and manifest:
-            if manifest == worker.manifest:
-                self._manifest_seen[name] = now
-            elif self._sightings.get(name, ("", 0.0))[0] != manifest:
-                self._sightings[name] = (manifest, now)
-        if worker.state is WorkerState.UNREACHABLE:
-            plain = worker.mode is Mode.PLAIN
-            back = WorkerState.UNVERIFIED if plain else WorkerState.READY
-            self._move(name, frozenset({worker.state}), back, _unproven() if plain else None)
+    async def store_move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
+        """Store a change of a worker's state that is in force in memory already."""
 
-    def _move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
-        """Change a worker's state at once in memory, and soon in the database."""
-        worker = self._registry.workers.get(name)
-        if worker is None or worker.state not in among:
-            return
-        log.warning("a worker changed its state", worker=name, was=worker.state, state=to, problem=problem)
-        self._registry.workers[name] = replace(worker, state=to, problem=problem)
-        self._put(operations.Refresh())
-        task = asyncio.get_running_loop().create_task(self._store_move(name, among, to, problem))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _store_move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
         def script() -> Script[None]:
             now = yield from database_now()
             row = yield from store.one_worker(self._tenant, name)
@@ -378,9 +275,6 @@ class Fleet:
     def _secrets(self, row: WorkerRow) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._vault.unlock(row.secrets)
         return found
-
-
-_IN_USE: Final = SERVING | {WorkerState.UNREACHABLE}
 
 
 def _check_secret(secret: str) -> None:
@@ -396,7 +290,7 @@ def _rotate(old: list[dict[str, Any]], new: dict[str, Any], now: int) -> list[di
     return [new | {"until": None}, *overlap]
 
 
-def _waits_for_its_secret(secrets: list[dict[str, Any]]) -> bool:
+def waits_for_its_secret(secrets: list[dict[str, Any]]) -> bool:
     """Tell whether we made the secret, so that the worker cannot know it before somebody tells it."""
     return bool(secrets and secrets[0]["made"])
 
@@ -409,5 +303,6 @@ def _failed_proof(row: WorkerRow, failed: ProofFailed) -> WorkerRow:
     return row._replace(state=WorkerState.REJECTED, problem=failed.sentence)
 
 
-def _unproven() -> str:
+def unproven() -> str:
+    """Return what is shown of every plain worker."""
     return "a plain worker cannot prove that it checks signatures; make sure that it does"

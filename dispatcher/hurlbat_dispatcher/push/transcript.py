@@ -142,6 +142,7 @@ class Transcript:
             self._heard[self._fresh[run_id]] = Ended(run_id, self._attempts[run_id], twice)
         elif self._is_answerable(run_id, attempt, raw):
             self.results += 1
+            self._fresh[run_id] = len(self._heard)
             self._end(run_id, answer)
 
     def _is_answerable(self, run_id: str, attempt: int, raw: bytes) -> bool:
@@ -181,7 +182,6 @@ class Transcript:
     def _end(self, run_id: str, answer: Answer) -> None:
         run = self._open.pop(run_id)
         self._expiry.pop(run_id, None)
-        self._fresh[run_id] = len(self._heard)
         self._heard.append(Ended(run_id, run.attempt, answer))
 
     def _detach(self, run_id: str, why: str) -> None:
@@ -219,6 +219,7 @@ def bad_result(message: str, raw: bytes) -> Failed:
 
 
 def failure_of(line: FailedLine) -> Failed:
+    """Return what a task's own failure means; only the reserved types are codes of ours."""
     code = _RESERVED.get(line.type, ErrorCode.TASK_ERROR)
     wait = line.retry_after
     return Failed(

@@ -1,0 +1,132 @@
+"""The health of workers: what their answers say of them, and another look at those that were away."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.domain.answers import Signal
+from hurlbat_dispatcher.domain.workers import SERVING, Mode, WorkerState
+from hurlbat_dispatcher.fleet import Fleet, unproven, waits_for_its_secret
+from hurlbat_dispatcher.push.heard import Delivery
+from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.turn import operations
+from hurlbat_dispatcher.turn.operations import Operation
+
+log = structlog.get_logger("hurlbat.health")
+
+SETTLE_SECONDS: Final = 60.0
+"""A changed manifest is adopted when the older one has not been seen for so long: a rolling deploy is over then."""
+RECHECK_FIRST: Final = 2.0
+RECHECK_MAX: Final = 60.0
+"""Seconds between two proofs of a worker that is away: doubled each time."""
+MAX_PROOFS: Final = 16
+"""Proofs that go on at the same time in the background."""
+_MORE_ROOM: Final = 1.0
+_IN_USE: Final = SERVING | {WorkerState.UNREACHABLE}
+
+
+class Health:
+    """Watches all workers."""
+
+    def __init__(self, fleet: Fleet, registry: Registry, clock: Clock, *, put: Callable[[Operation], None]) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._clock = clock
+        self._put = put
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sightings: dict[str, tuple[str, float]] = {}
+        self._manifest_seen: dict[str, float] = {}
+        self._checks: dict[str, tuple[float, float]] = {}
+
+    def heard_of(self, name: str, delivery: Delivery) -> None:
+        """Take what a delivery says of its worker."""
+        sentence = delivery.sentence
+        match delivery.signal:
+            case Signal.OK:
+                self._seen(name, delivery.manifest)
+            case Signal.UNREACHABLE:
+                self._put(operations.Signal(name, unreachable=True))
+                self._move(name, SERVING, WorkerState.UNREACHABLE, f"the worker cannot be reached: {sentence}")
+            case Signal.PUSHED_BACK:
+                wait = _MORE_ROOM if delivery.retry_after is None else delivery.retry_after
+                self._put(operations.Signal(name, pushed_back=int(wait * 1000)))
+            case Signal.TROUBLE:
+                self._put(operations.Signal(name, trouble=True))
+            case Signal.UNAUTHORIZED:
+                self._move(name, _IN_USE, WorkerState.REJECTED, f"{sentence}; mend it, then sync the worker")
+            case Signal.GONE:
+                self._move(name, _IN_USE, WorkerState.DISABLED, "it answered 410 (gone); resume it when it is back")
+            case Signal.LOCAL:
+                self._put(operations.Signal(name, pushed_back=int(_MORE_ROOM * 1000)))
+
+    async def recheck(self) -> None:
+        """Prove again the workers that could not be reached, and those whose manifest has changed for good."""
+        now = self._clock.monotonic()
+        due = [name for name in (*self._settled(now), *self._away(now)) if name in self._registry.workers]
+        room = asyncio.Semaphore(MAX_PROOFS)
+
+        async def one(name: str) -> None:
+            self._sightings.pop(name, None)
+            wait = self._checks.get(name, (0.0, RECHECK_FIRST / 2))[1] * 2
+            self._checks[name] = (now + wait, min(wait, RECHECK_MAX))
+            async with room:
+                worker = await self._fleet.sync(name)
+            if worker.state is WorkerState.READY:
+                self._checks.pop(name, None)
+
+        await asyncio.gather(*(one(name) for name in dict.fromkeys(due)), return_exceptions=True)
+
+    def _settled(self, now: float) -> list[str]:
+        return [
+            name
+            for name, (_, since) in self._sightings.items()
+            if now - max(since, self._manifest_seen.get(name, since)) >= SETTLE_SECONDS
+        ]
+
+    def _away(self, now: float) -> list[str]:
+        return [
+            worker.name
+            for worker in self._registry.workers.values()
+            if worker.mode is Mode.PROTOCOL
+            and worker.state in (WorkerState.UNREACHABLE, WorkerState.PENDING)
+            and not waits_for_its_secret(self._registry.secrets[worker.name])
+            and self._checks.get(worker.name, (0.0, 0.0))[0] <= now
+        ]
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _seen(self, name: str, manifest: str | None) -> None:
+        worker = self._registry.workers.get(name)
+        if worker is None:
+            return
+        now = self._clock.monotonic()
+        if worker.mode is Mode.PROTOCOL and manifest:
+            if manifest == worker.manifest:
+                self._manifest_seen[name] = now
+            elif self._sightings.get(name, ("", 0.0))[0] != manifest:
+                self._sightings[name] = (manifest, now)
+        if worker.state is WorkerState.UNREACHABLE:
+            plain = worker.mode is Mode.PLAIN
+            back = WorkerState.UNVERIFIED if plain else WorkerState.READY
+            self._move(name, frozenset({worker.state}), back, unproven() if plain else None)
+
+    def _move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
+        """Change a worker's state at once in memory, and soon in the database."""
+        worker = self._registry.workers.get(name)
+        if worker is None or worker.state not in among:
+            return
+        log.warning("a worker changed its state", worker=name, was=worker.state, state=to, problem=problem)
+        self._registry.workers[name] = replace(worker, state=to, problem=problem)
+        self._put(operations.Refresh())
+        task = asyncio.get_running_loop().create_task(self._fleet.store_move(name, among, to, problem))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
