@@ -109,9 +109,10 @@ def local_worker(folder: Path, app: str, *, port: int = 0, env: Mapping[str, str
     port = port or free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--no-access-log", "--log-level", "warning"]
-    with _local(
-        "worker", command, {"PYTHONPATH": str(Path.cwd())} | dict(env or {}), f"http://127.0.0.1:{port}", folder
-    ) as worker:
+    # the app is found where the command was given, as uvicorn itself would
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    settings = {"PYTHONPATH": path} | dict(env or {})
+    with _local("worker", command, settings, f"http://127.0.0.1:{port}", folder) as worker:
         worker.wait_for("/", below=600)
         yield worker
 
