@@ -13,6 +13,7 @@ _CHATTY = ("httpx", "httpcore", "aiosqlite", "alembic", "asyncio", "uvicorn.erro
 def configure_logs(settings: Settings) -> None:
     """Send all logs of this process through one handler."""
     before: list[structlog.types.Processor] = [
+        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -26,6 +27,16 @@ def configure_logs(settings: Settings) -> None:
         at_end = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *at_end]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

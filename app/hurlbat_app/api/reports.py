@@ -26,7 +26,7 @@ from hurlbat_app.api.reading import (
 from hurlbat_dispatcher import Engine, Invalid
 
 MAX_ENTRIES: Final = 100
-LEVELS: Final = ("debug", "info", "warning", "error")
+MAX_LEVEL_CHARS: Final = 32
 
 _NOTHING: Final[frozenset[str]] = frozenset()
 _COMPLETE: Final = frozenset({"output"})
@@ -45,32 +45,38 @@ class Reports:
 
     async def heartbeat(self, request: Request) -> Response:
         """Renew the lease; the answer says whether the run was cancelled."""
+        run, attempt, token = self._opened(request)
         await self._read(request, _NOTHING)
-        reply = await self._engine.report_heartbeat(run_id(request), attempt_number(request), bearer_token(request))
+        reply = await self._engine.report_heartbeat(run, attempt, token)
         return Json({"cancelled": reply.cancelled, "lease": reply.lease})
 
     async def complete(self, request: Request) -> Response:
         """Take the output of an attempt that succeeded."""
-        token = bearer_token(request)
+        run, attempt, token = self._opened(request)
         found, digest = await self._read(request, _COMPLETE)
         output = found["output"].text if "output" in found else "null"
-        await self._engine.report_complete(run_id(request), attempt_number(request), token, output, digest)
+        await self._engine.report_complete(run, attempt, token, output, digest)
         return Json(_RECORDED)
 
     async def fail(self, request: Request) -> Response:
         """Take the error of an attempt that failed."""
-        token = bearer_token(request)
+        run, attempt, token = self._opened(request)
         found, digest = await self._read(request, _FAIL)
-        run, attempt = run_id(request), attempt_number(request)
         await self._engine.report_fail(run, attempt, token, _failure(found, run, attempt), digest)
         return Json(_RECORDED)
 
     async def log(self, request: Request) -> Response:
         """Take lines for the run's timeline."""
-        token = bearer_token(request)
+        run, attempt, token = self._opened(request)
         found, _ = await self._read(request, _LOG)
-        await self._engine.report_log(run_id(request), attempt_number(request), token, _entries(found))
+        await self._engine.report_log(run, attempt, token, _entries(found))
         return Json(_RECORDED)
+
+    def _opened(self, request: Request) -> tuple[str, int, str]:
+        """Return run, attempt and token, when the token opens them; before the body is read."""
+        run, attempt, token = run_id(request), attempt_number(request), bearer_token(request)
+        self._engine.check_lease(run, attempt, token)
+        return run, attempt, token
 
     async def _read(self, request: Request, known: frozenset[str]) -> tuple[Members, bytes]:
         parameters(request)
@@ -98,8 +104,8 @@ def _entries(found: Members) -> list[tuple[str, str]]:
         if not isinstance(entry, dict) or not entry.keys() <= {"level", "message"}:
             raise wrong(field, "must be an object with level and message")
         level, message = entry.get("level", "info"), entry.get("message")
-        if level not in LEVELS:
-            raise wrong(f"{field}.level", f"must be one of {', '.join(LEVELS)}")
+        if not isinstance(level, str) or len(level) > MAX_LEVEL_CHARS:
+            raise wrong(f"{field}.level", f"must be a string of at most {MAX_LEVEL_CHARS} characters")
         if not isinstance(message, str):
             raise wrong(f"{field}.message", "must be a string")
         entries.append((level, message[:MAX_MESSAGE_CHARS]))
