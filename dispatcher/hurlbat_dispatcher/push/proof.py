@@ -96,7 +96,7 @@ async def _refused(answer: Response, target: Target, now_ms: int) -> ProofFailed
         case redirect if 300 <= redirect < 400:
             return ProofFailed(ErrorCode.REDIRECT_REFUSED, f"{status}; {redirect_words(head, target.url)}")
         case 401:
-            sentence = f"{status} to a signed request; does it have the same secret and the right time?{said}"
+            sentence = f"{status} to a signed request; check that it has the same secret and the right time{said}"
             return ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence)
         case 403:
             code = ErrorCode.WRONG_TARGET if words.code == ErrorCode.WRONG_TARGET else ErrorCode.WORKER_UNAUTHORIZED
