@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,8 @@ def test_what_is_installed_can_be_installed(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, str]]:
-    """Everything that each of the hello world's commands printed, by the line of the README on which its block begins."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """What each block of the hello world printed, by the line of the README on which the block begins."""
     folder = tmp_path_factory.mktemp("readme")
     script = folder / "hello.sh"
     script.write_text(_script(HELLO, folder))
@@ -55,7 +54,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, str]]:
     printed = output.read_text()
     assert code == 0, f"the hello world ended with {code}:\n{printed}"
     parts = re.split(r"^== (\d+)\n", printed, flags=re.MULTILINE)
-    yield dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
+    return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
 
 
 def test_a_run_from_the_command_line_tells_the_story_that_is_shown(told: dict[int, str]) -> None:
@@ -88,7 +87,7 @@ def test_the_commands_of_the_first_table_are_in_the_makefile() -> None:
 
 
 def _script(listed: list[Block], folder: Path) -> str:
-    """Return one script of all blocks: files are saved, commands run as printed, each after a line that names its block.
+    """Return one script of all blocks: files are saved, commands run as printed, each behind a line that names it.
 
     Before the first run it waits, as the README says, until the worker is ready.
     """
