@@ -21,7 +21,7 @@ from hurlbat_dispatcher.push.guard import Guard, parse_networks
 from hurlbat_dispatcher.push.transport import Transport
 
 LOOPBACK = Guard(parse_networks("127.0.0.0/8"))
-QUICK = Limits(total=0.4, connect=0.4)
+PATIENT = Limits(total=8, connect=8)
 FOREVER = 30.0
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -141,13 +141,13 @@ async def transporting(transport: Transport | None = None) -> AsyncIterator[Tran
         await transport.aclose()
 
 
-async def fetch(transport: Transport, url: str, limits: Limits = QUICK, body: bytes = b"{}") -> tuple[int, bytes]:
+async def fetch(transport: Transport, url: str, limits: Limits = PATIENT, body: bytes = b"{}") -> tuple[int, bytes]:
     """Post and read the whole answer."""
     async with transport.post(url, headers={"accept-encoding": "identity"}, body=body, limits=limits) as response:
         return response.status, await response.read()
 
 
-async def failure_of(transport: Transport, url: str, limits: Limits = QUICK) -> TransportFailure:
+async def failure_of(transport: Transport, url: str, limits: Limits = PATIENT) -> TransportFailure:
     """Post, and return how that failed."""
     try:
         answer = await fetch(transport, url, limits)

@@ -100,7 +100,7 @@ def test_the_answers_say_what_came() -> None:
     assert answer_of(Meaning.UNAUTHORIZED, Head(401), Words(), _URL) == Held(
         ErrorCode.WORKER_UNAUTHORIZED, "the worker answered 401"
     )
-    assert answer_of(Meaning.UNAUTHORIZED, Head(403), Words("x", "wrong_target"), _URL) == Held(
+    assert answer_of(Meaning.UNAUTHORIZED, Head(403), Words("x", code="wrong_target"), _URL) == Held(
         ErrorCode.WRONG_TARGET, "the worker answered 403: x"
     )
     assert answer_of(Meaning.GONE, Head(410), Words(), _URL) == Held(ErrorCode.WORKER_GONE, "the worker answered 410")

@@ -31,11 +31,18 @@ class _Names:
         return answer
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["8.8.8.8"]])
-async def test_any_bad_address_of_a_name_blocks_it_and_nothing_is_dialled(addresses: list[str]) -> None:
-    """The last one is public, but http is for allowed networks only."""
+@pytest.mark.parametrize(
+    ("scheme", "addresses"),
+    [
+        ("https", ["127.0.0.1"]),
+        ("https", ["8.8.8.8", "127.0.0.1"]),
+        ("https", ["127.0.0.1", "8.8.8.8"]),
+        ("http", ["8.8.8.8"]),  # public, but http is for allowed networks only
+    ],
+)
+async def test_any_bad_address_of_a_name_blocks_it_and_nothing_is_dialled(scheme: str, addresses: list[str]) -> None:
     async with listening(polite) as server, transporting(Transport(Guard(), lookup=_Names(addresses))) as transport:
-        failure = await failure_of(transport, server.url(host="x.example"))
+        failure = await failure_of(transport, server.url(host="x.example", scheme=scheme))
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.DESTINATION_BLOCKED, False, False)
     assert server.connections == 0
 

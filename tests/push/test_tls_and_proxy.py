@@ -15,6 +15,7 @@ from hurlbat_dispatcher.push.transport import Transport
 from tests.push.far_side import (
     LOOPBACK,
     OK,
+    PATIENT,
     Authority,
     Script,
     Talk,
@@ -30,8 +31,6 @@ from tests.push.far_side import (
 
 pytestmark = pytest.mark.anyio
 
-_PATIENT = Limits(total=5, connect=5)
-
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -45,7 +44,7 @@ async def _localhost(host: str) -> Sequence[str]:
 async def test_a_good_certificate_is_taken(authority: Authority) -> None:
     trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=_localhost)
     async with listening(polite, authority.serve(host="x.example")) as server, transporting(trusting) as transport:
-        assert await fetch(transport, server.url(host="x.example", scheme="https"), _PATIENT) == (200, b"{}")
+        assert await fetch(transport, server.url(host="x.example", scheme="https"), PATIENT) == (200, b"{}")
 
 
 async def _tls_failure(authority: Authority, served: ssl.SSLContext) -> None:
@@ -56,7 +55,7 @@ async def _tls_failure(authority: Authority, served: ssl.SSLContext) -> None:
 
     trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=_localhost)
     async with listening(script, served) as server, transporting(trusting) as transport:
-        failure = await failure_of(transport, server.url(host="x.example", scheme="https"), _PATIENT)
+        failure = await failure_of(transport, server.url(host="x.example", scheme="https"), PATIENT)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.TLS_ERROR, False, False)
     assert requests == []
 
@@ -87,7 +86,7 @@ async def test_a_server_without_tls_is_a_tls_error() -> None:
         await talk.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with listening(script) as server, transporting() as transport:
-        failure = await failure_of(transport, server.url(scheme="https"), _PATIENT)
+        failure = await failure_of(transport, server.url(scheme="https"), PATIENT)
     assert (failure.code, failure.sent) == (ErrorCode.TLS_ERROR, False)
 
 
@@ -119,7 +118,7 @@ async def test_a_configured_proxy_gets_the_request_with_its_credentials() -> Non
         await talk.say(OK)
 
     async with listening(script) as server, transporting(_proxy(server.port)) as transport:
-        assert await fetch(transport, "http://x.example/hook", _PATIENT) == (200, b"{}")
+        assert await fetch(transport, "http://x.example/hook", PATIENT) == (200, b"{}")
     credentials = base64.b64encode(b"user:p@ss")
     assert heads[0].startswith(b"POST http://x.example/hook HTTP/1.1\r\n")
     assert b"proxy-authorization: basic " + credentials.lower() in heads[0].lower()
@@ -138,8 +137,8 @@ async def test_a_tunnel_through_the_proxy_reaches_the_worker(authority: Authorit
     async with listening(polite, authority.serve(host="x.example")) as worker, listening(tunnel) as server:
         proxied = Transport(Guard(), proxy=f"http://127.0.0.1:{server.port}", ssl_context=authority.trust())
         async with transporting(proxied) as transport:
-            assert await fetch(transport, "https://x.example/", _PATIENT) == (200, b"{}")
-            assert await fetch(transport, "https://x.example/", _PATIENT) == (200, b"{}")
+            assert await fetch(transport, "https://x.example/", PATIENT) == (200, b"{}")
+            assert await fetch(transport, "https://x.example/", PATIENT) == (200, b"{}")
     assert worker.connections == 1
 
 
@@ -187,7 +186,7 @@ async def test_a_proxy_that_does_not_let_us_through_is_our_own_fault(url: str, s
 @pytest.mark.parametrize("url", ["http://x.example/", "https://x.example/"])
 async def test_a_proxy_that_is_down_is_our_own_fault(url: str, free_port: int) -> None:
     async with transporting(_proxy(free_port)) as transport:
-        failure = await failure_of(transport, url, _PATIENT)
+        failure = await failure_of(transport, url, PATIENT)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.PROXY_ERROR, False, True)
 
 
@@ -211,5 +210,5 @@ async def test_a_certificate_behind_the_proxy_that_does_not_hold_is_the_workers_
         guard = Guard(parse_networks("127.0.0.0/8"))
         proxied = Transport(guard, proxy=f"http://127.0.0.1:{server.port}", ssl_context=authority.trust())
         async with transporting(proxied) as transport:
-            failure = await failure_of(transport, "https://x.example/", _PATIENT)
+            failure = await failure_of(transport, "https://x.example/", PATIENT)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.TLS_ERROR, False, False)

@@ -78,11 +78,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the body of an error says: its text, and the members of an RFC 9457 problem that we know."""
+    """What the body of an error says: its text, and the members of an RFC 9457 problem that we know.
+
+    A run's error keeps the text; a sentence about the worker prefers the `detail`, which is written for people.
+    """
 
     text: str = ""
+    detail: str | None = None
     code: str | None = None
     retryable: bool = True
+
+    @property
+    def for_people(self) -> str:
+        """The best sentence there is, cut to `MAX_WORDS`."""
+        return (self.detail or self.text)[:MAX_WORDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,8 @@ def meaning_of(head: Head, mode: Mode) -> Meaning:
 def answer_of(meaning: Meaning, head: Head, words: Words, url: str) -> Failed | PushedBack | Held:
     """Return the answer that every run of the delivery gets, for a meaning other than results and accepted."""
     status = f"the worker answered {head.status}"
-    said = f"{status}: {words.text[:MAX_WORDS]}" if words.text else status
+    body = f"{status}: {words.text[:MAX_WORDS]}" if words.text else status
+    said = f"{status}: {words.for_people}" if words.for_people else status
     match meaning:
         case Meaning.NOT_A_WORKER:
             message = f"{status} without the hurlbat-worker header: something else answers at {url}"
@@ -149,9 +159,9 @@ def answer_of(meaning: Meaning, head: Head, words: Words, url: str) -> Failed | 
         case Meaning.BUSY:
             return PushedBack(said, head.retry_after.used, head.retry_after.asked)
         case Meaning.OVERLOADED:
-            return Failed(ErrorCode.HTTP_ERROR, said, retryable=words.retryable, retry_after=head.retry_after.used)
+            return Failed(ErrorCode.HTTP_ERROR, body, retryable=words.retryable, retry_after=head.retry_after.used)
         case Meaning.FAILURE:
-            return Failed(ErrorCode.HTTP_ERROR, said, retryable=words.retryable and not head.no_retry)
+            return Failed(ErrorCode.HTTP_ERROR, body, retryable=words.retryable and not head.no_retry)
         case Meaning.RESULTS | Meaning.ACCEPTED:
             raise ValueError(f"{meaning} is not an answer for every run")
 

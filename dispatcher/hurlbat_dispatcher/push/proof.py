@@ -13,7 +13,7 @@ from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.policy import Manifest
 from hurlbat.signing import sign
 from hurlbat.wire import HEADER_WORKER, describe_body, probe_body
-from hurlbat_dispatcher.domain.answers import MAX_WORDS, redirect_words
+from hurlbat_dispatcher.domain.answers import redirect_words
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
 from hurlbat_dispatcher.push.request import Requests, Target, head_of, words_of
@@ -90,13 +90,13 @@ async def _must_refuse(requests: Requests, target: Target, what: str, headers: M
 async def _refused(answer: Response, target: Target, now_ms: int) -> ProofFailed:
     head = head_of(answer, now_ms)
     words = await words_of(answer)
-    said = f": {words.text[:MAX_WORDS]}" if words.text else ""
+    said = f": {words.for_people}" if words.for_people else ""
     status = f"the worker answered {head.status}"
     match head.status:
         case redirect if 300 <= redirect < 400:
             return ProofFailed(ErrorCode.REDIRECT_REFUSED, f"{status}; {redirect_words(head, target.url)}")
         case 401:
-            sentence = f"{status} to a signed request; check that it has the same secret and the right time{said}"
+            sentence = f"{status} to a signed request; its secret or its clock is wrong{said}"
             return ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence)
         case 403:
             code = ErrorCode.WRONG_TARGET if words.code == ErrorCode.WRONG_TARGET else ErrorCode.WORKER_UNAUTHORIZED

@@ -104,5 +104,10 @@ async def words_of(response: Response) -> Words:
         return Words(text)
     if not isinstance(problem, dict):
         return Words(text)
-    code = problem.get("code")
-    return Words(text, code if isinstance(code, str) else None, problem.get("retryable") is not False)
+    code, detail = problem.get("code"), problem.get("detail")
+    return Words(
+        text,
+        detail.replace("\0", "\ufffd") if isinstance(detail, str) else None,
+        code if isinstance(code, str) else None,
+        problem.get("retryable") is not False,
+    )
