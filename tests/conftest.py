@@ -12,7 +12,8 @@ from tests.support import ports
 from tests.support.postgres import Cluster, running_cluster
 from tests.support.processes import Processes
 
-for _name in [name for name in os.environ if name.startswith("HURLBAT_") and name != "HURLBAT_TEST_POSTGRES"]:
+_OURS = ("HURLBAT_TEST_", "HURLBAT_CHAOS_")
+for _name in [name for name in os.environ if name.startswith("HURLBAT_") and not name.startswith(_OURS)]:
     del os.environ[_name]  # a developer's own settings are not the tests'
 
 settings.register_profile("hurlbat", deadline=None, derandomize="CI" in os.environ, print_blob=True)
