@@ -7,6 +7,7 @@ and workers may report what they have. Then HTTP ends. A second signal cuts both
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -64,11 +65,13 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
     """Serve until a signal comes, with `beside` running as long. Raises what the engine's start raises."""
     engine = Engine(settings)
     await engine.start()
+    _collect_rarely()
     http = _Http(
         uvicorn.Config(
             create_app(engine),
             lifespan="off",
             ws="none",
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -85,6 +88,13 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
             http.should_exit = True
     finally:
         await engine.stop(0)
+
+
+def _collect_rarely() -> None:
+    """Let the garbage collector look less often, and never at what lives as long as the server: a tenth of its time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _beside(beside: Beside, engine: Engine) -> None:

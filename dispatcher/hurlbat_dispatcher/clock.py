@@ -36,10 +36,10 @@ class SystemClock:
 
 
 class Chance:
-    """The one source of randomness: jitter, ids, tokens that are no secrets. Seeded by a simulator."""
+    """The one source of randomness for jitter and ids; secrets have another. A simulator gives the seed."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random = random.Random(seed) if seed is not None else random.SystemRandom()
+        self._random = random.Random(seed)
 
     def uniform(self, low: float, high: float) -> float:
         """Return a number between `low` and `high`, each as likely."""

@@ -27,6 +27,10 @@ log = structlog.get_logger("hurlbat.outbox")
 
 SENDING: Final = 8
 """Deliveries of one worker that it has not begun to answer."""
+PARTIAL: Final = 2
+"""Of these, how many may leave with room to spare without lingering (in the manner of Nagle's algorithm, RFC 896)."""
+LINGER: Final = 0.005
+"""Seconds that further runs wait, at most, for others to fill their delivery."""
 MAX_NOTES: Final = 500
 """Log and progress lines that are kept of one attempt."""
 _ANSWERS: Final = frozenset(
@@ -58,6 +62,7 @@ class Tray:
 
     queue: deque[DeliveredRun] = field(default_factory=deque)
     sending: int = 0
+    lingering: asyncio.TimerHandle | None = None
 
 
 class Outbox:
@@ -126,7 +131,7 @@ class Outbox:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _pump(self, worker: str, tray: Tray) -> None:
+    def _pump(self, worker: str, tray: Tray, *, lingered: bool = False) -> None:
         if self._closing:
             self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, "the server is stopping"))
             tray.queue.clear()
@@ -138,11 +143,22 @@ class Outbox:
                 tray.queue.clear()
                 return
             most = 1 if target.mode is Mode.PLAIN else max(1, self._registry.workers[worker].max_batch)
+            if len(tray.queue) < most and tray.sending >= PARTIAL and not lingered:
+                self._linger(worker, tray)
+                return
             batch = [tray.queue.popleft() for _ in range(min(most, len(tray.queue)))]
             parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch})
             self._live.update((key, parcel) for key in parcel.waiting)
             tray.sending += 1
             parcel.task = self._spawn(self._deliver(worker, tray, parcel, batch))
+
+    def _linger(self, worker: str, tray: Tray) -> None:
+        def over() -> None:
+            tray.lingering = None
+            self._pump(worker, tray, lingered=True)
+
+        if tray.lingering is None:
+            tray.lingering = asyncio.get_running_loop().call_later(LINGER, over)
 
     async def _deliver(self, worker: str, tray: Tray, parcel: Parcel, batch: Sequence[DeliveredRun]) -> None:
         def accepted() -> None:

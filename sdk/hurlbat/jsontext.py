@@ -23,6 +23,7 @@ MAX_DEPTH = 64
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BLANK = frozenset((" ", "\t", "\n", "\r", ""))
 
 
 class JsonTextError(ValueError):
@@ -114,10 +115,11 @@ def decode(text: str | bytes) -> str:
 def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
     found: dict[str, Member] = {}
     at = _skip(text, at + 1)
-    if text[at : at + 1] == "}":
+    mark = text[at : at + 1]
+    if mark == "}":
         return found, at + 1
     while True:
-        if text[at : at + 1] != '"':
+        if mark != '"':
             raise JsonTextError("expected a member name in double quotes", at)
         try:
             name, end = scanstring(text, at + 1, True)
@@ -125,19 +127,28 @@ def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
             raise JsonTextError(error.msg, error.pos) from error
         if name in found:
             raise JsonTextError(f"the member {name[:40]!r} appears twice", at)
-        at = _skip(text, end)
-        if text[at : at + 1] != ":":
-            raise JsonTextError("expected ':'", at)
-        start = _skip(text, at + 1)
+        if text[end : end + 1] != ":":
+            end = _skip(text, end)
+            if text[end : end + 1] != ":":
+                raise JsonTextError("expected ':'", end)
+        start = end + 1
+        if text[start : start + 1] in _BLANK:
+            start = _skip(text, start)
         value, end = _value(text, start)
         found[name] = Member(value, text[start:end])
-        at = _skip(text, end)
-        mark = text[at : at + 1]
+        mark = text[end : end + 1]
+        if mark in _BLANK:
+            end = _skip(text, end)
+            mark = text[end : end + 1]
         if mark == "}":
-            return found, at + 1
+            return found, end + 1
         if mark != ",":
-            raise JsonTextError("expected ',' or '}'", at)
-        at = _skip(text, at + 1)
+            raise JsonTextError("expected ',' or '}'", end)
+        at = end + 1
+        mark = text[at : at + 1]
+        if mark in _BLANK:
+            at = _skip(text, at)
+            mark = text[at : at + 1]
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:

@@ -25,8 +25,8 @@ class _Model(BaseModel):
 class Backoff(_Model):
     """How long a failed attempt waits before the next one, in seconds.
 
-    `exponential`: initial × factor^(n-1), at most `max`; `fixed`: always `initial`; `list`: the n-th of `delays`, then the
-    last. With `jitter` the wait is drawn evenly from half of it to all of it.
+    `exponential`: initial × factor^(n-1), at most `max`; `fixed`: always `initial`; `list`: the n-th of `delays`,
+    then the last. With `jitter` the wait is drawn evenly from half of it to all of it.
     """
 
     strategy: Literal["exponential", "fixed", "list"] = "exponential"

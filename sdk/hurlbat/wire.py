@@ -1,14 +1,15 @@
 """The push protocol's messages, owned by this package so that the two ends cannot drift.
 
-The dispatcher writes requests (`deliver`, `cancel`, `describe`, `probe`) and reads answer lines; a worker does the reverse.
-All messages are JSON. Payloads (`input`, `output`, `metadata`) travel as raw JSON text and are never re-serialised.
+The dispatcher writes requests (`deliver`, `cancel`, `describe`, `probe`) and reads answer lines; a worker does the
+reverse. All messages are JSON. Payloads (`input`, `output`, `metadata`) travel as raw JSON text and are never
+re-serialised.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hurlbat.jsontext import JsonTextError, Member, items, members
 
@@ -53,9 +54,8 @@ class BadLine(ValueError):
         self.run_id = run_id
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveredRun:
-    """One attempt as it stands in a `deliver` message. `input` and `metadata` are raw JSON; the timeout is in seconds."""
+class DeliveredRun(NamedTuple):
+    """One attempt in a `deliver` message. `input` and `metadata` are raw JSON; the timeout is in seconds."""
 
     run_id: str
     task: str
@@ -175,9 +175,7 @@ def write_line(line: Line) -> str:
         case StartedLine(run_id, attempt):
             return f'{{"type":"started","run_id":"{run_id}","attempt":{attempt}}}'
         case CompletedLine(run_id, attempt, output):
-            return (
-                f'{{"type":"result","run_id":"{run_id}","attempt":{attempt},"state":"completed","output":{output}}}'
-            )
+            return f'{{"type":"result","run_id":"{run_id}","attempt":{attempt},"state":"completed","output":{output}}}'
         case FailedLine():
             return _write_failed(line)
         case HeartbeatLine():
@@ -231,8 +229,8 @@ def read_line(text: str) -> Line | None:
     if message is not None and not isinstance(message, str):
         raise BadLine(f"the message of a {kind} line is not a string", run_id)
     if kind == "log":
-        level = _value(found, "level")
-        return LogLine(run_id, attempt, level if isinstance(level, str) else "info", (message or "")[:MAX_MESSAGE_CHARS])
+        level = _string(found, "level", "info")
+        return LogLine(run_id, attempt, level, (message or "")[:MAX_MESSAGE_CHARS])
     return ProgressLine(run_id, attempt, _number(found, "value", run_id), message and message[:MAX_MESSAGE_CHARS])
 
 
@@ -254,7 +252,7 @@ def read_results(text: str) -> list[CompletedLine | FailedLine]:
 
 
 def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> CompletedLine | FailedLine:
-    """Read the members of a result: `state`, then `output`, or `error`, `retryable` and `retry_after`. Raises `BadLine`."""
+    """Read a result: `state`, then `output`, or `error`, `retryable` and `retry_after`. Raises `BadLine`."""
     state = _value(found, "state")
     if state == "completed":
         output = found.get("output")
@@ -282,12 +280,6 @@ def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Compl
         retry_after=_number(found, "retry_after", run_id),
         details=details.text if details and len(details.text) <= MAX_STACK_CHARS else None,
     )
-
-
-def missing(expected: Sequence[tuple[str, int]], results: Iterable[CompletedLine | FailedLine]) -> list[tuple[str, int]]:
-    """Return the (run id, attempt) pairs that have no result yet."""
-    got = {(result.run_id, result.attempt) for result in results}
-    return [pair for pair in expected if pair not in got]
 
 
 def _value(found: Mapping[str, Member], name: str) -> Any:

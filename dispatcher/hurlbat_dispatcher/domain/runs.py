@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 
@@ -41,8 +41,7 @@ class Task:
     workers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """A request for a run. `input` and `metadata` are raw JSON; `run_at` is in ms, durations are in seconds."""
 
     task: str
@@ -66,8 +65,7 @@ class TimelineEntry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A run as it is shown. Times are ms since the epoch; `input`, `output`, `error` and `metadata` are raw JSON."""
 
     id: str

@@ -257,15 +257,15 @@ def _deliver(
 ) -> None:
     known: Task | None = desk.registry.tasks.get(task)
     delivered = DeliveredRun(
-        run_id=run_id,
-        task=task,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        input=input_,
-        metadata=metadata,
-        execution_timeout=(known.execution_timeout if known else 300_000) / 1000,
-        lease_token=desk.lease_tokens.of(run_id, attempt),
-        report_url=f"{desk.report_base}/runs/{run_id}/attempts/{attempt}",
+        run_id,
+        task,
+        attempt,
+        max_attempts,
+        input_,
+        metadata,
+        (known.execution_timeout if known else 300_000) / 1000,
+        desk.lease_tokens.of(run_id, attempt),
+        f"{desk.report_base}/runs/{run_id}/attempts/{attempt}",
     )
     ledger.deliveries.append((worker, delivered))
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hurlbat_dispatcher.domain.outcome import Answer
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
@@ -12,8 +12,7 @@ from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 Reply = asyncio.Future[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A submission that was checked: the id it will have, its task, its lane, and a digest of what was asked for."""
 
     id: str
@@ -24,8 +23,7 @@ class Entry:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """What became of a submission: the run, and whether it is new. `run_id` names one that was there before."""
 
     run: Run | None
@@ -33,8 +31,7 @@ class Placed:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnd:
+class AttemptEnd(NamedTuple):
     """The end of one attempt. `report` is the digest of a final report by the reporting API."""
 
     run_id: str
