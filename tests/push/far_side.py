@@ -43,6 +43,8 @@ class Talk:
         return head, await self.reader.readexactly(length)
 
     async def say(self, data: bytes) -> None:
+        if self.writer.is_closing():  # uvloop raises a bare RuntimeError then
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 

@@ -47,6 +47,15 @@ async def test_any_bad_address_of_a_name_blocks_it_and_nothing_is_dialled(scheme
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("addresses", [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"]])
+async def test_a_good_address_beside_a_bad_one_is_not_dialled_either(addresses: list[str]) -> None:
+    guarded = Transport(Guard(parse_networks("127.0.0.1/32")), lookup=_Names(addresses))
+    async with listening(polite) as server, transporting(guarded) as transport:
+        failure = await failure_of(transport, server.url(host="x.example"))
+    assert failure.code == ErrorCode.DESTINATION_BLOCKED
+    assert server.connections == 0
+
+
 async def test_a_name_that_turns_private_after_its_first_answer_is_blocked() -> None:
     guard = Guard(parse_networks("127.0.0.1/32"))
     names = _Names(["127.0.0.1"], ["127.0.0.2"])

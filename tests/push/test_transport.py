@@ -29,6 +29,13 @@ from tests.push.far_side import (
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The server runs on uvloop where it can, whose sockets are its own."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 _HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
