@@ -9,14 +9,7 @@ nesting beyond `MAX_DEPTH`, integers of more than 4,300 digits, and a top-level 
 
 import json
 import re
-from json.decoder import scanstring
-from json.scanner import py_make_scanner
 from typing import Any, NamedTuple
-
-try:
-    from json.scanner import c_make_scanner as _make_scanner
-except ImportError:  # an interpreter without the C accelerator
-    _make_scanner = None
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested, counted from the value that is checked."""
@@ -54,7 +47,6 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-_scan = (_make_scanner or py_make_scanner)(_DECODER)
 
 
 def parse(text: str | bytes) -> Any:
@@ -121,10 +113,7 @@ def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
     while True:
         if mark != '"':
             raise JsonTextError("expected a member name in double quotes", at)
-        try:
-            name, end = scanstring(text, at + 1, True)
-        except json.JSONDecodeError as error:
-            raise JsonTextError(error.msg, error.pos) from error
+        name, end = _value(text, at)
         if name in found:
             raise JsonTextError(f"the member {name[:40]!r} appears twice", at)
         if text[end : end + 1] != ":":
@@ -153,18 +142,16 @@ def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
 
 def _value(text: str, at: int) -> tuple[Any, int]:
     try:
-        value, end = _scan(text, at)
-    except StopIteration as error:
-        raise JsonTextError("expected a JSON value", error.value) from None
+        return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise JsonTextError(error.msg, error.pos) from error
+        said = "expected a JSON value" if error.msg == "Expecting value" else error.msg
+        raise JsonTextError(said, error.pos) from error
     except RecursionError:
         raise JsonTextError(f"nested deeper than {MAX_DEPTH} levels", at) from None
     except JsonTextError as error:
         raise JsonTextError(error.message, at) from None
     except ValueError as error:
         raise JsonTextError("an integer has more than 4,300 digits", at) from error
-    return value, end
 
 
 def _skip(text: str, at: int) -> int:
