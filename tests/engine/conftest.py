@@ -1,0 +1,51 @@
+"""Engines for the tests of this folder."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from hurlbat_dispatcher import migrate
+from tests.engine.world import World, settings_for
+from tests.support.postgres import Cluster
+
+CLEAR = (
+    "TRUNCATE run, timeline, lane, idempotency, task, worker, dispatcher, token RESTART IDENTITY; "
+    "UPDATE shard SET owner = NULL, epoch = 0, lease_until = 0"
+)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_cluster: Cluster) -> Iterator[str]:
+    """The name of a database with the schema, made once for all tests of a process."""
+    with postgres_cluster.database() as name:
+        asyncio.run(migrate(settings_for(postgres_cluster.url(name))))
+        yield name
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: Cluster, migrated: str) -> str:
+    """The URL of that database, emptied."""
+    postgres_cluster.query(CLEAR, migrated)
+    return postgres_cluster.url(migrated)
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    """A running engine: the test runs once on SQLite and once on PostgreSQL."""
+    async with World(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def local(sqlite_url: str) -> AsyncIterator[World]:
+    """A running engine on SQLite, for rules that no database has a part in."""
+    async with World(sqlite_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def shared(postgres_url: str) -> AsyncIterator[World]:
+    """A running engine on PostgreSQL."""
+    async with World(postgres_url) as running:
+        yield running
