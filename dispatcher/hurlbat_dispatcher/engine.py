@@ -282,7 +282,7 @@ class Engine:
         return self._at_work.registry.workers
 
     async def _ask(self, operation: Operation) -> Any:
-        if self._stopping:
+        if self._stopping and isinstance(operation, Submit | Replay):
             raise Unavailable("stopping", "the server is stopping", retry_after=1)
         operation.reply = asyncio.get_running_loop().create_future()
         self._at_work.writer.put(operation)

@@ -50,6 +50,7 @@ class Writer:
         self._offset = 0.0
         self._stale = True
         self._closing = False
+        self._closed = False
         self.trouble: str | None = None
         """Why the database cannot be written to, as long as that is so."""
         self.last_size = 0
@@ -64,6 +65,10 @@ class Writer:
 
     def put(self, operation: Operation) -> None:
         """Queue an operation. Submits may be refused: `Overloaded` beyond the limit, `Unavailable` in trouble."""
+        if self._closed:
+            if operation.reply is not None:
+                raise Unavailable("stopping", "the server has stopped", retry_after=1)
+            return
         if isinstance(operation, Submit):
             if self.trouble is not None:
                 raise Unavailable("database_unavailable", self.trouble, retry_after=1)
@@ -92,6 +97,17 @@ class Writer:
 
     async def run(self) -> None:
         """Do turns until closed."""
+        try:
+            await self._turn_until_closed()
+        finally:
+            self._closed = True
+            for operation in self._queue:
+                if operation.reply is not None and not operation.reply.done():
+                    operation.reply.set_exception(Unavailable("stopping", "the server has stopped", retry_after=1))
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def _turn_until_closed(self) -> None:
         while True:
             await self._wait()
             operations = self._drain()
@@ -103,8 +119,6 @@ class Writer:
                 if self._closing:
                     return
                 await self._clock.sleep(TROUBLE_WAIT)
-
-    # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
         if self._queue or self._closing:

@@ -33,6 +33,8 @@ _PRAGMAS = (
     "busy_timeout=5000",
     "foreign_keys=on",
 )
+_CLOSED = ("Connection closed", "no active connection")
+"""How aiosqlite says it."""
 
 
 class SqliteDatabase:
@@ -110,8 +112,12 @@ class SqliteDatabase:
             result: T = await thread._execute(self._transact, thread, script, begin, end)  # type: ignore[no-untyped-call]  # its own
         except sqlite3.IntegrityError as error:
             raise Clash(str(error)) from error
-        except (sqlite3.Error, ValueError) as error:
+        except sqlite3.Error as error:
             raise DatabaseTrouble(f"SQLite: {error}") from error
+        except ValueError as error:
+            if str(error) in _CLOSED:
+                raise DatabaseTrouble("the database is closed") from error
+            raise
         return result
 
     def _transact(self, thread: aiosqlite.Connection, script: Script[T], begin: str, end: str) -> T:
