@@ -203,7 +203,8 @@ def from_model(error: ValidationError, place: str) -> Invalid:
     field = place
     for step in first["loc"]:
         field += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return Invalid("member_invalid", f"{field}: {first['msg']}", field=field)
+    message = first["msg"].removeprefix("Value error, ")
+    return Invalid("member_invalid", f"{field}: {message[0].lower()}{message[1:]}", field=field)
 
 
 # -- the path and its parameters ---------------------------------------------------------------------------------------
