@@ -337,9 +337,12 @@ async def test_cookies_are_not_remembered() -> None:
             heads.append((await talk.request())[0])
             await talk.say(_HEAD + b"set-cookie: a=b\r\ncontent-length: 2\r\n\r\n{}")
 
-    async with listening(script) as server, transporting() as transport:
-        await fetch(transport, server.url())
-        await fetch(transport, server.url())
+    async def lookup(host: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with listening(script) as server, transporting(Transport(LOOPBACK, lookup=lookup)) as transport:
+        await fetch(transport, server.url(host="x.example"))
+        await fetch(transport, server.url(host="x.example"))
     assert b"cookie" not in heads[1].lower()
 
 
