@@ -27,7 +27,7 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
     if operation.sweep:
         for row in (yield from _take(ledger, runs.ORPHANED, desk.me, now, MOST)):
             decide.lose(desk, ledger, row)
-        yield from _recount(desk)
+        yield from _recount(desk, ledger)
     holds = yield runs.HOLD_OVER.fetch(now, MOST)
     for tenant, run_id in holds:
         ledger.releases.append((tenant, run_id))
@@ -82,14 +82,18 @@ def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask,
     desk.picture.refill(lane, [Waiting(row[0], row[1], row[2]) for row in rows], more=len(rows) == most)
 
 
-def _recount(desk: Desk) -> Generator[Ask, Rows, None]:
-    """Set what is in flight to what the rows say; this finds what other servers ended without being heard."""
+def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, None]:
+    """Set what is in flight to what the rows say; this finds what other servers ended without being heard.
+
+    What the turn itself has changed is not in the rows yet: there the picture knows better.
+    """
     running = yield runs.IN_FLIGHT.fetch()
     held = yield runs.IN_HOLD.fetch()
     there = {row[0]: row[1] for row in (*running, *held)}
     for run_id in [run_id for run_id in desk.picture.running if run_id not in there]:
         desk.release(run_id)
+    decided = ledger.touched.union(values[-1] for values in ledger.releases) if ledger else ()
     for run_id, worker in there.items():
         slots = desk.picture.slots.get(worker)
-        if slots is not None:
+        if slots is not None and run_id not in decided:
             desk.picture.occupy(run_id, slots)
