@@ -158,7 +158,7 @@ class Fleet:
         self, spec: WorkerSpec, url: str, headers: dict[str, str]
     ) -> Script[tuple[WorkerRow, str | None, bool]]:
         now = yield from database_now()
-        old = yield from store.one_worker(self._tenant, spec.name)
+        old = yield from store.locked_worker(self._tenant, spec.name)
         mode = spec.mode or (Mode(old.mode) if old else Mode.PROTOCOL)
         secrets = self._secrets(old) if old else []
         made = None
@@ -217,7 +217,7 @@ class Fleet:
 
     def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[WorkerRow]:
         now = yield from database_now()
-        current = yield from store.one_worker(self._tenant, row.name)
+        current = yield from store.locked_worker(self._tenant, row.name)
         if current is None:
             return row
         adopted = current._replace(
@@ -238,7 +238,7 @@ class Fleet:
     async def _save(self, row: WorkerRow) -> WorkerRow:
         def script() -> Script[WorkerRow]:
             now = yield from database_now()
-            current = yield from store.one_worker(self._tenant, row.name)
+            current = yield from store.locked_worker(self._tenant, row.name)
             if current is None:
                 return row
             changed = current._replace(state=row.state, problem=row.problem, updated_at=now)
@@ -265,7 +265,7 @@ class Fleet:
 
         def script() -> Script[None]:
             now = yield from database_now()
-            row = yield from store.one_worker(self._tenant, name)
+            row = yield from store.locked_worker(self._tenant, name)
             if row is not None and row.state in among:
                 yield from store.save_worker(row._replace(state=to, problem=problem, updated_at=now), new=False)
 

@@ -64,9 +64,9 @@ UPDATE_WORKER = Statement(
     (*_CHANGED, "b_tenant", "b_name"),
 )
 DELETE_WORKER = Statement(sa.delete(worker).where(*_THIS), ("b_tenant", "b_name"))
-ONE_WORKER = Statement(
-    sa.select(*(worker.c[name] for name in WorkerRow._fields)).where(*_THIS).with_for_update(), ("b_tenant", "b_name")
-)
+_ONE_WORKER = sa.select(*(worker.c[name] for name in WorkerRow._fields)).where(*_THIS)
+ONE_WORKER = Statement(_ONE_WORKER, ("b_tenant", "b_name"))
+LOCKED_WORKER = Statement(_ONE_WORKER.with_for_update(), ("b_tenant", "b_name"))
 INSERT_TASK = Statement(
     sa.insert(task).values({name: bind(name, task.c[name].type) for name in TaskRow._fields}), TaskRow._fields
 )
@@ -93,8 +93,14 @@ def all_registered() -> Generator[Ask, Rows, Registered]:
 
 
 def one_worker(tenant: int, name: str) -> Generator[Ask, Rows, WorkerRow | None]:
-    """Read one worker and lock its row."""
+    """Read one worker."""
     rows = yield ONE_WORKER.fetch(tenant, name)
+    return WorkerRow._make(rows[0]) if rows else None
+
+
+def locked_worker(tenant: int, name: str) -> Generator[Ask, Rows, WorkerRow | None]:
+    """Read one worker and lock its row, to change it."""
+    rows = yield LOCKED_WORKER.fetch(tenant, name)
     return WorkerRow._make(rows[0]) if rows else None
 
 
