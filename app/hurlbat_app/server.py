@@ -114,10 +114,9 @@ async def _until_stopped(engine: Engine, serving: asyncio.Task[None], grace: flo
         draining = asyncio.create_task(engine.stop(grace))
         second = asyncio.create_task(signals.next())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, second):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await draining
+        second.cancel()
+        engine.hurry()
+        await draining
 
 
 class _Signals:

@@ -92,12 +92,20 @@ class Engine:
         self._parts = await assemble(self.settings, clock=self._clock, transport=self._transport)
 
     async def stop(self, grace: float) -> None:
-        """Start nothing more, wait so many seconds for answers, give back what was not sent, and close."""
+        """Start nothing more, wait so many seconds for answers, give back what was not sent, and close.
+
+        See `hurry` for one who cannot wait so long.
+        """
         if self._parts is not None and not self._stopping:
             self._stopping = True
             self._parts.waiters.wake_all()
             await self._parts.stop(grace)
             self._parts = None
+
+    def hurry(self) -> None:
+        """Let a `stop` wait for answers no longer: it ends as if its time were over."""
+        if self._parts is not None:
+            self._parts.outbox.hurry()
 
     def ready(self) -> None:
         """Return when this server can work. Raises `Unavailable` with what is in the way."""

@@ -86,6 +86,7 @@ class Outbox:
         self._live: dict[Key, Parcel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._hurried = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
@@ -123,11 +124,19 @@ class Outbox:
             tray.queue.clear()
         deliveries = [parcel.task for parcel in self._parcels() if parcel.task is not None]
         if deliveries:
-            await asyncio.wait(deliveries, timeout=grace)
+            answered = asyncio.ensure_future(asyncio.wait(deliveries))
+            hurried = asyncio.ensure_future(self._hurried.wait())
+            await asyncio.wait({answered, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            answered.cancel()
+            hurried.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """Let a drain wait for answers no longer."""
+        self._hurried.set()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
