@@ -8,8 +8,8 @@ import os
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import httpx
@@ -49,7 +49,8 @@ class Submitters:
     broken answer may leave a run behind that nobody knows of; only the acknowledged ones count.
     """
 
-    url: Callable[[int], str]
+    urls: Sequence[str]
+    """Servers; a client stays with one until it cannot be reached."""
     runs: int
     task: str = "work"
     acknowledged: dict[int, str] = field(default_factory=dict)
@@ -72,24 +73,25 @@ class Submitters:
             thread.join()
 
     def _submit(self, client_number: int) -> None:
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        url = self.url(client_number)
-        with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
+        servers = deque(self.urls)
+        servers.rotate(client_number)
+        with httpx.Client(headers={"authorization": f"Bearer {TOKEN}"}, timeout=30, trust_env=False) as client:
             while True:
                 with self._lock:
                     number = next(self._numbers, None)
                 if number is None:
                     return
-                while not self._attempt(client, number):
+                while not self._attempt(client, servers[0], number):
+                    servers.rotate()
                     time.sleep(0.05)
                 time.sleep(PACE)
 
-    def _attempt(self, client: httpx.Client, number: int) -> bool:
+    def _attempt(self, client: httpx.Client, server: str, number: int) -> bool:
         body: Object = {"task": self.task, "input": number}
         if number % 2 == 0:
             body |= {"idempotency_key": f"number-{number}", "idempotency_ttl": 3600}
         try:
-            response = client.post("/runs", json=body)
+            response = client.post(f"{server}/runs", json=body)
         except httpx.ConnectError:
             return False
         except httpx.HTTPError:

@@ -53,6 +53,10 @@ def execute(message: dict[str, Any]) -> Answer:
             return 204, b"", {}
         case "plain.busy-at-first":
             return (503, b"later", {"retry-after": "0"}) if run["attempt"] == 1 else (200, b'"not busy now"', {})
+        case "plain.slow":
+            while not os.path.exists(run["input"]):
+                time.sleep(0.01)
+            return 200, b'"at last"', {}
         case "plain.never":
             return 422, b"never", {"hurlbat-retry": "no"}
         case "plain.break":

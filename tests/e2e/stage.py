@@ -10,12 +10,15 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.processes import TOKEN, Process, Processes, Server
 
 SECRET = "whsec_ZTJlLXNlY3JldC1lMmUtc2VjcmV0LWUyZS1zZWNyZXQ="
 PATIENCE = 30.0
 POLL = 0.02
 WORKER = "tests.e2e.worker_app:app"
+PLAIN_WORKER = Path(__file__).with_name("plain_worker.py")
+PLAIN_TASKS = ("double", "text", "empty", "slow", "busy-at-first", "never", "break", "reported")
 FAULTS = ("Traceback", "a delivery failed", "an operation failed", "a background duty failed", "Task exception")
 """What no log of a server may hold."""
 
@@ -117,6 +120,18 @@ class Journal:
 def start_worker(processes: Processes, journal: Journal, **more: Any) -> Server:
     """Start the worker app; `more` is a port, or settings for its environment."""
     return processes.app(WORKER, E2E_LOG=str(journal.path), **({"HURLBAT_SIGNING_SECRET": SECRET} | more))
+
+
+def start_plain_worker(processes: Processes, journal: Journal, api: Api) -> Process:
+    """Start the plain worker and register it with its tasks."""
+    port = free_port()
+    env = {"SIGNING_SECRET": SECRET, "E2E_LOG": str(journal.path)}
+    worker = processes.python("plain", str(PLAIN_WORKER), str(port), **env)
+    worker.answers(f"http://127.0.0.1:{port}/", below=600)
+    tasks = [{"name": f"plain.{task}", "retries": 1, "backoff": {"initial": 0.05}} for task in PLAIN_TASKS]
+    spec = {"name": "plain", "url": f"http://127.0.0.1:{port}/", "mode": "plain", "secret": SECRET, "tasks": tasks}
+    assert api.call("POST", "/workers", spec, status=201)["state"] == "unverified"
+    return worker
 
 
 def assert_no_faults(process: Process) -> None:

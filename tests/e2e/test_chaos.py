@@ -21,7 +21,7 @@ def test_runs_survive_a_server_that_is_killed_again_and_again(
     with Api(server.url) as api:
         api.register(worker)
     began = time.monotonic()
-    submitters = Submitters(lambda _: server.url, wanted.runs)
+    submitters = Submitters([server.url], wanted.runs)
     submitters.start()
     for threshold in kills(wanted, seed=1):
         submitters.until(threshold)
@@ -45,7 +45,7 @@ def test_runs_survive_a_worker_that_is_killed_again_and_again(
     with Api(server.url) as api:
         api.register(worker)
         began = time.monotonic()
-        submitters = Submitters(lambda _: server.url, wanted.runs)
+        submitters = Submitters([server.url], wanted.runs)
         submitters.start()
         running = worker
         for threshold in kills(wanted, seed=2):
@@ -70,7 +70,7 @@ def test_no_run_fails_or_is_charged_because_its_worker_is_away(
         api.run("add", {"first": 1})
         worker.terminate()
         left = time.monotonic()
-        submitters = Submitters(lambda _: server.url, wanted.runs)
+        submitters = Submitters([server.url], wanted.runs)
         submitters.start()
         submitters.join()
         until(lambda: api.call("GET", "/workers/app")["state"] == "unreachable", "unreachable worker")

@@ -6,23 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.stage import SECRET, Journal, Object, Stage, until
-from tests.support.ports import free_port
-
-SCRIPT = Path(__file__).with_name("plain_worker.py")
-TASKS = ("double", "text", "empty", "busy-at-first", "never", "break", "reported")
+from tests.e2e.stage import Journal, Object, Stage, start_plain_worker, until
 
 
 @pytest.fixture
 def plain(stage: Stage, tmp_path: Path) -> Iterator[Journal]:
     """A plain worker, registered with its tasks; its journal."""
-    port, journal = free_port(), Journal(tmp_path / "plain-journal")
-    worker = stage.processes.python("plain", str(SCRIPT), str(port), SIGNING_SECRET=SECRET, E2E_LOG=str(journal.path))
-    worker.answers(f"http://127.0.0.1:{port}/", below=600)
-    spec = {"name": "plain", "url": f"http://127.0.0.1:{port}/", "mode": "plain", "secret": SECRET}
-    tasks = [{"name": f"plain.{task}", "retries": 1, "backoff": {"initial": 0.05}} for task in TASKS]
-    shown = stage.api.call("POST", "/workers", spec | {"tasks": tasks}, status=201)
-    assert shown["state"] == "unverified"
+    journal = Journal(tmp_path / "plain-journal")
+    worker = start_plain_worker(stage.processes, journal, stage.api)
     yield journal
     stage.api.call("DELETE", "/workers/plain", status=204)
     worker.kill()
