@@ -13,6 +13,7 @@ from hurlbat.outbox import Receive, Send
 from hurlbat.policy import Manifest
 from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
+from hurlbat.stopping import on_stop_signal
 from hurlbat.task import Task
 from hurlbat.version import version
 from hurlbat.workbench import Workbench
@@ -75,7 +76,8 @@ class Hurlbat:
         self.workbench.open()
         async with keep_registered(self.settings, self.client):
             try:
-                yield
+                with on_stop_signal(self.workbench.close_streams):
+                    yield
             finally:
                 await self.workbench.drain(self.settings.grace)
         await self.client.aclose()

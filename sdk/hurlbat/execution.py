@@ -223,8 +223,6 @@ class Execution:
         return self.handle.cancelling() > 0
 
     def _start(self, scope: asyncio.Timeout | None) -> None:
-        if self.started or self.result is not None:
-            return
         self.started = True
         self._began_at = time.time()
         if scope is not None:

@@ -18,7 +18,7 @@ logger = logging.getLogger("hurlbat")
 
 
 class StreamBroken(Exception):
-    """The other side is gone before the answer was complete."""
+    """The answer ended before it was complete: the other side is gone, or this one closed it."""
 
 
 class Outbox:
@@ -28,7 +28,8 @@ class Outbox:
         self.waiting = waiting
         self._lines: list[str] = []
         self._dropped = 0
-        self._broken = False
+        self._closed = False
+        self._gone = False
         self._wake = asyncio.Event()
 
     def put(self, line: Line) -> None:
@@ -42,8 +43,8 @@ class Outbox:
         self._wake.set()
 
     def close(self) -> None:
-        """End the stream from this side, or note that the other side is gone."""
-        self._broken = True
+        """End the stream from this side, in good order but with results missing."""
+        self._closed = True
         self._wake.set()
 
     async def stream(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]], silence: float) -> None:
@@ -52,21 +53,14 @@ class Outbox:
         After so many seconds of `silence` a heartbeat is sent.
         """
         await asyncio.sleep(0)  # tasks that need not wait for anything end in this turn of the loop
-        try:
-            start = {"type": "http.response.start", "status": 200}
-            await send(start | {"headers": [*headers, (b"content-type", STREAM_TYPE.encode())]})
-            if await self._send_ready(send):
-                return
-        except Exception as error:
-            raise StreamBroken from error  # servers differ in what they raise to say that the client is gone
+        start = {"type": "http.response.start", "status": 200}
+        await _send(send, start | {"headers": [*headers, (b"content-type", STREAM_TYPE.encode())]})
+        if await self._send_ready(send):
+            return
         watcher = asyncio.create_task(self._watch(receive))
         try:
             while not await self._send_next(send, silence):
                 pass
-        except StreamBroken:
-            raise
-        except Exception as error:
-            raise StreamBroken from error
         finally:
             watcher.cancel()
 
@@ -76,7 +70,7 @@ class Outbox:
                 await self._wake.wait()
         except TimeoutError:
             self.put(HeartbeatLine())
-        if self._broken:
+        if self._gone:
             raise StreamBroken
         await asyncio.sleep(0)  # what ends in the same turn of the loop travels together
         return await self._send_ready(send)
@@ -89,17 +83,25 @@ class Outbox:
         lines, self._lines = self._lines, []
         self._wake.clear()
         complete = self.waiting <= 0
+        more = not (complete or self._closed)
         lines.append("")
-        await send({"type": "http.response.body", "body": "\n".join(lines).encode(), "more_body": not complete})
+        await _send(send, {"type": "http.response.body", "body": "\n".join(lines).encode(), "more_body": more})
+        if self._closed and not complete:
+            raise StreamBroken
         return complete
 
     async def _watch(self, receive: Receive) -> None:
-        while True:
-            try:
-                message = await receive()
-            except Exception:  # as with send: some servers raise where others say http.disconnect
-                self.close()
-                return
-            if message["type"] == "http.disconnect":
-                self.close()
-                return
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:  # some servers raise where others say http.disconnect
+            logger.debug("the connection broke: %r", error)
+        self._gone = True
+        self._wake.set()
+
+
+async def _send(send: Send, message: ASGIMessage) -> None:
+    try:
+        await send(message)
+    except Exception as error:  # servers differ in what they raise to say that the client is gone
+        raise StreamBroken from error

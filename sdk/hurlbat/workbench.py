@@ -145,11 +145,15 @@ class Workbench:
             self.draining = False
             self._pool = self._new_pool()
 
-    async def drain(self, grace: float) -> None:
-        """Take nothing new, close the streams, give running tasks so many seconds, and report those that do not end."""
+    def close_streams(self) -> None:
+        """Take nothing new, and close the streams; their runs go on and report by themselves."""
         self.draining = True
         for close in list(self._streams):
             close()
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new, close the streams, give running tasks so many seconds, and report those that do not end."""
+        self.close_streams()
         await asyncio.sleep(0)
         handles = [execution.handle for execution in self._running.values()]
         if handles:

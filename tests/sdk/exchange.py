@@ -72,6 +72,7 @@ class Exchange:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.bytes_read = 0
+        self.complete = False
         self.send_error: Exception | None = None
         self._body = [body]
         self._gone = asyncio.Event()
@@ -127,6 +128,7 @@ class Exchange:
             return
         async with self._news:
             self.sends.append(message["body"])
+            self.complete = not message.get("more_body", False)
             self._news.notify_all()
 
 

@@ -227,7 +227,7 @@ async def test_draining_closes_the_streams_and_lets_the_runs_end(hurlbat: Hurlba
     await exchange.until(1, "started")
     draining = asyncio.create_task(hurlbat.workbench.drain(5))
     await exchange.finish()
-    assert exchange.results == {}
+    assert (exchange.results, exchange.complete) == ({}, True)
     gate.set()
     await draining
     assert server.bodies(f"{ATTEMPT}/complete") == [{"output": "done"}]

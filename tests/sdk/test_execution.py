@@ -267,10 +267,18 @@ async def test_a_sync_task_beyond_its_time_sees_the_flag_and_its_end_changes_not
         seen.set()
         return "late"
 
-    answer = await Exchange(hurlbat.asgi(), delivery(a_run("slow", execution_timeout=0.05))).finish()
+    gate = asyncio.Event()
+
+    @hurlbat.task
+    async def neighbour() -> None:
+        await gate.wait()
+
+    exchange = Exchange(hurlbat.asgi(), delivery(a_run("slow", execution_timeout=0.05), a_run("neighbour")))
     assert await asyncio.to_thread(seen.wait, 5)
-    assert [line["type"] for line in answer.lines] == ["started", "result"]
-    assert answer.results["run-slow"]["error"]["type"] == "execution_timeout"
+    gate.set()
+    await exchange.finish()
+    assert [line["type"] for line in exchange.lines if line["run_id"] == "run-slow"] == ["started", "result"]
+    assert exchange.results["run-slow"]["error"]["type"] == "execution_timeout"
 
 
 async def test_the_deadline_is_the_start_plus_the_execution_timeout(hurlbat: Hurlbat) -> None:

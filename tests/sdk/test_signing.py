@@ -184,6 +184,12 @@ def test_an_ed25519_pair_signs_v1a_and_only_its_own_public_key_verifies() -> Non
         signing.verify([public], headers(made.replace("v1a,", "v1,")), BODY, NOW)
 
 
+def test_a_good_signature_under_another_version_does_not_count() -> None:
+    made = signing.sign([NEW], "msg_1", NOW, BODY)
+    with pytest.raises(SignatureWrong):
+        signing.verify([NEW], headers(made.replace("v1,", "v2,")), BODY, NOW)
+
+
 def test_a_public_key_cannot_sign() -> None:
     with pytest.raises(SecretInvalid, match="only verify"):
         signing.sign([signing.new_key_pair()[1]], "msg_1", NOW, BODY)

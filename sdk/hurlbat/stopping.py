@@ -1,0 +1,50 @@
+"""Hear that the process is told to stop before its web server does.
+
+A server that stops gracefully waits for the answers that are under way before it tells the app. For a delivery that can
+be minutes. Heard early, the streams are closed at once, their runs go on by themselves, and the server need not wait.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
+    """Call back on the running event loop at SIGTERM and SIGINT; the handlers that were there are called as before.
+
+    Signals that nobody handles are left alone, and so are all of them outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    mine: dict[signal.Signals, tuple[Any, Any]] = {}
+    for number in _SIGNALS:
+        before = signal.getsignal(number)
+        if callable(before):
+            mine[number] = (_chained(loop, call, before), before)
+            signal.signal(number, mine[number][0])
+    try:
+        yield
+    finally:
+        for number, (handler, before) in mine.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before)
+
+
+def _chained(
+    loop: asyncio.AbstractEventLoop, call: Callable[[], None], before: Callable[[int, FrameType | None], Any]
+) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(call)
+        before(number, frame)
+
+    return handle
