@@ -206,7 +206,14 @@ async def _build(
     parts = Parts(
         settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first
     )
-    parts.writer = Writer(store, desk, clock, limit=settings.queue_limit, committed=parts.committed)
+    parts.writer = Writer(
+        store,
+        desk,
+        clock,
+        limit=settings.queue_limit,
+        committed=parts.committed,
+        handed_over=lambda: parts.outbox.handed_over,
+    )
     parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, own=parts.writer.own)
     parts.fleet = Fleet(
         TENANT,

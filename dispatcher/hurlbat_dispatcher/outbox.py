@@ -84,9 +84,17 @@ class Outbox:
         self._may_send = may_send
         self._trays: dict[str, Tray] = {}
         self._live: dict[Key, Parcel] = {}
+        self._refusing: set[Parcel] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._hurried = asyncio.Event()
+
+    @property
+    def handed_over(self) -> frozenset[Key]:
+        """Return all attempts that are in this server's hands, sent or not."""
+        waiting = ((run.run_id, run.attempt) for tray in self._trays.values() for run in tray.queue)
+        refused = ((end.run_id, end.attempt) for parcel in self._refusing for end in parcel.refused)
+        return frozenset((*self._live, *waiting, *refused))
 
     @property
     def in_flight(self) -> int:
@@ -181,8 +189,6 @@ class Outbox:
                 parcel.target, batch, lambda heard: self._hear(worker, parcel, heard), on_accepted=accepted
             )
             self._heard_of(worker, delivery)
-            if parcel.refused:
-                self._put(End(parcel.refused))
             self._abandon(parcel, "the delivery ended without a word of it")
         except asyncio.CancelledError:
             self._abandon(parcel, "the server stopped before it was answered")
@@ -205,7 +211,11 @@ class Outbox:
                     parcel.started.add((run_id, attempt))
                 case Ended(run_id, attempt, answer):
                     end = AttemptEnd(run_id, attempt, answer)
-                    (parcel.refused if isinstance(answer, NotSent | PushedBack | Held) else ends).append(end)
+                    if isinstance(answer, NotSent | PushedBack | Held):
+                        parcel.refused.append(end)
+                        self._refusing.add(parcel)
+                    else:
+                        ends.append(end)
                     self._forget(parcel, (run_id, attempt))
                     if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
                         good += 1
@@ -233,6 +243,9 @@ class Outbox:
 
     def _abandon(self, parcel: Parcel, why: str) -> None:
         """Settle what is left of a delivery that will not go on."""
+        if parcel.refused:
+            self._put(End(parcel.refused))
+            self._refusing.discard(parcel)
         left = list(parcel.waiting)
         stopped = [key for key in left if key in parcel.cancelled]
         gone_on = [key for key in left if key in parcel.started and key not in parcel.cancelled]

@@ -20,7 +20,7 @@ from hurlbat_dispatcher.turn.crank import NotOwner, turn
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Operation, Submit, Tick
+from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Operation, Recall, Submit, Tick
 
 log = structlog.get_logger("hurlbat.writer")
 
@@ -36,19 +36,28 @@ class Writer:
     """Does the turns of one server, one after the other."""
 
     def __init__(
-        self, database: Database, desk: Desk, clock: Clock, *, limit: int, committed: Callable[[Ledger], None]
+        self,
+        database: Database,
+        desk: Desk,
+        clock: Clock,
+        *,
+        limit: int,
+        committed: Callable[[Ledger], None],
+        handed_over: Callable[[], frozenset[Attempt]],
     ) -> None:
         self._database = database
         self._desk = desk
         self._clock = clock
         self._limit = limit
         self._committed = committed
+        self._handed_over = handed_over
         self._queue: deque[Operation] = deque()
         self._entries = 0
         self._wake = asyncio.Event()
         self._moment: int | None = None
         self._offset = 0.0
         self._stale = True
+        self._epoch: int | None = None
         self._closing = False
         self._closed = False
         self.trouble: str | None = None
@@ -84,9 +93,9 @@ class Writer:
         self._wake.set()
 
     def own(self, epoch: int | None) -> None:
-        """Begin or stop to start runs, in this epoch."""
-        if self._desk.epoch != epoch:
-            self._desk.epoch = epoch
+        """Begin or stop to start runs, in this epoch. A turn that is on its way ends as what it began."""
+        if self._epoch != epoch:
+            self._epoch = epoch
             self._stale = True
             self.put(Tick(sweep=True))
 
@@ -157,16 +166,21 @@ class Writer:
             self._stale = True
             log.critical("a turn broke", error=repr(error), exc_info=error)
 
-    async def _do(self, operations: Sequence[Operation]) -> None:
+    async def _do(self, operations: Sequence[Operation], *, again: bool = True) -> None:
         try:
             ledger = await self._turn(operations)
         except NotOwner as lost:
             log.warning("another server starts the runs now", detail=str(lost))
-            self._desk.epoch = None
+            self._epoch = None
             self._stale = True
             await self._do(operations)
         except DatabaseTrouble as trouble:
             self._in_trouble(trouble, operations)
+        except Clash as clash:
+            if again:  # somebody else was there first, and can be seen now
+                await self._do(operations, again=False)
+            else:
+                await self._in_halves(operations, clash)
         except Exception as error:
             await self._in_halves(operations, error)
         else:
@@ -176,10 +190,11 @@ class Writer:
             self._after(ledger)
 
     async def _turn(self, operations: Sequence[Operation]) -> Ledger:
-        if self._stale:
-            await self._database.write(rebuild(self._desk))
-            self._stale = False
+        stale, self._stale = self._stale, False
         try:
+            if stale:
+                self._desk.epoch = self._epoch
+                await self._database.write(rebuild(self._desk))
             ledger = await self._database.write(turn(self._desk, operations))
         except BaseException:
             self._stale = True
@@ -208,7 +223,7 @@ class Writer:
         problem = Unavailable(
             "outcome_unknown" if trouble.unknown else "database_unavailable", str(trouble), retry_after=1
         )
-        kept = []
+        kept: list[Operation] = []
         for operation in operations:
             if operation.reply is not None:
                 if not operation.reply.done():
@@ -216,13 +231,18 @@ class Writer:
             elif not isinstance(operation, Tick):
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
+        if trouble.unknown:
+            self._queue.appendleft(Recall(self._handed_over().union(*map(_spoken_of, self._queue))))
         self._queue.append(Tick(sweep=True))
 
     async def _in_halves(self, operations: Sequence[Operation], error: Exception) -> None:
         if len(operations) > 1:
             half = len(operations) // 2
             await self._do(operations[:half])
-            await self._do(operations[half:])
+            if self.trouble is None:
+                await self._do(operations[half:])
+            else:
+                self._in_trouble(DatabaseTrouble(self.trouble), operations[half:])
             return
         log.error("an operation failed", operation=type(operations[0]).__name__, error=repr(error), exc_info=error)
         reply = operations[0].reply
@@ -231,3 +251,13 @@ class Writer:
                 "a constraint of the database forbids it" if isinstance(error, Clash) else "the server made a mistake"
             )
             reply.set_exception(Unavailable("operation_failed", f"{problem}; nothing of it was stored", retry_after=1))
+
+
+def _spoken_of(operation: Operation) -> Sequence[Attempt]:
+    match operation:
+        case End(ends):
+            return [(end.run_id, end.attempt) for end in ends]
+        case Detach(attempts):
+            return attempts
+        case _:
+            return ()

@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from hurlbat_dispatcher import CannotOpen, Engine, RunState, Unavailable
+from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, RunState, Unavailable
 from tests.engine.far_side import Call, Output, accepted, streaming
 from tests.engine.world import World, refused
 
@@ -137,8 +137,6 @@ async def test_a_second_server_on_the_same_file_is_refused_and_welcome_after_the
 async def test_a_submit_whose_commit_is_in_doubt_is_not_lost_and_not_stuck(shared: World) -> None:
     """The connection died in the middle of COMMIT: it was done, and nobody said so."""
     worker = await shared.worker("w", RETRIED, slots=1)
-    from hurlbat_dispatcher.store.database import DatabaseTrouble
-
     database = shared.parts.database
     write = database.write
     doubtful = [True]

@@ -204,6 +204,13 @@ ORPHANED = Statement(
     ("me", "now", "most"),
 )
 """Running attempts whose sender is gone, or is this server in a former life."""
+CONNECTED = Statement(
+    sa.select(*_LIGHT)
+    .where(RUNNING, run.c.lease_until.is_(None), run.c.sender == bind("me", sa.String()))
+    .with_for_update(),
+    ("me",),
+)
+"""Running attempts that live on this server's own lease."""
 HOLD_OVER = Statement(
     sa.select(run.c.tenant, run.c.id)
     .where(HELD, run.c.holds_until <= bind("now", sa.BigInteger()))

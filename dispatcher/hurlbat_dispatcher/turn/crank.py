@@ -26,6 +26,7 @@ from hurlbat_dispatcher.turn.operations import (
     Freed,
     Note,
     Operation,
+    Recall,
     Refresh,
     Replay,
     Signal,
@@ -55,6 +56,8 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
             place(desk, ledger, operation, keys, waiters)
         elif isinstance(operation, Tick):
             yield from due.tick(desk, ledger, operation)
+        elif isinstance(operation, Recall):
+            yield from due.recall(desk, ledger, operation)
         else:
             _apply(desk, ledger, operation)
     desk.picture.clock(now)

@@ -3,13 +3,14 @@
 from collections.abc import Generator
 
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
+from hurlbat_dispatcher.domain.outcome import ErrorCode, NotSent
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Tick
+from hurlbat_dispatcher.turn.operations import AttemptEnd, Recall, Tick
 
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
@@ -37,6 +38,14 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
         desk.picture.add(lane, decide.waiting(row), now)
         ledger.readies.append((row.tenant, row.id))
         ledger.rows[row.id] = row._replace(ready=1)
+
+
+def recall(desk: Desk, ledger: Ledger, operation: Recall) -> Generator[Ask, Rows, None]:
+    """Put back, uncharged, what this server has started and never handed over."""
+    for row in (yield from _take(ledger, runs.CONNECTED, desk.me)):
+        if (row.id, row.attempt) not in operation.handed_over:
+            answer = NotSent(ErrorCode.CONNECT_FAILED, "the database failed while the attempt was stored")
+            decide.end_attempt(desk, ledger, AttemptEnd(row.id, row.attempt, answer))
 
 
 def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:

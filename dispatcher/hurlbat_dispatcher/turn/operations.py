@@ -10,6 +10,8 @@ from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 
 Reply = asyncio.Future[Any]
+Attempt = tuple[str, int]
+"""A run's id and the number of its attempt."""
 
 
 class Entry(NamedTuple):
@@ -109,6 +111,16 @@ class Stopped(Operation):
     """Give back the slots of cancelled attempts (run id, attempt): the worker confirmed, or the stream ended."""
 
     attempts: Sequence[tuple[str, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Recall(Operation):
+    """Put back attempts that this server started in a commit whose outcome it never learned: nobody was sent them.
+
+    `handed_over` are those that were sent, or whose end is on its way.
+    """
+
+    handed_over: frozenset[Attempt]
 
 
 @dataclass(slots=True, eq=False)
