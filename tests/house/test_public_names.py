@@ -1,6 +1,7 @@
 """What users may import. A name that comes or goes is a decision, and changes this file."""
 
 import hurlbat
+import hurlbat_dispatcher
 
 HURLBAT = [
     "ApiError",
@@ -25,10 +26,47 @@ HURLBAT = [
     "RunTimedOut",
     "Task",
 ]
+DISPATCHER = [
+    "Accepted",
+    "CannotOpen",
+    "Conflict",
+    "DatabaseTrouble",
+    "Engine",
+    "Forbidden",
+    "HeartbeatReply",
+    "Invalid",
+    "MethodRefused",
+    "Mode",
+    "NotFound",
+    "Overloaded",
+    "Page",
+    "Problem",
+    "Registered",
+    "Run",
+    "RunState",
+    "Settings",
+    "SettingsError",
+    "Submission",
+    "Task",
+    "TimelineEntry",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "Worker",
+    "WorkerSpec",
+    "WorkerState",
+    "WrongKey",
+    "load_settings",
+    "migrate",
+]
 
 
 def test_the_names_of_the_sdk_are_pinned() -> None:
     assert hurlbat.__all__ == HURLBAT
+
+
+def test_the_names_of_the_engine_s_door_are_pinned() -> None:
+    assert hurlbat_dispatcher.__all__ == DISPATCHER
 
 
 def test_every_public_name_of_the_sdk_is_there_and_documented() -> None:
