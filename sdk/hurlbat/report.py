@@ -72,7 +72,6 @@ class Reporter:
                 await self._beat()
             if self._result is None:
                 await self._wait(next_beat - time.monotonic())
-        await self._send_entries()
         if isinstance(self._result, FailedLine) and self._result.type == CANCELLED:
             return
         await self._send_result(self._result)
@@ -106,15 +105,16 @@ class Reporter:
         if not entries:
             return
         response = await self._post("log", json.dumps({"entries": entries}))
-        if response is None or response.status_code >= 500:
+        if response is None or _not_now(response):
             self._entries = (entries + self._entries)[-MAX_ENTRIES:]
 
     async def _send_result(self, result: Result) -> None:
         action, body = _result_body(result)
         pause = FIRST_PAUSE
         while True:
+            await self._send_entries()  # the result ends the attempt, and after that no line is taken
             response = await self._post(action, body)
-            if response is not None and response.status_code < 500 and response.status_code != 429:
+            if response is not None and not _not_now(response):
                 if not response.is_success and response.status_code != 409:
                     logger.warning(
                         "the result of run %s was refused with %d", self._delivered.run_id, response.status_code
@@ -140,6 +140,10 @@ class Reporter:
         except httpx.HTTPError as error:
             logger.info("reporting run %s: %s", self._delivered.run_id, str(error) or type(error).__name__)
             return None
+
+
+def _not_now(response: httpx.Response) -> bool:
+    return response.status_code >= 500 or response.status_code == 429
 
 
 def _result_body(result: Result) -> tuple[str, str]:

@@ -178,13 +178,14 @@ async def test_a_result_is_offered_again_while_the_server_is_away(
 ) -> None:
     gate, cancelled = by_hand(hurlbat)
     server.on(f"{ATTEMPT}/heartbeat", GOING_ON, trouble)
-    server.on(f"{ATTEMPT}/log", trouble)
+    server.on(f"{ATTEMPT}/log", trouble, RECORDED)
     server.on(f"{ATTEMPT}/complete", trouble, trouble, RECORDED)
     await a_broken_stream(hurlbat)
     await server.asked(f"{ATTEMPT}/heartbeat", 3)
     gate.set()
     await server.asked(f"{ATTEMPT}/complete", 3)
     assert not cancelled.is_set()
+    assert [len(body["entries"]) for body in server.bodies(f"{ATTEMPT}/log")] == [2, 2]
 
 
 async def test_a_result_is_not_offered_for_ever(hurlbat: Hurlbat, server: FakeServer) -> None:
