@@ -176,10 +176,18 @@ async def test_a_line_too_long_ends_its_run_and_leaves_its_neighbours() -> None:
     assert result.ends[RUN_B] == Succeeded("2")
 
 
-async def test_a_stream_without_end_is_cut_at_the_cap() -> None:
-    pieces = [b"x" * 1_000_000] * 10
+async def test_a_line_without_end_is_cut_at_its_limit() -> None:
+    pieces = [b"x" * 1_000_000] * 3
     result = await _stream(_lines(StartedLine(RUN_A, 1)), *pieces)
     assert {_code(end) for end in result.ends.values()} == {ErrorCode.RESPONSE_TOO_LARGE}
+
+
+async def test_a_stream_without_end_is_cut_at_the_cap() -> None:
+    many_logs = _lines(*[LogLine(RUN_A, 1, "info", "x" * 8_000)] * 100)
+    body = Pieces(_lines(StartedLine(RUN_A, 1)), *[many_logs] * 10)
+    result = await deliver(httpx.Response(200, headers=STREAM, stream=body), _BOTH)
+    assert {_code(end) for end in result.ends.values()} == {ErrorCode.RESPONSE_TOO_LARGE}
+    assert body.closed
 
 
 async def test_a_stream_that_breaks_leaves_started_runs_going_and_gives_the_others_back() -> None:
@@ -261,6 +269,14 @@ async def test_each_runs_timeout_counts_from_its_own_started_line_and_neighbours
         RUN_A: Failed(ErrorCode.EXECUTION_TIMEOUT, "still running 0.05 s after it started"),
         RUN_B: Succeeded("2"),
     }
+
+
+async def test_every_run_of_a_delivery_can_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "AFTERMATH_SECONDS", 0.05)
+    body = Pieces(_lines(StartedLine(RUN_A, 1), StartedLine(RUN_B, 1)), _long)
+    runs = [run(RUN_A, timeout=0.02), run(RUN_B, timeout=0.1)]
+    result = await deliver(httpx.Response(200, headers=STREAM, stream=body), runs)
+    assert {_code(end) for end in result.ends.values()} == {ErrorCode.EXECUTION_TIMEOUT}
 
 
 async def test_a_delivery_ends_when_its_last_run_has_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
