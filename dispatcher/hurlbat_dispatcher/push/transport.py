@@ -18,6 +18,10 @@ from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.resolver import Lookup, Resolver
 
 
+Network = httpx.AsyncBaseTransport
+"""What can take the network's place; named here so that nobody else needs httpx."""
+
+
 class Response:
     """An answer whose head has come. Its body can be read once, by `chunks`, `read` or `beginning`."""
 
@@ -78,7 +82,7 @@ class Transport:
         self,
         guard: Guard,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Network | None = None,
         proxy: str | None = None,
         max_connections: int = 2_000,
         ssl_context: ssl.SSLContext | None = None,
