@@ -17,6 +17,7 @@ from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import new_secret
 from hurlbat_dispatcher import Settings
 from hurlbat_dispatcher.domain.outcome import ErrorCode
+from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
 from hurlbat_dispatcher.outbox import MAX_NOTES
 from hurlbat_dispatcher.push.guard import MAX_HEADER_BYTES, MAX_HEADERS
 from tests.docs.pages import Block, blocks, file_block, first_column
@@ -151,6 +152,7 @@ def test_the_limits_are_those_of_the_code() -> None:
             "message of a log line, progress or error": f"{wire.MAX_MESSAGE_CHARS:,} characters",
             "stack of an error": f"{wire.MAX_STACK_CHARS:,} characters",
             "log and progress rows of an attempt": f"{MAX_NOTES}",
+            "rows of a run's timeline": f"{MAX_TIMELINE:,}",
             "extra headers of a worker": f"{MAX_HEADERS}, and {MAX_HEADER_BYTES:,} bytes",
         }
         == rows
