@@ -7,11 +7,11 @@ refused is raised as a `Problem`.
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
-import httpx
 import structlog
 
 from hurlbat.wire import FailedLine
@@ -24,6 +24,7 @@ from hurlbat_dispatcher.domain.workers import Worker
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.push.transcript import failure_of
+from hurlbat_dispatcher.push.transport import Network
 from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
@@ -48,6 +49,7 @@ TENANT: Final = 1
 MAX_BULK: Final = 1_000
 LOOK_AGAIN: Final = 5.0
 """Seconds after which one who waits looks for himself: word from another server may have been lost."""
+_RUN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 T = TypeVar("T")
 
 
@@ -78,9 +80,7 @@ class HeartbeatReply:
 class Engine:
     """The dispatcher. Build it, `start` it, use it, `stop` it."""
 
-    def __init__(
-        self, settings: Settings, *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, transport: Network | None = None) -> None:
         self.settings = settings
         self._clock = clock
         self._transport = transport
@@ -161,6 +161,7 @@ class Engine:
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline. Raises `NotFound`."""
+        _check_id(run_id)
         run = await self._read(views.one_run(TENANT, run_id))
         if run is None:
             raise NotFound("run_unknown", f"there is no run {run_id}")
@@ -193,11 +194,13 @@ class Engine:
 
     async def cancel_run(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run at once; its worker is told. Raises `NotFound`, `Conflict` when it has ended otherwise."""
+        _check_id(run_id)
         await self._ask(Cancel(run_id, reason or "cancelled by request"))
         return await self.get_run(run_id)
 
     async def replay_run(self, run_id: str) -> Run:
         """Queue a run that has ended again; its history stays. Raises `NotFound`, `Conflict`."""
+        _check_id(run_id)
         await self._ask(Replay(run_id))
         return await self.get_run(run_id)
 
@@ -333,9 +336,13 @@ def _digest(submission: Submission) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def _check_id(run_id: str) -> None:
+    if not _RUN_ID.fullmatch(run_id):
+        raise NotFound("run_unknown", f"there is no run {run_id[:64]}")
+
+
 def _check_cursor(cursor: str) -> str:
-    plain = cursor.replace("-", "")
-    if len(cursor) != 36 or len(plain) != 32 or any(digit not in "0123456789abcdef" for digit in plain):
+    if not _RUN_ID.fullmatch(cursor):
         raise Invalid("bad_cursor", "the cursor is not one that this server made", field="cursor")
     return cursor
 

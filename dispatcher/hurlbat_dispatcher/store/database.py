@@ -1,6 +1,6 @@
-"""What the engine asks of a database, and how it is opened. The only place that asks which database it is.
+"""What the engine asks of a database.
 
-SQLite and PostgreSQL differ here, for these reasons and no others: SQLite runs in the server's own process, so a script
+SQLite and PostgreSQL differ behind this, for these reasons and no others: SQLite runs in the server's own process, so a script
 runs on its thread in one hop, its file belongs to one server at a time, and there is nobody to notify. PostgreSQL is
 shared: steps are awaited, servers wake each other, and clocks are the database's.
 """
@@ -8,9 +8,6 @@ shared: steps are awaited, servers wake each other, and clocks are the database'
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from sqlalchemy.engine import make_url
-
-from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.statement import Script
 
 T = TypeVar("T")
@@ -26,7 +23,7 @@ class DatabaseTrouble(Exception):
 
 
 class Clash(Exception):
-    """A constraint forbids what the script wrote; the whole transaction was rolled back."""
+    """A constraint, or another transaction, forbids what the script wrote; the whole transaction was rolled back."""
 
 
 class CannotOpen(Exception):
@@ -38,6 +35,8 @@ class Database(Protocol):
 
     shared: bool
     """Whether other servers may use it at the same time."""
+    file: str | None
+    """The file that it is, where it is one."""
 
     async def open(self) -> None:
         """Connect, take the file's lock where there is one. Raises `CannotOpen`, `DatabaseTrouble`."""
@@ -62,19 +61,3 @@ class Database(Protocol):
 
     async def notify(self, message: str) -> None:
         """Tell the other servers; a hint that may be lost."""
-
-
-def database(url: str, clock: Clock) -> Database:
-    """Return the database behind the URL, not yet open. Raises `CannotOpen` for an unknown kind."""
-    kind = make_url(url).get_backend_name()
-    if kind == "sqlite":
-        from hurlbat_dispatcher.store.sqlite import SqliteDatabase
-
-        return SqliteDatabase(url, clock)
-    if kind == "postgresql":
-        try:
-            from hurlbat_dispatcher.store.postgres import PostgresDatabase
-        except ImportError as error:
-            raise CannotOpen("PostgreSQL needs its driver; install hurlbat[server,postgres]") from error
-        return PostgresDatabase(url)
-    raise CannotOpen(f"the database must be SQLite or PostgreSQL, and not {kind}")

@@ -36,6 +36,7 @@ class PostgresDatabase:
     """The shared database. See `store.database.Database`."""
 
     shared = True
+    file = None
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
@@ -162,9 +163,12 @@ class PostgresDatabase:
                         values = ask.rows if prepared.as_declared else [prepared.arrange(row) for row in ask.rows]
                         await connection.executemany(prepared.sql, values, timeout=STATEMENT_SECONDS)
                     rows = ()
-        except asyncpg.IntegrityConstraintViolationError as error:
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.TransactionRollbackError) as error:
             await _roll_back(connection, script)
             raise Clash(str(error)) from error
+        except (asyncpg.DataError, ValueError):  # a value that no database takes: the fault of whoever gave it
+            await _roll_back(connection, script)
+            raise
         except (*_LOST, asyncpg.PostgresError) as error:
             await _roll_back(connection, script)
             raise DatabaseTrouble(f"PostgreSQL: {error}", unknown=committing) from error

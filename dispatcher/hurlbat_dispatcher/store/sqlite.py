@@ -27,7 +27,7 @@ T = TypeVar("T")
 _PRAGMAS = (
     "journal_mode=wal",
     "synchronous=full",
-    "cache_size=-65536",
+    "cache_size=-16384",
     "temp_store=memory",
     "wal_autocheckpoint=4000",
     "busy_timeout=5000",
@@ -47,6 +47,7 @@ class SqliteDatabase:
         self._clock = clock
         self._locks = lock
         self._path = make_url(url).database or ":memory:"
+        self.file = None if self._path == ":memory:" else self._path
         self._lock: int | None = None
         self._engine: AsyncEngine | None = None
         self._writer: AsyncConnection | None = None
@@ -64,6 +65,7 @@ class SqliteDatabase:
             self._reader = await self._engine.connect()
             self._read_thread = await _thread_of(self._reader)
             await self._read_thread.execute("PRAGMA query_only=on")
+            await self._read_thread.execute("PRAGMA cache_size=-4096")
         except Exception as error:
             await self.close()
             raise CannotOpen(f"the SQLite file {self._path} cannot be opened: {_cause(error)}") from error
@@ -112,6 +114,8 @@ class SqliteDatabase:
             result: T = await thread._execute(self._transact, thread, script, begin, end)  # type: ignore[no-untyped-call]  # its own
         except sqlite3.IntegrityError as error:
             raise Clash(str(error)) from error
+        except sqlite3.DataError:  # a value that no database takes: the fault of whoever gave it
+            raise
         except sqlite3.Error as error:
             raise DatabaseTrouble(f"SQLite: {error}") from error
         except ValueError as error:
