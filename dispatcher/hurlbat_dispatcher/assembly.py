@@ -6,9 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
 import structlog
-from sqlalchemy.engine import make_url
 
 from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
 from hurlbat_dispatcher.fleet import Fleet
@@ -19,11 +17,12 @@ from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.outbox import Outbox
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard
-from hurlbat_dispatcher.push.transport import Transport
+from hurlbat_dispatcher.push.transport import Network, Transport
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
-from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble, database
+from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
+from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.leases import leave
 from hurlbat_dispatcher.store.tokens import good_tokens, keep_first_token
 from hurlbat_dispatcher.telemetry import Telemetry
@@ -152,9 +151,7 @@ class Parts:
         task.add_done_callback(self._telling.discard)
 
 
-async def assemble(
-    settings: Settings, *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
-) -> Parts:
+async def assemble(settings: Settings, *, clock: Clock | None = None, transport: Network | None = None) -> Parts:
     """Open the database and start a server's parts. Raises `CannotOpen`, `DatabaseTrouble`."""
     clock = clock or SystemClock()
     chance = Chance()
@@ -184,9 +181,9 @@ async def _build(
     chance: Chance,
     ids: Ids,
     store: Database,
-    transport: httpx.AsyncBaseTransport | None,
+    transport: Network | None,
 ) -> Parts:
-    vault = Vault(_keys(settings))
+    vault = Vault(_keys(settings, store))
     first = await _first_token(settings, store)
     tokens = await _tokens(settings, store)
     registry = Registry()
@@ -233,13 +230,12 @@ async def _build(
     return parts
 
 
-def _keys(settings: Settings) -> list[str]:
+def _keys(settings: Settings, store: Database) -> list[str]:
     if settings.secret_key:
         return [key.get_secret_value() for key in settings.secret_key]
-    path = make_url(settings.database_url).database
-    if not path or path == ":memory:":
-        raise CannotOpen("a database in memory has no place for a key; set HURLBAT_SECRET_KEY")
-    return [key_beside(path)]
+    if store.file is None:
+        raise CannotOpen("this database has no place for a key beside it; set HURLBAT_SECRET_KEY")
+    return [key_beside(store.file)]
 
 
 async def _first_token(settings: Settings, store: Database) -> str | None:

@@ -2,7 +2,7 @@
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.settings import Settings
-from hurlbat_dispatcher.store.database import database
+from hurlbat_dispatcher.store.kinds import database
 
 
 async def migrate(settings: Settings) -> None:

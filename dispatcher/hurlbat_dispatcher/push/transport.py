@@ -17,7 +17,6 @@ from hurlbat_dispatcher.push.exchange import Exchange, Limits, Phase, TransportF
 from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.resolver import Lookup, Resolver
 
-
 Network = httpx.AsyncBaseTransport
 """What can take the network's place; named here so that nobody else needs httpx."""
 

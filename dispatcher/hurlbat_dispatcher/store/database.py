@@ -1,8 +1,8 @@
 """What the engine asks of a database.
 
-SQLite and PostgreSQL differ behind this, for these reasons and no others: SQLite runs in the server's own process, so a script
-runs on its thread in one hop, its file belongs to one server at a time, and there is nobody to notify. PostgreSQL is
-shared: steps are awaited, servers wake each other, and clocks are the database's.
+SQLite and PostgreSQL differ behind this, for these reasons and no others: SQLite runs in the server's own process, so a
+script runs on its thread in one hop, its file belongs to one server at a time, and there is nobody to notify.
+PostgreSQL is shared: steps are awaited, servers wake each other, and clocks are the database's.
 """
 
 from collections.abc import Callable

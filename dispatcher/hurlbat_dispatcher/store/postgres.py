@@ -36,7 +36,7 @@ class PostgresDatabase:
     """The shared database. See `store.database.Database`."""
 
     shared = True
-    file = None
+    file: str | None = None
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)

@@ -47,7 +47,7 @@ class SqliteDatabase:
         self._clock = clock
         self._locks = lock
         self._path = make_url(url).database or ":memory:"
-        self.file = None if self._path == ":memory:" else self._path
+        self.file: str | None = None if self._path == ":memory:" else self._path
         self._lock: int | None = None
         self._engine: AsyncEngine | None = None
         self._writer: AsyncConnection | None = None
