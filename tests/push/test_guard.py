@@ -57,7 +57,16 @@ def _refusal(guard: Guard, url: str) -> str:
             ["https://xn--/", "https://xn--a-.example", "https://-x.example", "https://x-.example", "https://a..b"],
         ),
         ("url_invalid", ["https://" + "a" * 64 + ".example", "https://x.example/é", "https://[x]/", "https://[::1/"]),
-        ("destination_blocked", ["https://[::]", "https://[::1]", "https://[fe80::1%25eth0]", "https://[fe80::1]"]),
+        (
+            "destination_blocked",
+            [
+                "https://[::]",
+                "https://[::1]",
+                "https://[fe80::1%25eth0]",
+                "https://[2606:4700::1111%25eth0]",
+                "https://[fe80::1]",
+            ],
+        ),
         (
             "destination_blocked",
             ["https://[fc00::1]", "https://[fec0::1]", "https://[ff02::1]", "https://[::ffff:8.8.8.8]"],

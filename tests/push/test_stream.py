@@ -308,11 +308,12 @@ async def test_a_cancelled_delivery_closes_its_stream_and_says_nothing_more() ->
         heard.extend(told)
         began.set()
 
-    task = asyncio.create_task(make_client(router).deliver(PROTOCOL, [run()], hear))
+    task = asyncio.create_task(make_client(router).deliver(PROTOCOL, [run(timeout=0.05)], hear))
     await began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await asyncio.sleep(0.1)  # past the run's own timeout
     assert heard == [Started(RUN_A, 1)]
     assert body.closed
 
