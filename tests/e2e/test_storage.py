@@ -1,0 +1,69 @@
+"""Acknowledged means committed and on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from hurlbat_dispatcher.clock import SystemClock
+from hurlbat_dispatcher.store.sqlite import SqliteDatabase
+from tests.e2e.stage import set_stage
+from tests.support.postgres import Cluster
+from tests.support.processes import Processes
+
+DUTY = "a background duty failed"
+"""What a server says of its sweeps while the database is away."""
+
+
+def test_an_acknowledged_run_is_there_after_a_kill_in_the_same_moment(
+    processes: Processes, tmp_path: Path, database_url: str
+) -> None:
+    with set_stage(processes, tmp_path, database_url) as stage:
+        accepted = stage.api.submit("add", {"first": 1}, delay=3600, metadata={"keep": "me"}, idempotency_key="once")
+        stage.server.kill()
+
+        processes.serve(database_url, port=stage.server.port)
+
+        run = stage.api.show(accepted["id"])
+        del run["timeline"]
+        assert run == accepted
+        again = stage.api.submit(
+            "add", {"first": 1}, delay=3600, metadata={"keep": "me"}, idempotency_key="once", status=200
+        )
+        assert again["id"] == accepted["id"]
+        assert stage.api.run("add", {"first": 1})["output"] == 2
+
+
+@pytest.mark.anyio
+async def test_sqlite_writes_ahead_and_syncs_every_commit(sqlite_url: str) -> None:
+    database = SqliteDatabase(sqlite_url, SystemClock())
+    await database.open()
+    try:
+        thread = database._write_thread
+        assert thread is not None
+        found = {}
+        for pragma in ("journal_mode", "synchronous"):
+            async with thread.execute(f"PRAGMA {pragma}") as cursor:
+                found[pragma] = await cursor.fetchone()
+    finally:
+        await database.close()
+
+    assert found == {"journal_mode": ("wal",), "synchronous": (2,)}
+
+
+def test_a_database_that_dies_and_comes_back_loses_nothing_and_needs_no_restart(
+    processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgres_url: str
+) -> None:
+    with set_stage(processes, tmp_path, postgres_url, but=DUTY) as stage:
+        accepted = [stage.api.submit("work", number, delay=1)["id"] for number in range(20)]
+
+        postgres_cluster.stop("immediate")
+        try:
+            refused = stage.api.send("POST", "/runs", {"task": "work", "input": 1})
+            live = stage.api.send("GET", "/health/live")
+        finally:
+            postgres_cluster.start()
+
+        assert (refused.status_code, live.status_code) == (503, 200), refused.text
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert all(stage.api.ended(run_id)["state"] == "completed" for run_id in accepted)
+        assert stage.api.run("add", {"first": 1})["output"] == 2
