@@ -54,7 +54,7 @@ class PostgresDatabase:
             self._writer = await self._connect()
             self._readers = await asyncpg.create_pool(
                 self._dsn,
-                min_size=1,
+                min_size=0,
                 max_size=READERS,
                 init=_prepare,
                 server_settings=_SETTINGS,
