@@ -157,11 +157,19 @@ class World:
 
         await self.parts.database.write(script())
 
-    async def time_comes(self, column: str, run: Run | str) -> None:
-        """Let what a run waits for in this column be over, and the engine see it."""
+    async def time_comes(self, run: Run | str, *columns: str) -> None:
+        """Let what a run waits for in these columns be over, and the engine see it."""
         run_id = run if isinstance(run, str) else run.id
-        await self.change(f"UPDATE run SET {column} = {column} - {LATER_MS} WHERE id = '{run_id}'")
+        moved = ", ".join(f"{column} = {column} - {LATER_MS}" for column in columns)
+        await self.change(f"UPDATE run SET {moved} WHERE id = '{run_id}'")
         await self.tick()
+
+    async def until_detached(self, run: Run | str) -> None:
+        """Wait until the running attempt has a lease of its own."""
+        run_id = run if isinstance(run, str) else run.id
+        async with asyncio.timeout(SOON):
+            while await self.rows(f"SELECT lease_until FROM run WHERE id = '{run_id}'") == [(None,)]:
+                await asyncio.sleep(0.005)
 
     async def tick(self, *, sweep: bool = False) -> None:
         """Let the engine look at what is due."""

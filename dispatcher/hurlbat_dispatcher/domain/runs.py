@@ -101,11 +101,14 @@ def rank(due_at: int, priority: int) -> int:
 
 
 def expiry(
-    *, created_at: int, due_at: int, ttl_at: int | None, schedule_timeout: int | None, attempt: int
+    *, created_at: int, due_at: int, ttl_at: int | None, schedule_timeout: int | None, tries: int
 ) -> tuple[int | None, str | None]:
-    """Return when a waiting run must have started (ms), and whether by `ttl` or by `schedule_timeout`."""
+    """Return when a waiting run must have started (ms), and whether by `ttl` or by `schedule_timeout`.
+
+    A start that is not charged is none: the first one that is ends the `ttl`.
+    """
     ends = []
-    if ttl_at is not None and attempt == 0:
+    if ttl_at is not None and tries == 0:
         ends.append((ttl_at, "ttl"))
     if schedule_timeout is not None:
         ends.append((max(due_at, created_at) + schedule_timeout, "schedule_timeout"))

@@ -77,7 +77,7 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
         due_at=ledger.now,
         ttl_at=None,
         schedule_timeout=task.schedule_timeout if task else None,
-        attempt=row.attempt,
+        tries=row.tries,
     )
     ledger.note(
         row, "replayed", {"was": row.state, "reason": row.reason, "started_at": row.started_at, "worker": row.worker}
@@ -94,7 +94,7 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
 def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """End a run that did not start in time: cancelled by its `ttl`, or failed by its task's `schedule_timeout`."""
     desk.forget_waiting(row)
-    if row.ttl_at is not None and row.ttl_at == row.expires_at and row.attempt == 0:
+    if row.ttl_at is not None and row.ttl_at == row.expires_at and row.tries == 0:
         _finish(ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time")
     else:
         late = Failed(ErrorCode.SCHEDULE_TIMEOUT, "no attempt could start within schedule_timeout", retryable=False)
@@ -147,13 +147,15 @@ def error_json(failure: Failed) -> str:
 def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
     task = desk.registry.tasks.get(row.task)
     due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
-    expires_at, _ = expiry(
-        created_at=row.created_at,
-        due_at=due_at,
-        ttl_at=row.ttl_at,
-        schedule_timeout=task.schedule_timeout if task else None,
-        attempt=row.attempt,
-    )
+    expires_at = row.expires_at  # a start that is not charged puts off nothing
+    if verdict.charged:
+        expires_at, _ = expiry(
+            created_at=row.created_at,
+            due_at=due_at,
+            ttl_at=row.ttl_at,
+            schedule_timeout=task.schedule_timeout if task else None,
+            tries=row.tries,
+        )
     failure = verdict.failure
     ledger.put_backs.append(
         (

@@ -103,7 +103,7 @@ def _row(now: int, entry: Entry) -> NewRun:
     priority = task.priority if asked.priority is None else asked.priority
     ttl_at = None if asked.ttl is None else now + int(asked.ttl * 1000)
     expires_at, _ = expiry(
-        created_at=now, due_at=due_at, ttl_at=ttl_at, schedule_timeout=task.schedule_timeout, attempt=0
+        created_at=now, due_at=due_at, ttl_at=ttl_at, schedule_timeout=task.schedule_timeout, tries=0
     )
     return NewRun(
         entry.tenant,
