@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import secrets
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
+from hurlbat.signing import new_secret
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.serve import read_settings, say, say_token, serve_with
 from hurlbat_dispatcher import Engine, Problem, Settings, Worker, WorkerSpec, WorkerState
@@ -33,7 +35,9 @@ def dev(
     database: Annotated[str | None, typer.Option(help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")] = None,
     secret: Annotated[
         str | None,
-        typer.Option(envvar="HURLBAT_SIGNING_SECRET", help="The workers' signing secret; one is made without."),
+        typer.Option(
+            envvar="HURLBAT_SIGNING_SECRET", help="The workers' signing secret; one is made and kept without."
+        ),
     ] = None,
 ) -> None:
     """Run a server for development, on this machine only.
@@ -44,14 +48,18 @@ def dev(
     settings = read_settings(host="127.0.0.1", port=port, database_url=database)
     networks = (*settings.allowed_networks, *LOOPBACK)
     settings = settings.model_copy(update={"allowed_networks": networks})
-    if settings.api_token is None:
-        settings = settings.model_copy(update={"api_token": _kept_token(settings)})
-    watches = [_Watch(url, (secret or "").split(",")[0].strip() or None) for url in worker or []]
+    token = settings.api_token or SecretStr(_kept(settings, "token", lambda: secrets.token_urlsafe(24)))
+    settings = settings.model_copy(update={"api_token": token})
+    signing = (secret or "").split(",")[0].strip()
+    if worker and not signing:
+        signing = _kept(settings, "secret", new_secret)
+    watches = [_Watch(url, signing) for url in worker or []]
 
     async def beside(engine: Engine) -> None:
         say(f"Hurlbat listens on {engine.settings.base_url}, for development")
-        if engine.settings.api_token is not None:
-            say_token(engine.settings.api_token.get_secret_value(), "The API token:")
+        say_token(token.get_secret_value(), "The API token:")
+        if watches:
+            say(f"  The signing secret, which the workers need:\n\n    export HURLBAT_SIGNING_SECRET={signing}\n")
         async with asyncio.TaskGroup() as group:
             for watch in watches:
                 group.create_task(watch.run(engine))
@@ -62,7 +70,7 @@ def dev(
 class _Watch:
     """One worker, registered and kept in step with what it serves."""
 
-    def __init__(self, url: str, secret: str | None) -> None:
+    def __init__(self, url: str, secret: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             sentence = f"--worker takes a URL such as http://127.0.0.1:8000/hurlbat/, and {url!r} is none."
@@ -81,9 +89,6 @@ class _Watch:
         except Problem as problem:
             say(f"worker {self._url} cannot be registered: {problem.detail}")
             return
-        if registered.secret is not None:
-            say(f"  The signing secret that the worker at {self._url} needs:\n")
-            say(f"    export HURLBAT_SIGNING_SECRET={registered.secret}\n")
         self._tell(registered.worker)
         clock = asyncio.get_running_loop().time
         was_here, prove_at = False, 0.0
@@ -124,18 +129,16 @@ class _Watch:
         return True
 
 
-def _kept_token(settings: Settings) -> SecretStr:
-    """Return the token of this database's development server, kept in a file beside it."""
-    if settings.database_file is None:
-        return SecretStr(secrets.token_urlsafe(24))
-    file = Path(f"{settings.database_file}-token")
+def _kept(settings: Settings, what: str, make: Callable[[], str]) -> str:
+    """Return the token or secret of this database's development server, kept in a file beside it."""
+    file = Path(f"{settings.database_file or 'hurlbat-dev'}-{what}")
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return SecretStr(file.read_text().strip())
+        return file.read_text().strip()
     except OSError as error:
         raise Failure(f"{file} cannot be written: {error.strerror}.") from error
-    token = secrets.token_urlsafe(24)
+    made = make()
     with open(descriptor, "w") as new:
-        new.write(token)
-    return SecretStr(token)
+        new.write(made)
+    return made

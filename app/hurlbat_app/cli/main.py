@@ -12,12 +12,15 @@ from hurlbat_app.cli.failure import Exit, Failure
 COMMANDS = {
     "serve": ("hurlbat_app.cli.serve:serve", "Run the server."),
     "dev": ("hurlbat_app.cli.dev:dev", "Run a server for development, on this machine only."),
-    "demo": ("hurlbat_app.demo.command:demo", "Start a server and a worker, and show a few runs."),
+    "demo": (
+        "hurlbat_app.demo.command:demo",
+        "Start a server and a worker, run a few tasks and show what happened.",
+    ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
-    "bench": ("hurlbat_app.bench.command:bench", "Measure throughput and latency on this machine."),
+    "bench": ("hurlbat_app.bench.command:bench", "Measure throughput (submit to stored result) and latency."),
 }
 """Where each command is, and what it is for."""
 

@@ -12,9 +12,11 @@ def read_json(text: str, option: str) -> str:
     source = option
     try:
         if text == "-":
-            source, text = "standard input", sys.stdin.read()
+            source = "standard input"
+            text = sys.stdin.read()
         elif text.startswith("@"):
-            source, text = text[1:], Path(text[1:]).read_text(encoding="utf-8")
+            source = text[1:]
+            text = Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise Failure(f"{source} cannot be read: {reason}.", Exit.BAD_INPUT) from error

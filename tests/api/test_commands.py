@@ -1,0 +1,227 @@
+"""The command line, as a person or a script uses it, against a real server."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hurlbat_app.cli.main import COMMANDS, load
+from tests.support.processes import TOKEN, Processes, Server
+
+Done = subprocess.CompletedProcess[str]
+PLAIN_WORKER = """
+import json
+
+async def app(scope, receive, send):
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    run = json.loads(body or b'{"data": {"runs": [{"task": "none"}]}}')["data"]["runs"][0]
+    status = 422 if run["task"] == "break" else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"hurlbat-retry", b"no")]})
+    await send({"type": "http.response.body", "body": json.dumps(run.get("input")).encode()})
+"""
+
+
+@pytest.fixture
+def hurlbat(tmp_path: Path) -> Callable[..., Done]:
+    """Call `hurlbat` with arguments; keywords are environment variables."""
+
+    def call(*arguments: str, stdin: str = "", **env: str) -> Done:
+        command = [sys.executable, "-m", "hurlbat_app.cli.main", *arguments]
+        inherited = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "COLUMNS": "200"}
+        return subprocess.run(
+            command, cwd=tmp_path, env=inherited | env, input=stdin, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+@pytest.fixture
+def server(processes: Processes, sqlite_url: str) -> Server:
+    """A server."""
+    return processes.serve(sqlite_url)
+
+
+@pytest.fixture
+def here(server: Server) -> dict[str, str]:
+    """The variables by which the commands find the server."""
+    return {"HURLBAT_URL": server.url, "HURLBAT_TOKEN": TOKEN}
+
+
+@pytest.fixture
+def worker(processes: Processes, tmp_path: Path, hurlbat: Callable[..., Done], here: dict[str, str]) -> str:
+    """A plain worker, registered as `w`, that gives `echo` back and fails `break`."""
+    (tmp_path / "plain_worker.py").write_text(PLAIN_WORKER)
+    url = processes.app("plain_worker:app", PYTHONPATH=str(tmp_path)).url + "/"
+    done = hurlbat("workers", "add", "w", url, "--mode", "plain", "--task", "echo", "--task", "break", **here)
+    assert done.returncode == 0, done.stderr
+    return url
+
+
+def _json(done: Done) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _fails(done: Done, status: int, sentence: str) -> None:
+    assert done.returncode == status, done.stdout + done.stderr
+    assert re.search(sentence, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- what works --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_submitted_waited_for_and_told(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    done = hurlbat("run", "echo", "--input", '{"a": 1}', "--wait", **here)
+
+    assert done.returncode == 0, done.stderr
+    assert 'submitted with {"a": 1}' in done.stdout
+    assert "attempt 1 started on w" in done.stdout
+    assert re.search(r"completed after \d+\.\d\d s and 1 attempt", done.stdout)
+
+
+def test_a_run_that_fails_leaves_with_1(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
+    done = hurlbat("run", "break", "--wait", **here)
+
+    assert done.returncode == 1
+    assert "failed" in done.stdout
+
+
+def test_input_comes_from_a_file_or_from_standard_input(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str, tmp_path: Path
+) -> None:
+    (tmp_path / "input.json").write_text('{"from": "file"}')
+
+    from_file = _json(hurlbat("run", "echo", "-i", "@input.json", "--wait", "--json", **here))
+    from_stdin = _json(hurlbat("run", "echo", "-i", "-", "--wait", "--json", stdin='"é"', **here))
+
+    assert (from_file["output"], from_stdin["output"]) == ({"from": "file"}, "é")
+
+
+def test_runs_are_listed_shown_cancelled_and_replayed(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    run = _json(hurlbat("run", "echo", "--delay", "60", "--json", **here))["id"]
+
+    listed = hurlbat("runs", "list", "--state", "queued", **here)
+    shown = hurlbat("runs", "show", run, **here)
+    cancelled = hurlbat("runs", "cancel", run, "--reason", "enough", **here)
+    replayed = hurlbat("runs", "replay", run, **here)
+
+    assert f"{run}  echo  queued" in listed.stdout
+    assert "queued, due in " in shown.stdout
+    assert cancelled.stdout == f"echo  {run}  cancelled\n"
+    assert f"echo  {run}  queued" in replayed.stdout
+
+
+def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    assert f"w     unverified  plain  0        100    {worker}" in hurlbat("workers", "list", **here).stdout
+    assert "tasks      echo, break" in hurlbat("workers", "show", "w", **here).stdout
+    assert "paused" in hurlbat("workers", "pause", "w", **here).stdout
+    assert _json(hurlbat("workers", "resume", "w", "--json", **here))["state"] == "unverified"
+    assert hurlbat("workers", "sync", "w", **here).returncode == 0
+    assert hurlbat("workers", "remove", "w", **here).stdout == "w is removed\n"
+    assert "There are no workers" in hurlbat("workers", "list", **here).stdout
+
+
+def test_the_token_may_stand_in_an_env_file(hurlbat: Callable[..., Done], server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"HURLBAT_URL={server.url}\nHURLBAT_API_TOKEN={TOKEN}\n")
+
+    assert _json(hurlbat("workers", "list", "--json")) == {"items": [], "next_cursor": None}
+
+
+def test_a_database_is_migrated_and_once_more_is_fine(hurlbat: Callable[..., Done], sqlite_url: str) -> None:
+    for _ in range(2):
+        assert _json(hurlbat("migrate", "--database", sqlite_url, "--json")) == {"migrated": True}
+
+
+def test_help_names_every_command_without_loading_it() -> None:
+    code = "import sys; from hurlbat_app.cli.main import app\ntry: app(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('httpx', 'starlette', 'sqlalchemy', 'uvicorn', 'pydantic') if m in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert [name for name in COMMANDS if name not in done.stdout] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    place, said = COMMANDS[name]
+    module, _, attribute = place.partition(":")
+    found = getattr(import_module(module), attribute)
+
+    own = found.info.help if isinstance(found, typer.Typer) else found.__doc__
+    assert isinstance(own, str)
+    assert " ".join(own.split()).startswith(said.removesuffix(".")), own
+    assert callable(load(place).make_context)
+
+
+# -- what does not -----------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_not_there_is_told_in_a_sentence(hurlbat: Callable[..., Done], free_port: int) -> None:
+    url = f"http://127.0.0.1:{free_port}"
+
+    _fails(hurlbat("runs", "list", "--url", url), 3, f"^hurlbat: no server was reached at {url} .*hurlbat serve.*\n$")
+
+
+def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server: Server) -> None:
+    _fails(hurlbat("runs", "list", HURLBAT_URL=server.url), 4, "^hurlbat: the server refused the token: .*\n$")
+    _fails(hurlbat("runs", "list", "--token", "x" * 20, HURLBAT_URL=server.url), 4, "HURLBAT_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "t", "--input", "{"], "--input is not JSON: .* at character 1"),
+        (["run", "t", "--input", "@nowhere.json"], "nowhere.json cannot be read: No such file"),
+        (["run", "t", "--metadata", "[1,]"], "--metadata is not JSON"),
+        (["run", "t", "--url", "ftp://x"], "'ftp://x' is not a URL"),
+        (["workers", "add", "w", "http://x", "--label", "a"], "--label takes name=value, and 'a' is none"),
+        (["dev", "--worker", "x"], "--worker takes a URL such as"),
+        (["run"], "Missing argument"),
+        (["serve", "--database", "mysql://h/d"], "HURLBAT_DATABASE_URL names the unknown kind of database 'mysql'"),
+        (["migrate", "--database", "mysql://h/d"], "HURLBAT_DATABASE_URL names the unknown kind of database 'mysql'"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(hurlbat: Callable[..., Done], arguments: list[str], sentence: str) -> None:
+    _fails(hurlbat(*arguments), 2, sentence)
+
+
+def test_what_the_server_refuses_is_told_with_its_code(hurlbat: Callable[..., Done], here: dict[str, str]) -> None:
+    _fails(hurlbat("run", "nobody", **here), 2, r"^hurlbat: there is no task nobody.* \(task_unknown\)\.\n$")
+    _fails(hurlbat("runs", "show", "../workers", **here), 1, r"\(run_unknown\)|\(path_not_found\)")
+    _fails(hurlbat("workers", "show", "nobody", **here), 1, r"\(worker_unknown\)")
+
+
+def test_something_that_is_no_hurlbat_is_told_so(hurlbat: Callable[..., Done], processes: Processes) -> None:
+    other = processes.python("other", "-m", "http.server", "0", "--bind", "127.0.0.1")
+    other.until(lambda: "port" in other.output, "port")
+    port = re.search(r"port (\d+)", other.output)
+    assert port is not None
+
+    _fails(hurlbat("runs", "list", "--url", f"http://127.0.0.1:{port[1]}"), 3, "does not look like a Hurlbat server")
+
+
+def test_all_mistakes_in_the_settings_are_told_at_once(hurlbat: Callable[..., Done]) -> None:
+    done = hurlbat("serve", HURLBAT_PORT="web", HURLBAT_LEASE="1", HURLBAT_API_TOKEN="sesame")
+
+    _fails(done, 2, "HURLBAT_PORT .*\n.*HURLBAT_API_TOKEN .*\n.*HURLBAT_LEASE ")
+    assert "sesame" not in done.stderr

@@ -1,0 +1,239 @@
+"""The server's process: how it starts, why it does not, and how it stops."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.processes import TOKEN, Processes, Server
+
+HEADERS = {"authorization": f"Bearer {TOKEN}"}
+SLOW_WORKER = """
+import asyncio
+
+async def app(scope, receive, send):
+    await receive()
+    if scope["method"] == "POST":
+        await asyncio.sleep(float(scope["path"].strip("/")))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b'"done"'})
+"""
+
+
+def _serve(processes: Processes, *arguments: str, **env: str) -> tuple[int, str]:
+    """Try to serve; return the status and what was printed."""
+    process = processes.python("refused", "-m", "hurlbat_app.cli.main", "serve", *arguments, **env)
+    return process.wait(), process.output
+
+
+def _running(processes: Processes, server: Server, folder: Path, seconds: float) -> str:
+    """Start a run that takes so many seconds; return its id once it is with its worker."""
+    (folder / "slow_worker.py").write_text(SLOW_WORKER)
+    url = processes.app("slow_worker:app", PYTHONPATH=str(folder)).url
+    spec = {"name": "slow", "url": f"{url}/{seconds}", "mode": "plain", "tasks": [{"name": "slow"}]}
+    httpx.post(f"{server.url}/workers", json=spec, headers=HEADERS).raise_for_status()
+    run = httpx.post(f"{server.url}/runs", json={"task": "slow"}, headers=HEADERS).raise_for_status().json()
+    assert run["state"] == "running"
+    return str(run["id"])
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_made_at_the_first_start_and_said_once(processes: Processes, sqlite_url: str) -> None:
+    first = processes.serve(sqlite_url, HURLBAT_API_TOKEN="")
+    said = re.search(r"export HURLBAT_TOKEN=(\S+)", first.output)
+    assert said is not None, first.output
+    answers = [
+        httpx.get(f"{first.url}/runs", headers={"authorization": f"Bearer {token}"}).status_code
+        for token in (said[1], said[1] + "x")
+    ]
+    first.terminate()
+    second = processes.serve(sqlite_url, HURLBAT_API_TOKEN="")
+
+    assert answers == [200, 401]
+    assert "HURLBAT_TOKEN" not in second.output
+    again = httpx.get(f"{second.url}/runs", headers={"authorization": f"Bearer {said[1]}"})
+    assert again.status_code == 200
+
+
+def test_a_port_in_use_is_told_in_a_sentence(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
+    server = processes.serve(sqlite_url)
+
+    status, said = _serve(processes, "--port", str(server.port), "--database", f"sqlite:///{tmp_path / 'other.db'}")
+
+    assert (status, said) == (
+        1,
+        f"hurlbat: port {server.port} on 127.0.0.1 is in use; stop what listens there, or set HURLBAT_PORT.\n",
+    )
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_database_that_another_server_has_is_refused(processes: Processes, sqlite_url: str) -> None:
+    processes.serve(sqlite_url)
+
+    status, said = _serve(processes, "--port", "0", "--database", sqlite_url)
+
+    assert status == 1
+    assert re.fullmatch(r"hurlbat: .*\.\n", said), said
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(processes: Processes, sqlite_url: str) -> None:
+    server = processes.serve(sqlite_url)
+    server.terminate()
+    file = sqlite_url.partition(":///")[2]
+    with sqlite3.connect(file) as connection:
+        connection.execute("update alembic_version set version_num = 'from_the_future'")
+    connection.close()
+
+    status, said = _serve(processes, "--port", "0", "--database", sqlite_url)
+
+    assert status == 1
+    assert re.fullmatch(r"hurlbat: .*newer than this version.*\.\n", said), said
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("select version_num from alembic_version").fetchall() == [("from_the_future",)]
+    connection.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite:///a-file/hurlbat.db", "postgresql://127.0.0.1:1/hurlbat"])
+def test_a_database_that_cannot_be_opened_is_told_in_a_sentence(
+    processes: Processes, tmp_path: Path, database: str
+) -> None:
+    (tmp_path / "a-file").touch()
+
+    status, said = _serve(processes, "--port", "0", "--database", database, HURLBAT_SECRET_KEY="A" * 43 + "=")
+
+    assert status == 1
+    assert re.fullmatch(r"hurlbat: .*\.\n", said), said
+
+
+def test_an_address_of_another_machine_is_told_in_a_sentence(processes: Processes) -> None:
+    status, said = _serve(processes, "--host", "192.0.2.1")
+
+    assert (status, said[:41]) == (1, "hurlbat: 192.0.2.1 is not an address of t")
+
+
+def test_json_logs_are_one_object_a_line_and_have_no_token(
+    processes: Processes, sqlite_url: str, tmp_path: Path
+) -> None:
+    server = processes.serve(sqlite_url, HURLBAT_LOG_FORMAT="json", HURLBAT_LOG_LEVEL="debug")
+    httpx.get(f"{server.url}/runs", headers=HEADERS).raise_for_status()
+    server.terminate()
+
+    lines = [json.loads(line) for line in server.output.splitlines() if not line.startswith("Hurlbat listens on")]
+    assert all({"event", "level", "logger", "timestamp"} <= line.keys() for line in lines)
+    assert any("SIGTERM" in line["event"] for line in lines)
+    assert TOKEN not in server.output
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_waits_for_what_runs_and_is_not_ready_meanwhile(
+    processes: Processes, sqlite_url: str, tmp_path: Path
+) -> None:
+    server = processes.serve(sqlite_url)
+    run = _running(processes, server, tmp_path, 1.5)
+
+    server.signal(signal.SIGTERM)
+    server.until(lambda: "draining" in server.output, "draining")
+    ready = httpx.get(f"{server.url}/health/ready").status_code
+    live = httpx.get(f"{server.url}/health/live").status_code
+    status = server.wait()
+
+    assert (ready, live, status) == (503, 200, 0)
+    again = processes.serve(sqlite_url)
+    found = httpx.get(f"{again.url}/runs/{run}", headers=HEADERS).json()
+    assert (found["state"], found["output"], found["attempt"]) == ("completed", "done", 1)
+
+
+def test_one_who_waits_for_a_run_is_answered_when_the_server_stops(
+    processes: Processes, sqlite_url: str, tmp_path: Path
+) -> None:
+    server = processes.serve(sqlite_url)
+    run = _running(processes, server, tmp_path, 1.5)
+    answers: list[int] = []
+
+    def wait() -> None:
+        answers.append(httpx.get(f"{server.url}/runs/{run}?wait=60", headers=HEADERS, timeout=90).status_code)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    server.terminate()
+    waiting.join(10)
+
+    assert answers in ([200], [503])
+
+
+def test_a_second_signal_is_quick(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
+    server = processes.serve(sqlite_url)
+    _running(processes, server, tmp_path, 60)
+
+    server.signal(signal.SIGTERM)
+    server.until(lambda: "draining" in server.output, "draining")
+    server.signal(signal.SIGTERM)
+
+    assert server.wait(8) == 0
+
+
+def test_an_idle_server_stops_at_once(processes: Processes, sqlite_url: str) -> None:
+    server = processes.serve(sqlite_url)
+
+    assert server.terminate(8) == 0
+
+
+# -- development -------------------------------------------------------------------------------------------------------
+
+WATCHED = """
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from hurlbat import Hurlbat
+
+hurlbat = Hurlbat()
+
+@hurlbat.task
+async def {name}(input: int) -> int:
+    return input + 1
+
+app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())])
+"""
+
+
+def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
+    processes: Processes, tmp_path: Path, free_port: int
+) -> None:
+    file = tmp_path / "watched.py"
+    arguments = ("--port", "0", "--worker", f"http://127.0.0.1:{free_port}/hurlbat/")
+    dev = processes.python("dev", "-m", "hurlbat_app.cli.main", "dev", *arguments)
+    dev.until(lambda: "is pending" in dev.output, "pending worker")
+    secret = re.search(r"export HURLBAT_SIGNING_SECRET=(\S+)", dev.output)
+    assert secret is not None
+
+    for name in ("first", "second"):
+        file.write_text(WATCHED.format(name=name))
+        os.utime(file, (free_port, hash(name) % 10_000))  # so that no cached bytecode is taken
+        worker = processes.app(
+            "watched:app",
+            port=free_port,
+            PYTHONPATH=str(tmp_path),
+            PYTHONDONTWRITEBYTECODE="1",
+            HURLBAT_SIGNING_SECRET=secret[1],
+        )
+        ready = f"is ready: serves {name}"
+        dev.until(lambda ready=ready: ready in dev.output, ready)  # type: ignore[misc]  # bound at once
+        worker.kill()
+
+    assert dev.terminate() == 0
+    again = processes.python("dev-again", "-m", "hurlbat_app.cli.main", "dev", *arguments)
+    again.until(lambda: "HURLBAT_SIGNING_SECRET" in again.output, "secret")
+    for said in re.findall(r"export \S+", dev.output):
+        assert said in again.output
+    for kept in ("hurlbat.db-token", "hurlbat.db-secret"):
+        assert stat.S_IMODE((tmp_path / kept).stat().st_mode) == 0o600
