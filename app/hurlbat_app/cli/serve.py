@@ -1,6 +1,7 @@
 """`hurlbat serve` and `hurlbat migrate`."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -88,4 +89,5 @@ def say_token(token: str, sentence: str) -> None:
 
 def say(text: str) -> None:
     """Tell the user something that is no log line."""
-    print(text, file=sys.stdout, flush=True)
+    with contextlib.suppress(OSError):  # nobody may be listening, and the server goes on
+        print(text, file=sys.stdout, flush=True)
