@@ -106,3 +106,23 @@ async def work(input: int, ctx: Context) -> int:
 
 app = FastAPI(lifespan=hurlbat.lifespan)
 app.mount("/hurlbat", hurlbat.asgi())
+
+
+@app.get("/hello/{name}")
+async def hello(name: str) -> dict[str, str]:
+    return await greet.run(Name(name))
+
+
+@app.get("/hello-sync/{name}")
+def hello_sync(name: str) -> dict[str, str]:
+    return greet.run_sync(Name(name))
+
+
+@app.get("/sums/{count}")
+async def sums(count: int) -> list[int]:
+    return await add.run_many([Numbers(first=n) for n in range(count)])
+
+
+@app.get("/later/{number}")
+async def later(number: int) -> str:
+    return (await add.run_no_wait(Numbers(first=number))).id
