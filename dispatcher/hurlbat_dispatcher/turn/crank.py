@@ -73,7 +73,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         ledger.wake_at(row.expires_at)
     ledger.inserts.sort()
     yield from ledger.write()
-    yield from _refill(desk)
+    yield from _refill(desk, ledger)
     if any(isinstance(operation, Tick) for operation in operations):
         yield from due.next_moment(desk, ledger)
     answer_submits(ledger)
@@ -138,8 +138,11 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
         case Note(notes):
             for run_id, attempt, kind, detail in notes:
                 row = ledger.rows.get(run_id)
-                if row:
-                    ledger.note(row, kind, detail, attempt)
+                if row and row.state == RunState.RUNNING and row.attempt == attempt:
+                    ledger.note(row, kind, detail)
+                    ledger.reply(operation, None)
+                else:
+                    ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running"))
         case Freed(run_ids):
             for run_id in run_ids:
                 desk.release(run_id)
@@ -273,8 +276,10 @@ def _deliver(
     ledger.deliveries.append((worker, delivered))
 
 
-def _refill(desk: Desk) -> Generator[Ask, Rows, None]:
-    """Read on in the lanes whose heads were used up."""
+def _refill(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
+    """Read on in the lanes whose heads were used up; what is found there may start in the next turn, at once."""
+    if desk.picture.hungry:
+        ledger.wake_at(ledger.now)
     for lane in list(desk.picture.hungry.values()):
         after = lane.horizon
         rank, run_id = (after.rank, after.run_id) if after else runs.BEFORE_ALL
