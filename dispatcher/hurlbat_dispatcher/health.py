@@ -85,6 +85,8 @@ class Health:
             name
             for name, (_, since) in self._sightings.items()
             if now - max(since, self._manifest_seen.get(name, since)) >= SETTLE_SECONDS
+            and name in self._registry.workers
+            and self._registry.workers[name].state in _IN_USE  # a proof would wake one that was paused
         ]
 
     def _away(self, now: float) -> list[str]:
