@@ -64,7 +64,9 @@ async def test_another_server_on_postgresql_rescues_when_the_lease_is_over(share
     worker.work = None
     assert not shared.parts.desk.owns
 
-    await shared.change("UPDATE dispatcher SET lease_until = 1 WHERE lease_until < (SELECT max(lease_until) FROM dispatcher)")
+    await shared.change(
+        "UPDATE dispatcher SET lease_until = 1 WHERE lease_until < (SELECT max(lease_until) FROM dispatcher)"
+    )
     await shared.change("UPDATE shard SET lease_until = 1")
     await shared.parts.lease.run_once()
     ended = await shared.ended(run)

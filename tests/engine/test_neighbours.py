@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from hurlbat_dispatcher import Conflict, DatabaseTrouble, NotFound, Overloaded, Problem, RunState, Submission, Unavailable
+from hurlbat_dispatcher import (
+    Conflict,
+    DatabaseTrouble,
+    NotFound,
+    Overloaded,
+    Problem,
+    RunState,
+    Submission,
+    Unavailable,
+)
 from hurlbat_dispatcher.turn import crank
 from hurlbat_dispatcher.turn.operations import Cancel, Note, Operation
 from tests.engine.world import World, refused

@@ -84,7 +84,9 @@ BACKOFFS = {
 
 
 @pytest.mark.parametrize("name", BACKOFFS)
-async def test_a_failure_waits_as_its_policy_says_and_gives_up_when_its_tries_are_used_up(world: World, name: str) -> None:
+async def test_a_failure_waits_as_its_policy_says_and_gives_up_when_its_tries_are_used_up(
+    world: World, name: str
+) -> None:
     backoff, expected = BACKOFFS[name]
     worker = await world.worker("w", policy(retries=3, backoff=backoff), work=fail)
     run = await world.submit()
@@ -144,7 +146,12 @@ async def test_an_input_that_the_task_refuses_fails_at_once_with_its_fields(worl
     await world.worker("w", fixed(0), work=refuse)
     ended = await world.ended(await world.submit())
     error = json.loads(ended.error or "")
-    assert (ended.state, ended.tries, error["code"], error["details"]) == ("failed", 1, "invalid_input", [{"loc": ["a"]}])
+    assert (ended.state, ended.tries, error["code"], error["details"]) == (
+        "failed",
+        1,
+        "invalid_input",
+        [{"loc": ["a"]}],
+    )
 
 
 async def test_backpressure_says_what_was_asked_and_waits_as_long(world: World) -> None:
@@ -224,7 +231,9 @@ async def test_a_retry_has_the_schedule_timeout_again_and_no_ttl(world: World) -
 
 
 @pytest.mark.parametrize("asked", [{"ttl": 60.0}, {}], ids=["ttl", "schedule_timeout"])
-async def test_starts_that_did_not_reach_the_worker_do_not_put_off_what_runs_out(world: World, asked: dict[str, float]) -> None:
+async def test_starts_that_did_not_reach_the_worker_do_not_put_off_what_runs_out(
+    world: World, asked: dict[str, float]
+) -> None:
     worker = await world.worker("w", policy() if asked else policy(schedule_timeout=60))
     worker.away = httpx.ConnectError("refused")
     run = await world.submit("echo", **asked)
@@ -241,7 +250,9 @@ async def test_starts_that_did_not_reach_the_worker_do_not_put_off_what_runs_out
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["protocol", "plain"])
-async def test_an_attempt_beyond_its_execution_timeout_is_charged_and_its_worker_told(world: World, plain: bool) -> None:
+async def test_an_attempt_beyond_its_execution_timeout_is_charged_and_its_worker_told(
+    world: World, plain: bool
+) -> None:
     worker = await world.worker("w", fixed(3600) | {"execution_timeout": 0.05}, plain=plain)
     worker.work = worker.held
     run = await world.submit()

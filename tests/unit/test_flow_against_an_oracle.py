@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hurlbat_dispatcher.domain.flow import Lane, Picture, Started, Waiting
+from hurlbat_dispatcher.domain.flow import Lane, Picture, Slots, Started, Waiting
 from hurlbat_dispatcher.domain.runs import AGE_MS, rank
 
 WORKERS = {"a": 2, "b": 3, "c": 17}
@@ -47,6 +47,7 @@ class Histories(RuleBasedStateMachine):
         self.now = 1_000_000_000
         self.made = 0
         self.truth = Truth()
+        self.probes: dict[str, set[str]] = {name: set() for name in WORKERS}
         self.picture = Picture(HORIZON)
         self.lane_workers = {lane: workers for lane, (_, workers) in LANES.items()}
         for name, slots in WORKERS.items():
@@ -118,6 +119,8 @@ class Histories(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(sorted(WORKERS)), count=st.integers(1, 3))
     def answer(self, worker: str, count: int) -> None:
         slots = self.picture.slots[worker]
+        if slots.probing:
+            self.probes[worker].clear()
         slots.answered(count)
         self.picture.opened(slots)
 
@@ -149,7 +152,7 @@ class Histories(RuleBasedStateMachine):
         for name, slots in old.slots.items():
             fresh = self.picture.worker(name, slots.window.slots)
             fresh.serving, fresh.window, fresh.probing = slots.serving, slots.window, slots.probing
-            fresh.not_before, fresh.failures = slots.not_before, slots.failures
+            fresh.not_before, fresh.failures, fresh.probes = slots.not_before, slots.failures, slots.probes
             self.picture.shut(fresh)
         for lane, (task, _) in LANES.items():
             self.lanes[lane] = self.picture.lane(lane, task, self.lane_workers[lane])
@@ -191,8 +194,7 @@ class Histories(RuleBasedStateMachine):
 
     def _turn(self, most: int) -> list[Started]:
         self.picture.clock(self.now)
-        caps = {name: slots.cap(self.now) for name, slots in self.picture.slots.items()}
-        before = {name: slots.used for name, slots in self.picture.slots.items()}
+        caps = {name: slots.used + max(0, self._room(slots)) for name, slots in self.picture.slots.items()}
         started = self.picture.admit(self.now, most)
         assert len(started) <= most
         for start in started:
@@ -202,10 +204,23 @@ class Histories(RuleBasedStateMachine):
             assert start.slots.worker in self.lane_workers[start.lane.id]
             waiting.remove(run)
             self.truth.running[start.run_id] = start.slots.worker
+            if start.slots.probing:
+                self.probes[start.slots.worker].add(start.run_id)
         for name, slots in self.picture.slots.items():
-            assert slots.used <= max(caps[name], before[name]), "no start beyond the cap"
+            assert slots.used <= caps[name], "no start beyond the cap"
         self._read_on()
         return started
+
+    def _room(self, slots: Slots) -> int:
+        """Say by the rules' own words how many may start at a worker."""
+        if not slots.serving or self.now < slots.not_before:
+            return 0
+        if slots.probing:
+            return int(
+                not any(run in self.probes[slots.worker] for run in self.truth.running)
+                and slots.used < slots.window.slots
+            )
+        return slots.window.size - slots.used
 
     def _read_on(self) -> None:
         for lane in list(self.picture.hungry.values()):

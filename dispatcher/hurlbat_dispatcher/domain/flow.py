@@ -43,17 +43,17 @@ class Slots:
     used: int = 0
     not_before: int = 0
     failures: int = 0
+    probes: set[str] = field(default_factory=set)
+    """Attempts that went through the half open gate; what was in flight before does not count as one."""
     pools: "dict[tuple[str, ...], Pool]" = field(default_factory=dict)
 
-    def cap(self, now: int) -> int:
-        """Return how many attempts may be in flight now."""
+    def room(self, now: int) -> int:
+        """Return how many more attempts may start now."""
         if not self.serving or now < self.not_before:
             return 0
-        return 1 if self.probing else self.window.size
-
-    def room(self, now: int) -> int:
-        """Return how many more may start now."""
-        return self.cap(now) - self.used
+        if self.probing:
+            return min(1 - len(self.probes), self.window.slots - self.used)
+        return self.window.size - self.used
 
     def answered(self, count: int) -> None:
         """Count good answers; one of them opens a gate that was half open."""
@@ -67,6 +67,7 @@ class Slots:
         if self.probing:
             self.probing = False
             self.failures = 0
+            self.probes.clear()
             self.not_before = 0
             self.window.restart()
 
@@ -117,9 +118,12 @@ class Pool:
     def choose(self, now: int) -> Slots | None:
         """Return the least loaded worker with room, or None."""
         best: Slots | None = None
+        best_cap = 0
         for slots in self.workers:
-            if slots.room(now) > 0 and (best is None or slots.used * best.cap(now) < best.used * slots.cap(now)):
-                best = slots
+            room = slots.room(now)
+            cap = slots.used + room
+            if room > 0 and (best is None or slots.used * best_cap < best.used * cap):
+                best, best_cap = slots, cap
         return best
 
     def first(self) -> tuple[int, int, Lane] | None:
@@ -219,6 +223,8 @@ class Picture:
 
     def refill(self, lane: Lane, runs: list[Waiting], *, more: bool) -> None:
         """Take the next runs of a lane from the database, in the order of their rank."""
+        if not lane.since and runs:  # met for the first time: it waits since its head was due
+            lane.since = runs[0].rank + AGE_MS * runs[0].priority
         known = set(lane.heap)
         lane.heap.extend(run for run in runs if run not in known)
         heapify(lane.heap)
@@ -239,6 +245,7 @@ class Picture:
         slots = self.running.pop(run_id, None)
         if slots is not None:
             slots.used -= 1
+            slots.probes.discard(run_id)
             self.opened(slots)
         return slots
 
@@ -267,6 +274,8 @@ class Picture:
             if run is not None:
                 heappop(lane.heap)
                 self.occupy(run.run_id, chosen)
+                if chosen.probing:
+                    chosen.probes.add(run.run_id)
                 started.append(Started(run.run_id, lane, chosen))
                 lane.since = now
                 if lane.more and len(lane.heap) < self.horizon // 4:

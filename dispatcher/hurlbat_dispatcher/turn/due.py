@@ -78,10 +78,11 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
             if fresh.not_before > now:
                 desk.picture.shut(fresh)
     yield from _recount(desk)
+    for name, slots in known.slots.items():
+        if name in desk.picture.slots:
+            desk.picture.slots[name].probes = {run_id for run_id in slots.probes if run_id in desk.picture.running}
     for lane in list(desk.picture.lanes.values()):
         yield from read_heads(desk, lane, *runs.BEFORE_ALL)
-        head = lane.head()
-        lane.since = head.rank if head else now
 
 
 def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
