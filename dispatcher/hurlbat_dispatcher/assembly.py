@@ -98,6 +98,8 @@ class Parts:
 
     async def begin(self) -> None:
         """Start all duties."""
+        if len(self.settings.secret_key) > 1:
+            await self.fleet.rekey()
         await self.fleet.load()
         self._writing = asyncio.create_task(self.writer.run(), name="hurlbat writer")
         await self.lease.run_once()
@@ -159,7 +161,7 @@ async def assemble(settings: Settings, *, clock: Clock | None = None, transport:
     store = database(settings.database_url, clock)
     await store.open()
     try:
-        await store.migrate()
+        await store.prepare()
         parts = await _build(settings, clock, chance, ids, store, transport)
     except BaseException:
         await store.close()

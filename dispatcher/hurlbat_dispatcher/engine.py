@@ -20,7 +20,7 @@ from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
-from hurlbat_dispatcher.domain.workers import Worker
+from hurlbat_dispatcher.domain.workers import Worker, WorkerState
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.push.transcript import failure_of
@@ -228,11 +228,11 @@ class Engine:
         await self._ask(End([AttemptEnd(run_id, attempt, failure_of(failure), digest.hex()[:40])]))
 
     async def report_log(self, run_id: str, attempt: int, token: str, entries: Sequence[tuple[str, str]]) -> None:
-        """Remember log lines (level, message). Raises `Unauthorized`."""
+        """Remember log lines (level, message). Raises `Unauthorized`, `Conflict` when the attempt is over."""
         self.check_lease(run_id, attempt, token)
-        self._at_work.writer.put(
-            Note([(run_id, attempt, "log", {"level": level, "message": message}) for level, message in entries])
-        )
+        notes = [(run_id, attempt, "log", {"level": level, "message": message}) for level, message in entries]
+        if notes:
+            await self._ask(Note(notes))
 
     # -- workers and tasks -------------------------------------------------------------------------------------------
 
@@ -312,13 +312,14 @@ class Engine:
         parts = self._at_work
         task = parts.registry.tasks.get(submission.task)
         if task is None:
-            raise Invalid(
-                "task_unknown",
-                f"there is no task {submission.task}; register a worker that serves it first",
-                field="task",
-            )
+            raise Invalid("task_unknown", self._no_task(submission.task), field="task")
         digest = "" if submission.idempotency_key is None else _digest(submission)
         return Entry(parts.ids.new(), TENANT, submission, task, parts.registry.lane_of[task.name], digest)
+
+    def _no_task(self, name: str) -> str:
+        unproven = [worker.name for worker in self._workers.values() if worker.state is WorkerState.PENDING]
+        hint = f" (not proven yet: {', '.join(unproven[:5])})" if unproven else ""
+        return f"there is no task {name}; register a worker that serves it first{hint}"
 
     async def _accepted(self, placed: Placed) -> Accepted:
         run = placed.run or await self.get_run(placed.run_id)

@@ -91,6 +91,17 @@ class Fleet:
 
     # -- what people ask for -----------------------------------------------------------------------------------------
 
+    async def rekey(self) -> None:
+        """Encrypt everything with the newest key, so that older ones can be dropped."""
+
+        def script() -> Script[None]:
+            workers, _, _ = yield from store.all_registered()
+            for row in workers:
+                fresh = row._replace(secrets=self._vault.renew(row.secrets), headers=self._vault.renew(row.headers))
+                yield from store.save_worker(fresh, new=False)
+
+        await self._database.write(script())
+
     async def load(self) -> None:
         """Read what is registered."""
         now = await self._database.read(database_now())
@@ -228,6 +239,7 @@ class Fleet:
             manifest=manifest.version,
             updated_at=now,
             last_seen_at=now,
+            secrets=self._vault.lock([one | {"made": False} for one in self._secrets(current)]),
         )
         yield from store.save_worker(adopted, new=False)
         yield from store.declare_tasks(
@@ -286,7 +298,7 @@ def _check_secret(secret: str) -> None:
 
 def _rotate(old: list[dict[str, Any]], new: dict[str, Any], now: int) -> list[dict[str, Any]]:
     """Return the new secret before the last one, which goes on for the time of the overlap."""
-    overlap = [one | {"until": one.get("until") or now + ROTATION_OVERLAP_MS} for one in old[:1] if not one["made"]]
+    overlap = [one | {"until": one.get("until") or now + ROTATION_OVERLAP_MS} for one in old[:1]]
     return [new | {"until": None}, *overlap]
 
 

@@ -27,6 +27,8 @@ log = structlog.get_logger("hurlbat.outbox")
 
 SENDING: Final = 8
 """Deliveries of one worker that it has not begun to answer."""
+MAX_DELIVERY_CHARS: Final = 4_194_304
+"""Payload of one delivery, after which no further run is added to it; a worker takes at least four times that."""
 PARTIAL: Final = 2
 """Of these, how many may leave with room to spare without lingering (in the manner of Nagle's algorithm, RFC 896)."""
 LINGER: Final = 0.005
@@ -163,7 +165,7 @@ class Outbox:
             if len(tray.queue) < most and tray.sending >= PARTIAL and not lingered:
                 self._linger(worker, tray)
                 return
-            batch = [tray.queue.popleft() for _ in range(min(most, len(tray.queue)))]
+            batch = _take(tray.queue, most)
             parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch})
             self._live.update((key, parcel) for key in parcel.waiting)
             tray.sending += 1
@@ -315,3 +317,14 @@ class Outbox:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _take(queue: deque[DeliveredRun], most: int) -> list[DeliveredRun]:
+    """Take the next runs for one delivery: at most so many, and no more once they are large."""
+    batch: list[DeliveredRun] = []
+    size = 0
+    while queue and len(batch) < most and size < MAX_DELIVERY_CHARS:
+        run = queue.popleft()
+        size += len(run.input) + len(run.metadata)
+        batch.append(run)
+    return batch

@@ -16,6 +16,11 @@ class WrongKey(Exception):
     """What is stored was encrypted with a key that this server was not given."""
 
 
+_WRONG = (
+    "HURLBAT_SECRET_KEY is not the key that the stored secrets were encrypted with; add the old key behind the new one"
+)
+
+
 class Vault:
     """Encrypts what is stored, with the newest of the server's keys; reads what any of them encrypted."""
 
@@ -32,10 +37,14 @@ class Vault:
         try:
             return json.loads(self._fernet.decrypt(text.encode()))
         except InvalidToken:
-            raise WrongKey(
-                "HURLBAT_SECRET_KEY is not the key that the stored secrets were encrypted with; "
-                "add the old key behind the new one"
-            ) from None
+            raise WrongKey(_WRONG) from None
+
+    def renew(self, text: str) -> str:
+        """Return the same, encrypted with the newest key. Raises `WrongKey`."""
+        try:
+            return self._fernet.rotate(text.encode()).decode()
+        except InvalidToken:
+            raise WrongKey(_WRONG) from None
 
 
 def key_beside(database_file: str) -> str:

@@ -168,14 +168,14 @@ class Handler:
         try:
             for delivered in deliveries:
                 workbench.begin(delivered, outbox)
-            await outbox.stream(receive, send, mark, workbench.heartbeat)
+            await outbox.stream(receive, send, mark, min(workbench.heartbeat, message.heartbeat))
             complete = True
         except StreamBroken:
             logger.info("the stream of a delivery broke; its runs go on and report by themselves")
         finally:  # also when the server cancels this request
             workbench.streamed(outbox.close)
             if not complete:
-                workbench.let_go(deliveries, outbox)
+                workbench.let_go(deliveries, outbox, message.heartbeat)
 
 
 class _TooLarge(Exception):

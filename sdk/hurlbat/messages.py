@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hurlbat.wire import MessageType
+from hurlbat.wire import HEARTBEAT_SECONDS, MessageType
 
 Key = tuple[str, int]
 """What names an attempt: the run's id and the attempt's number."""
@@ -57,6 +57,8 @@ class Message:
     url: str
     deliveries: tuple[Delivered, ...] = ()
     cancellations: tuple[Cancellation, ...] = ()
+    heartbeat: float = HEARTBEAT_SECONDS
+    """Seconds of silence after which the sender wants a sign of life."""
 
 
 def read_message(body: bytes) -> Message:
@@ -69,7 +71,8 @@ def read_message(body: bytes) -> Message:
             raise BadMessage("data.worker and data.url must be strings")
         match kind:
             case MessageType.DELIVER:
-                return Message(kind, worker, url, deliveries=tuple([_delivered(run) for run in data["runs"]]))
+                deliveries = tuple([_delivered(run) for run in data["runs"]])
+                return Message(kind, worker, url, deliveries=deliveries, heartbeat=_heartbeat(data))
             case MessageType.CANCEL:
                 return Message(kind, worker, url, cancellations=tuple([_cancellation(run) for run in data["runs"]]))
         return Message(kind, worker, url)
@@ -77,6 +80,13 @@ def read_message(body: bytes) -> Message:
         raise BadMessage(f"the member {error.args[0]!r} is missing") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise BadMessage(str(error) or "the body is nested too deep") from error
+
+
+def _heartbeat(data: Any) -> float:
+    seconds = data.get("heartbeat", HEARTBEAT_SECONDS)
+    if isinstance(seconds, bool) or not seconds > 0:
+        raise BadMessage("heartbeat must be a number above 0")
+    return float(seconds)
 
 
 def _delivered(run: Any) -> Delivered:

@@ -131,15 +131,20 @@ Line = StartedLine | CompletedLine | FailedLine | HeartbeatLine | LogLine | Prog
 # -- requests: dispatcher → worker -----------------------------------------------------------------------------------
 
 
-def deliver_body(worker: str, url: str, timestamp: str, runs: Iterable[DeliveredRun]) -> bytes:
-    """Return the exact bytes to sign and send for a delivery. `timestamp` is RFC 3339."""
+def deliver_body(
+    worker: str, url: str, timestamp: str, runs: Iterable[DeliveredRun], *, heartbeat: float = HEARTBEAT_SECONDS
+) -> bytes:
+    """Return the exact bytes to sign and send for a delivery. `timestamp` is RFC 3339.
+
+    `heartbeat` tells the worker after how many seconds of silence, at most, it should show a sign of life.
+    """
     listed = ",".join(
         f'{{"run_id":"{run.run_id}","task":"{run.task}","attempt":{run.attempt},"max_attempts":{run.max_attempts},'
-        f'"input":{run.input},"metadata":{run.metadata},"execution_timeout":{run.execution_timeout:g},'
+        f'"input":{run.input},"metadata":{run.metadata},"execution_timeout":{run.execution_timeout!r},'
         f'"lease_token":"{run.lease_token}","report_url":{json.dumps(run.report_url)}}}'
         for run in runs
     )
-    return _request(MessageType.DELIVER, worker, url, timestamp, f'"runs":[{listed}]')
+    return _request(MessageType.DELIVER, worker, url, timestamp, f'"heartbeat":{heartbeat!r},"runs":[{listed}]')
 
 
 def cancel_body(worker: str, url: str, timestamp: str, runs: Iterable[tuple[str, int, str]]) -> bytes:
@@ -195,7 +200,7 @@ def _write_failed(line: FailedLine) -> str:
     text = json.dumps(error)
     if line.details is not None:
         text = f'{text[:-1]},"details":{line.details}}}'
-    more = f',"retry_after":{line.retry_after:g}' if line.retry_after is not None else ""
+    more = f',"retry_after":{float(line.retry_after)!r}' if line.retry_after is not None else ""
     return (
         f'{{"type":"result","run_id":"{line.run_id}","attempt":{line.attempt},"state":"failed",'
         f'"error":{text},"retryable":{json.dumps(line.retryable)}{more}}}'

@@ -91,17 +91,20 @@ class Workbench:
         """Forget a stream that has ended."""
         self._streams.discard(close)
 
-    def let_go(self, deliveries: Iterable[Delivered], sink: Sink) -> None:
+    def let_go(self, deliveries: Iterable[Delivered], sink: Sink, heartbeat: float = HEARTBEAT_SECONDS) -> None:
         """Take attempts off a stream that broke: the started ones go on and report, the others never begin.
+
+        They report at least every so many seconds of `heartbeat`.
 
         Results that were sent are reported too, as nobody can tell whether they arrived; the server takes a repeat.
         """
+        beat = min(self.heartbeat, heartbeat)
         for delivered in deliveries:
             execution = self._running.get(delivered.key)
             if execution is None:
                 known = self._recall(delivered.key)
                 if known is not None:
-                    self._report(Reporter(delivered, self._http, self.heartbeat, self._lease, result=known))
+                    self._report(Reporter(delivered, self._http, beat, self._lease, result=known))
                 continue
             if sink in execution.sinks:
                 execution.sinks.remove(sink)
@@ -110,7 +113,7 @@ class Workbench:
             if not execution.started:
                 execution.withdraw()
                 continue
-            reporter = Reporter(delivered, self._http, self.heartbeat, self._lease, stop=execution.cancel)
+            reporter = Reporter(delivered, self._http, beat, self._lease, stop=execution.cancel)
             execution.sinks.append(reporter)
             self._report(reporter)
 

@@ -16,7 +16,12 @@ from hurlbat_dispatcher.domain.outcome import (
 )
 
 PUSHED_BACK_WAIT: Final = 1.0
-"""Seconds that a run waits after backpressure that did not say how long, and after a delivery that never started it."""
+"""Seconds that a run waits after backpressure that did not say how long, and after a delivery that never started it.
+
+Doubled with every start that was not charged, up to `PUSHED_BACK_MOST`.
+"""
+
+PUSHED_BACK_MOST: Final = 60.0
 
 _LOST: Final = frozenset(
     {
@@ -49,8 +54,13 @@ class Verdict:
     note: str | None = None
 
 
-def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float) -> Verdict:
-    """Decide on a running attempt. `tries` includes this start; `backoff` (seconds) is the policy's wait after it."""
+def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float, free: int = 0) -> Verdict:
+    """Decide on a running attempt.
+
+    `tries` includes this start, `backoff` (seconds) is the policy's wait after it, and `free` counts the starts before
+    it that were not charged: a worker that takes runs and never starts them is asked less and less often.
+    """
+    again = min(PUSHED_BACK_MOST, PUSHED_BACK_WAIT * 2 ** min(free, 10))
     match answer:
         case Succeeded():
             return Verdict(RunEvent.SUCCEEDED, True, "completed")
@@ -59,7 +69,7 @@ def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float) -> V
         case NotSent(code, message):
             return Verdict(RunEvent.PUT_BACK, False, "not_sent", 0.0, note=f"{code}: {message}")
         case PushedBack(message, retry_after):
-            wait = PUSHED_BACK_WAIT if retry_after is None else retry_after
+            wait = again if retry_after is None else retry_after
             return Verdict(RunEvent.PUT_BACK, False, "pushed_back", wait, note=message)
         case Held(code, message):
             return Verdict(RunEvent.PUT_BACK, False, "held", 0.0, note=f"{code}: {message}")
@@ -67,7 +77,7 @@ def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float) -> V
             if max_attempts == 1:
                 lost = Failed(ErrorCode.UNKNOWN_OUTCOME, f"the answer was lost: {message}", retryable=False)
                 return Verdict(RunEvent.GAVE_UP, True, "failed", failure=lost)
-            return Verdict(RunEvent.PUT_BACK, False, "not_started", PUSHED_BACK_WAIT, note=message)
+            return Verdict(RunEvent.PUT_BACK, False, "not_started", again, note=message)
 
 
 def _failed(failure: Failed, tries: int, max_attempts: int, backoff: float) -> Verdict:
@@ -77,7 +87,7 @@ def _failed(failure: Failed, tries: int, max_attempts: int, backoff: float) -> V
     if max_attempts == 1 and failure.code in _LOST:
         failure = Failed(
             ErrorCode.UNKNOWN_OUTCOME,
-            f"{failure.code}: {failure.message}; it may have run, and max_attempts is 1",
+            f"{failure.message} ({failure.code}); with max_attempts 1 it is not repeated",
             retryable=False,
             raw=failure.raw,
         )

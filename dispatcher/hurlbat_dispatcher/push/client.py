@@ -49,11 +49,12 @@ class PushClient:
         ids: Ids,
         heartbeat: float = 5.0,
         connect_timeout: float = 5.0,
-        head_timeout: float = 15.0,
+        head_timeout: float = 30.0,
         max_output: int = MAX_BODY_BYTES,
         user_agent: str = "Hurlbat/0.1",
     ) -> None:
         self._requests = Requests(transport, clock, ids=ids, connect_timeout=connect_timeout, user_agent=user_agent)
+        self._heartbeat = heartbeat
         self._silence = heartbeat * HEARTBEATS_MISSED
         self._head = head_timeout
         self._max_output = max_output
@@ -73,7 +74,7 @@ class PushClient:
         """
         transcript = Transcript(runs, hear)
         reading = _Reading(transcript, target, self._max_output)
-        body = deliver_body(target.worker, target.url, self._requests.timestamp(), runs)
+        body = deliver_body(target.worker, target.url, self._requests.timestamp(), runs, heartbeat=self._heartbeat)
         message_id = runs[0].run_id if target.mode is Mode.PLAIN else self._requests.ids.new()
         headers = self._requests.headers(target, message_id, body)
         try:

@@ -44,11 +44,14 @@ class Database(Protocol):
     async def close(self) -> None:
         """Let go of everything. May be called twice."""
 
+    async def prepare(self) -> None:
+        """Get the schema ready for this version: one that is ours alone is migrated, a shared one only made.
+
+        Raises `CannotOpen` when it is newer, or shared and older.
+        """
+
     async def migrate(self) -> None:
         """Bring the schema up to this version. Raises `CannotOpen` when it is newer."""
-
-    async def check_version(self) -> None:
-        """Raise `CannotOpen` unless the schema is exactly this version's."""
 
     async def write(self, script: Script[T]) -> T:
         """Run the script in one durable transaction, after all that were given before it."""

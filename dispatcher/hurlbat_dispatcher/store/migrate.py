@@ -13,8 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from hurlbat_dispatcher.store.database import CannotOpen
 from hurlbat_dispatcher.store.schema import metadata
 
-_ADVISORY_LOCK = 0x6875726C  # "hurl": servers that start together migrate one after the other
-
 
 def scripts() -> ScriptDirectory:
     """Return the migration scripts that this version has."""
@@ -23,10 +21,21 @@ def scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
-async def upgrade(engine: AsyncEngine) -> None:
-    """Bring the schema up to this version in one transaction. Raises `CannotOpen` when it is newer."""
+async def upgrade(engine: AsyncEngine, *, before: sa.Executable | None = None) -> None:
+    """Bring the schema up to this version in one transaction, which begins with `before`.
+
+    Raises `CannotOpen` when it is newer.
+    """
     async with engine.begin() as connection:
+        if before is not None:
+            await connection.execute(before)
         await connection.run_sync(_upgrade)
+
+
+async def has_schema(engine: AsyncEngine) -> bool:
+    """Tell whether any version of the schema is there."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(_current) is not None
 
 
 async def check_version(engine: AsyncEngine) -> None:
@@ -39,8 +48,6 @@ async def check_version(engine: AsyncEngine) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
     current = _current(connection)
     _refuse_newer(current)
     directory = scripts()

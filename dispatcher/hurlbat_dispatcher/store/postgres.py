@@ -8,12 +8,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncpg
+import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble, Heard
-from hurlbat_dispatcher.store.migrate import check_version, upgrade
+from hurlbat_dispatcher.store.migrate import check_version, has_schema, upgrade
 from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
 
 T = TypeVar("T")
@@ -23,6 +24,8 @@ READERS = 4
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
 _SETTINGS = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
+_ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
+"""Servers that start together migrate one after the other."""
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -82,11 +85,14 @@ class PostgresDatabase:
 
     async def migrate(self) -> None:
         """Bring the schema up to this version, one server at a time."""
-        await upgrade(self._engine_or_trouble())
+        await upgrade(self._engine_or_trouble(), before=_ONE_AT_A_TIME)
 
-    async def check_version(self) -> None:
-        """Raise `CannotOpen` unless the schema is exactly this version's."""
-        await check_version(self._engine_or_trouble())
+    async def prepare(self) -> None:
+        """Make the schema where there is none; an older one is for `hurlbat migrate`, as other servers may use it."""
+        if await has_schema(self._engine_or_trouble()):
+            await check_version(self._engine_or_trouble())
+        else:
+            await self.migrate()
 
     async def write(self, script: Script[T]) -> T:
         """Run the script in one transaction on the writing connection."""

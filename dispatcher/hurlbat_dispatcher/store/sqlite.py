@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import CannotOpen, Clash, DatabaseTrouble, Heard
-from hurlbat_dispatcher.store.migrate import check_version, upgrade
+from hurlbat_dispatcher.store.migrate import upgrade
 from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
 
 T = TypeVar("T")
@@ -88,9 +88,9 @@ class SqliteDatabase:
         """Bring the schema up to this version."""
         await upgrade(self._engine_or_trouble())
 
-    async def check_version(self) -> None:
-        """Raise `CannotOpen` unless the schema is exactly this version's."""
-        await check_version(self._engine_or_trouble())
+    async def prepare(self) -> None:
+        """Bring the schema up to this version: nobody else uses the file."""
+        await self.migrate()
 
     async def write(self, script: Script[T]) -> T:
         """Run the script in one transaction, in one hop."""

@@ -31,7 +31,9 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
         return _late(desk, ledger, row, end)
     task = desk.registry.tasks.get(row.task)
     backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
-    verdict = judge(end.answer, tries=row.tries, max_attempts=row.max_attempts, backoff=backoff)
+    verdict = judge(
+        end.answer, tries=row.tries, max_attempts=row.max_attempts, backoff=backoff, free=row.attempt - row.tries
+    )
     if verdict.event is RunEvent.PUT_BACK:
         _put_back(desk, ledger, row, verdict, mark)
     else:
