@@ -106,6 +106,7 @@ async def test_a_slot_that_is_held_stays_held_over_a_restart(local: World) -> No
     worker.answer = None
     await local.crash()
     await local.restart()
+    await local.turns()
     assert await local.load() == 1
     following = await local.submit("echo", "2")
     await local.turns()
