@@ -60,6 +60,7 @@ class Submitters:
     def start(self) -> None:
         self._numbers = iter(range(self.runs))
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self._threads = [threading.Thread(target=self._submit, args=(client,)) for client in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
@@ -67,6 +68,10 @@ class Submitters:
     def until(self, acknowledged: int) -> None:
         """Wait until so many runs are acknowledged."""
         until(lambda: len(self.acknowledged) >= acknowledged, f"{acknowledged} acknowledged runs", 120)
+
+    def give_up(self) -> None:
+        """Submit nothing more."""
+        self._over.set()
 
     def join(self) -> None:
         for thread in self._threads:
@@ -83,8 +88,10 @@ class Submitters:
                     return
                 while not self._attempt(client, servers[0], number):
                     servers.rotate()
-                    time.sleep(0.05)
-                time.sleep(PACE)
+                    if self._over.wait(0.05):
+                        return
+                if self._over.wait(PACE):
+                    return
 
     def _attempt(self, client: httpx.Client, server: str, number: int) -> bool:
         body: Object = {"task": self.task, "input": number}
@@ -112,7 +119,7 @@ class Count:
     acknowledged: int
     unanswered: int
     completed: int
-    lost: list[str]
+    lost: list[Object]
     executions: int
     duplicates: int
     explained_by: dict[str, int]
@@ -126,9 +133,9 @@ class Count:
         return json.dumps(asdict(self))
 
 
-def kills(size: Size, seed: int) -> list[int]:
-    """Return after how many of the runs to kill."""
-    return sorted(random.Random(seed).sample(range(size.runs // 20, size.runs), size.kills))
+def kills(runs: int, count: int, seed: int) -> list[int]:
+    """Return after how many of the runs to strike."""
+    return sorted(random.Random(seed).sample(range(runs // 20, runs), count))
 
 
 def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> Count:
@@ -152,7 +159,7 @@ def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> C
         acknowledged=len(submitters.acknowledged),
         unanswered=submitters.unanswered,
         completed=sum(run["state"] == "completed" for run in runs.values()),
-        lost=[f"{run}" for run in runs.values() if run["state"] != "completed" or run["id"] not in starts],
+        lost=[run for run in runs.values() if run["state"] != "completed" or run["id"] not in starts],
         executions=executions,
         duplicates=executions - sum(run_id in starts for run_id in runs),
         explained_by=dict(explained),

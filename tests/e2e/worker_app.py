@@ -104,6 +104,14 @@ async def work(input: int, ctx: Context) -> int:
     return input * 2
 
 
+@hurlbat.task
+async def once(input: int, ctx: Context) -> int:
+    """Take a moment, with no second try."""
+    tell("started", ctx)
+    await asyncio.sleep(random.uniform(0.005, 0.05))
+    return input
+
+
 app = FastAPI(lifespan=hurlbat.lifespan)
 app.mount("/hurlbat", hurlbat.asgi())
 
