@@ -103,6 +103,12 @@ async def test_log_lines_stand_in_the_timeline(attempt: Attempt, api: httpx.Asyn
 
 
 @pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "log"])
+async def test_the_token_is_judged_before_the_body_is_read(attempt: Attempt, action: str) -> None:
+    assert (await attempt.report(action, "x" * 200_000, token="nobody's")).status_code == 401
+    assert (await attempt.report(action, "x" * 200_000)).status_code == 413
+
+
+@pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "log"])
 async def test_a_token_of_another_attempt_opens_nothing(attempt: Attempt, action: str) -> None:
     body: dict[str, Any] = {"entries": []} if action == "log" else {}
 

@@ -108,6 +108,16 @@ async def test_pages_cover_every_run_once_the_newest_first(api: httpx.AsyncClien
     assert seen == made[::-1]
 
 
+async def test_only_one_run_that_is_looked_at_tells_its_timeline(api: httpx.AsyncClient) -> None:
+    body = {"task": "echo", "delay": 60}
+    made = (await api.post("/runs", json=body)).json()
+    [bulk] = (await api.post("/runs/bulk", json={"runs": [body]})).json()["results"]
+    listed = (await api.get("/runs")).json()["items"]
+
+    assert [run for run in (made, bulk, *listed) if "timeline" in run] == []
+    assert (await api.get(f"/runs/{made['id']}")).json()["timeline"]
+
+
 async def test_a_cancelled_run_tells_its_reason_and_does_not_start(api: httpx.AsyncClient, worker: FakeWorker) -> None:
     run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
 

@@ -64,6 +64,17 @@ def test_a_token_is_made_at_the_first_start_and_said_once(processes: Processes, 
     assert again.status_code == 200
 
 
+def test_port_0_is_a_free_one_and_the_server_says_which(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
+    server = processes.python(
+        "free", "-m", "hurlbat_app.cli.main", "serve", "--port", "0", "--database", sqlite_url, HURLBAT_API_TOKEN=TOKEN
+    )
+    server.until(lambda: "listens on" in server.output, "address")
+    url = re.search(r"listens on (http://127\.0\.0\.1:\d+)", server.output)
+    assert url is not None
+
+    assert httpx.get(f"{url[1]}/health/ready").status_code == 200
+
+
 def test_a_port_in_use_is_told_in_a_sentence(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
     server = processes.serve(sqlite_url)
 
