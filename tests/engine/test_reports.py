@@ -192,7 +192,9 @@ async def test_a_log_is_taken_while_the_attempt_runs_and_not_after(world: World)
     _, call = await accepting(world)
     await world.engine.report_log(call.run_id, 1, call.lease_token, [("warning", "one"), ("info", "two")])
     await world.engine.report_complete(call.run_id, 1, call.lease_token, "1", b"x")
-    assert isinstance(await refused(world.engine.report_log(call.run_id, 1, call.lease_token, [("info", "x")])), Conflict)
+    assert isinstance(
+        await refused(world.engine.report_log(call.run_id, 1, call.lease_token, [("info", "x")])), Conflict
+    )
     run = await world.engine.get_run(call.run_id)
     logs = [entry.detail["message"] for entry in run.timeline if entry.kind == "log"]
     assert logs == ["one", "two"]

@@ -9,6 +9,14 @@ from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
 
 _IDS = ("tenant", "ids")
 _TENANT = bind("tenant", sa.Integer())
+_KEY_HOLDS = sa.exists().where(
+    idempotency.c.tenant == run.c.tenant,
+    idempotency.c.task == run.c.task,
+    idempotency.c.key == run.c.idempotency_key,
+    idempotency.c.run == run.c.id,
+    idempotency.c.until > bind("now", sa.BigInteger()),
+)
+"""A key promises its run for as long as it lasts."""
 _OLD = Statement(
     sa.select(run.c.id)
     .where(
@@ -16,10 +24,10 @@ _OLD = Statement(
         run.c.finished_at < bind("before", sa.BigInteger()),
         run.c.id > bind("after", run.c.id.type),
     )
-    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None))
+    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None), ~_KEY_HOLDS)
     .order_by(run.c.id)
     .limit(bind("most", sa.Integer())),
-    ("tenant", "before", "after", "until", "most"),
+    ("tenant", "before", "after", "until", "now", "most"),
 )
 _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
@@ -31,7 +39,7 @@ _DELETE_KEYS = Statement(sa.delete(idempotency).where(idempotency.c.until < bind
 def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
     """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids."""
     until = f"{before >> 16:08x}-{before & 0xFFFF:04x}-7000-8000-000000000000"
-    rows = yield _OLD.fetch(tenant, before, after, until, most)
+    rows = yield _OLD.fetch(tenant, before, after, until, now, most)
     ids = [row[0] for row in rows]
     if ids:
         for statement in _DELETE:
