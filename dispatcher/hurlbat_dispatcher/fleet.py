@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -24,7 +24,7 @@ from hurlbat_dispatcher.push.proof import ProofFailed
 from hurlbat_dispatcher.registry import Registry, to_target
 from hurlbat_dispatcher.secrecy import Vault
 from hurlbat_dispatcher.store import workers as store
-from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.database import Clash, Database
 from hurlbat_dispatcher.store.runs import database_now
 from hurlbat_dispatcher.store.statement import Script
 from hurlbat_dispatcher.store.workers import WorkerRow
@@ -32,6 +32,8 @@ from hurlbat_dispatcher.turn import operations
 from hurlbat_dispatcher.turn.operations import Operation
 
 log = structlog.get_logger("hurlbat.fleet")
+
+T = TypeVar("T")
 
 ROTATION_OVERLAP_MS: Final = 86_400_000
 """How long a replaced secret still signs beside the new one: a day."""
@@ -113,7 +115,7 @@ class Fleet:
         headers = check_headers(spec.headers or {})
         if spec.secret is not None:
             _check_secret(spec.secret)
-        row, made, new = await self._database.write(self._upsert(spec, destination.url, headers))
+        row, made, new = await self._agreed(lambda: self._upsert(spec, destination.url, headers))
         if (
             row.mode == Mode.PROTOCOL
             and row.state != WorkerState.PAUSED
@@ -224,7 +226,14 @@ class Fleet:
             manifest = await self._push.prove(target)
         except ProofFailed as failed:
             return await self._save(_failed_proof(row, failed))
-        return await self._database.write(self._adopt(row, manifest))
+        return await self._agreed(lambda: self._adopt(row, manifest))
+
+    async def _agreed(self, script: Callable[[], Script[T]]) -> T:
+        """Write, and once more where another server has just stored the same worker or task."""
+        try:
+            return await self._database.write(script())
+        except Clash:
+            return await self._database.write(script())
 
     def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[WorkerRow]:
         now = yield from database_now()
