@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -75,8 +76,11 @@ class Parts:
         self.outbox.send(ledger.deliveries)
         if ledger.cancels:
             self.outbox.cancel(ledger.cancels)
-        if self.database.shared and (ledger.finished or (ledger.queued and not self.desk.owns)):
-            self._tell({"finished": ledger.finished, "queued": ledger.queued and not self.desk.owns})
+        if self.database.shared:
+            if not self.desk.owns and ledger.freed:
+                self._tell({}, freed=ledger.freed)
+            if ledger.finished or (ledger.queued and not self.desk.owns):
+                self._tell({"queued": ledger.queued and not self.desk.owns}, finished=ledger.finished)
 
     def registry_changed(self) -> None:
         """Tell the other servers that they should read the registry anew."""
@@ -89,8 +93,9 @@ class Parts:
         finished = said.get("finished") or []
         self.waiters.finished(finished)
         if self.desk.owns:
-            if finished:
-                self.writer.put(Freed(finished))
+            freed = [*finished, *(said.get("freed") or ())]
+            if freed:
+                self.writer.put(Freed(freed))
             if said.get("queued"):
                 self.writer.put(Tick())
         if said.get("registry"):
@@ -131,6 +136,7 @@ class Parts:
         await self.database.close()
 
     async def _sweep(self) -> None:
+        await self.database.listen(self.heard)
         self.tokens = await _tokens(self.settings, self.database)
         self.writer.put(Tick(sweep=True))
 
@@ -138,11 +144,10 @@ class Parts:
         await self.fleet.load()
         self.writer.put(Refresh())
 
-    def _tell(self, said: dict[str, Any]) -> None:
-        finished = said.get("finished") or [None]
-        for at in range(0, len(finished), MAX_NOTIFIED):
-            part = [one for one in finished[at : at + MAX_NOTIFIED] if one]
-            self._spawn(self.database.notify(json.dumps(said | {"finished": part})))
+    def _tell(self, said: dict[str, Any], **runs: Sequence[str]) -> None:
+        for name, ids in (runs or {"finished": ()}).items():
+            for at in range(0, max(1, len(ids)), MAX_NOTIFIED):
+                self._spawn(self.database.notify(json.dumps(said | {name: ids[at : at + MAX_NOTIFIED]})))
 
     def _duty(self, name: str, seconds: float, run_once: Any) -> None:
         self._duties.append(asyncio.create_task(every(seconds, self.clock, name, run_once), name=f"hurlbat {name}"))

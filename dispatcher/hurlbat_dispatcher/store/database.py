@@ -60,7 +60,7 @@ class Database(Protocol):
         """Run the script on a snapshot that has every write that was acknowledged."""
 
     async def listen(self, heard: Heard) -> None:
-        """Call `heard` with what other servers notify. Does nothing where there are none."""
+        """Call `heard` with what other servers notify, if any. Ask again to have a lost connection back."""
 
     async def notify(self, message: str) -> None:
         """Tell the other servers; a hint that may be lost."""

@@ -48,6 +48,7 @@ class PostgresDatabase:
         self._listener: asyncpg.Connection | None = None
         self._readers: asyncpg.Pool | None = None
         self._writing = asyncio.Lock()
+        self._talking = asyncio.Lock()
         self._heard: Heard | None = None
 
     async def open(self) -> None:
@@ -119,23 +120,24 @@ class PostgresDatabase:
             raise DatabaseTrouble(f"PostgreSQL: {error}") from error
 
     async def listen(self, heard: Heard) -> None:
-        """Call `heard` with each message of the other servers, on a connection of its own that comes back by itself."""
+        """Call `heard` with each message of the other servers, on a connection of its own."""
         self._heard = heard
-        await self._listen()
+        async with self._talking:
+            await self._listen()
 
     async def notify(self, message: str) -> None:
         """Tell the other servers. Lost when the connection is."""
-        if self._listener is None or self._listener.is_closed():
+        async with self._talking:  # a connection says one thing at a time
             await self._listen()
-        if self._listener is not None:
-            with suppress(*_LOST, asyncpg.PostgresError):
-                await self._listener.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+            if self._listener is not None:
+                with suppress(*_LOST, asyncpg.PostgresError):
+                    await self._listener.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
 
     async def _listen(self) -> None:
         heard = self._heard
-        if heard is None:
+        if heard is None or (self._listener is not None and not self._listener.is_closed()):
             return
-        with suppress(DatabaseTrouble):
+        with suppress(DatabaseTrouble, *_LOST, asyncpg.PostgresError):
             self._listener = await self._reconnect()
             own = self._listener.get_server_pid()
 

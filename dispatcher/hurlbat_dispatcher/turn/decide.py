@@ -183,6 +183,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
         ledger.note(row, verdict.kind, detail)
     _changed(ledger, row, state=RunState.QUEUED)
     ledger.wake_at(due_at)
+    ledger.freed.append(row.id)
     ledger.queued = True
 
 
@@ -220,6 +221,7 @@ def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
 def release(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """Give back what a cancelled attempt still holds."""
     ledger.releases.append((row.tenant, row.id))
+    ledger.freed.append(row.id)
     ledger.rows[row.id] = row._replace(holds_until=None)
     desk.release(row.id)
 

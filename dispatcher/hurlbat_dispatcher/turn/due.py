@@ -34,6 +34,7 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
         ledger.releases.append((tenant, run_id))
         desk.release(run_id)
     for row in (yield from _take(ledger, runs.DUE, now, MOST)):
+        desk.release(row.id)  # what another server put back, and was not heard to
         lane = desk.lane(row.lane, row.task)
         desk.picture.add(lane, decide.waiting(row), now)
         ledger.readies.append((row.tenant, row.id))

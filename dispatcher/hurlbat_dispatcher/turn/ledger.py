@@ -53,6 +53,8 @@ class Ledger:
     deliveries: list[tuple[str, DeliveredRun]] = field(default_factory=list)
     cancels: list[CancelOrder] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    freed: list[str] = field(default_factory=list)
+    """Runs that did not end, and whose slot is free again."""
     queued: bool = False
     """Something waits that the owner of the lanes has not seen."""
     moment: int | None = None
