@@ -35,9 +35,9 @@ def size() -> Size:
     """Return how much is asked for."""
     asked = os.environ
     return Size(
-        runs=int(asked.get("HURLBAT_CHAOS_RUNS", "400")),
+        runs=int(asked.get("HURLBAT_CHAOS_RUNS", "300")),
         kills=int(asked.get("HURLBAT_CHAOS_KILLS", "3")),
-        away=float(asked.get("HURLBAT_CHAOS_AWAY", "15")),
+        away=float(asked.get("HURLBAT_CHAOS_AWAY", "12")),
     )
 
 
@@ -124,7 +124,8 @@ class Count:
     duplicates: int
     explained_by: dict[str, int]
     unexplained: list[str]
-    charged: int
+    charged_for: dict[str, int]
+    """The codes of all charged starts but the last, whether the worker noted an execution or not."""
     refused: dict[str, int]
     """What clients were answered instead of an acknowledgement, and tried again."""
     seconds: float
@@ -164,10 +165,17 @@ def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> C
         duplicates=executions - sum(run_id in starts for run_id in runs),
         explained_by=dict(explained),
         unexplained=unexplained,
-        charged=sum(run["tries"] - 1 for run in runs.values()),
+        charged_for=dict(Counter(code for run in runs.values() for code in charges(run))),
         refused=dict(submitters.refused),
         seconds=round(seconds, 1),
     )
+
+
+def charges(run: Object) -> list[str]:
+    """Return why each charged start but the last did not end the run."""
+    codes = [entry["code"] for entry in run["timeline"] if entry["kind"] == "retry"]
+    assert len(codes) == run["tries"] - 1, run
+    return codes
 
 
 def explain(run: Object, attempts: Iterable[int]) -> tuple[list[str], list[str]]:

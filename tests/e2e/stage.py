@@ -122,6 +122,14 @@ def start_worker(processes: Processes, journal: Journal, **more: Any) -> Server:
     return processes.app(WORKER, E2E_LOG=str(journal.path), **({"HURLBAT_SIGNING_SECRET": SECRET} | more))
 
 
+def start_both(processes: Processes, journal: Journal, database_url: str, **env: Any) -> tuple[Server, Server]:
+    """Start a server and the worker app at the same time, and wait for both."""
+    server = processes.serve(database_url, wait=False, **env)
+    worker = start_worker(processes, journal)
+    server.answers(f"{server.url}/health/ready", below=300)
+    return server, worker
+
+
 def start_plain_worker(processes: Processes, journal: Journal, api: Api) -> Process:
     """Start the plain worker and register it with its tasks."""
     port = free_port()
@@ -156,8 +164,7 @@ class Stage:
 def set_stage(processes: Processes, folder: Path, database_url: str, *, but: str = "", **env: Any) -> Iterator[Stage]:
     """Start a server and a worker, and register it. The server's log must hold no fault at the end, `but` for one."""
     journal = Journal(folder / "journal")
-    server = processes.serve(database_url, **env)
-    worker = start_worker(processes, journal)
+    server, worker = start_both(processes, journal, database_url, **env)
     with Api(server.url) as api:
         assert api.register(worker)["state"] == "ready"
         yield Stage(processes, folder, server, worker, journal, api)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.chaos import Submitters, count, size
-from tests.e2e.stage import Api, Journal, assert_no_faults, start_worker, until
+from tests.e2e.stage import Api, Journal, assert_no_faults, start_both, until
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes, Server
 
@@ -43,8 +43,7 @@ def pair(processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgr
     """Two servers on one database, and the worker app, registered through the second."""
     journal = Journal(tmp_path / "journal")
     owner = processes.serve(postgres_url, **SETTINGS)
-    other = processes.serve(postgres_url, **SETTINGS)
-    worker = start_worker(processes, journal)
+    other, worker = start_both(processes, journal, postgres_url, **SETTINGS)
     with ExitStack() as stack:
         at_owner, at_other = (stack.enter_context(Api(server.url)) for server in (owner, other))
         assert at_other.register(worker)["state"] == "ready"
@@ -64,7 +63,7 @@ def test_both_servers_accept_runs_and_each_run_is_executed_once(pair: Pair) -> N
     found = count(pair.at_other, submitters, pair.journal, began)
 
     assert (found.completed, found.lost, found.unexplained) == (200, [], [])
-    assert (found.executions, found.duplicates, found.charged) == (200, 0, 0)
+    assert (found.executions, found.duplicates, found.charged_for) == (200, 0, {})
 
 
 def test_a_run_is_waited_for_at_the_server_that_it_was_not_submitted_to(pair: Pair) -> None:
@@ -121,5 +120,5 @@ def test_a_server_that_stops_hands_over_at_once_and_costs_no_try(pair: Pair) -> 
     assert pair.owner.wait() == 0
     found = count(pair.at_other, submitters, pair.journal, began)
     assert (found.completed, found.lost, found.unexplained) == (200, [], [])
-    assert (found.duplicates, found.charged) == (0, 0)
+    assert (found.duplicates, found.charged_for) == (0, {})
     assert set(found.refused) <= {"503 stopping"}
