@@ -105,7 +105,7 @@ class PostgresDatabase:
                 return await self._transact(connection, script, "BEGIN")
             except BaseException:
                 # whatever state it is in, the next transaction must not inherit it
-                if connection.is_in_transaction():
+                if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
                 raise
 
