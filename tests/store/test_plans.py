@@ -1,0 +1,124 @@
+"""No statement of a turn, and no page, reads a table from end to end."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.engine.interfaces import Dialect
+
+from hurlbat_dispatcher.clock import SystemClock
+from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.store import leases, retention, runs, views
+from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.kinds import database
+from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
+from tests.store.rows import FIRST, insert, new_run
+
+pytestmark = pytest.mark.anyio
+
+VALUES = {
+    "ids": [FIRST],
+    "tasks": ["echo"],
+    "keys": ["k"],
+    "id": FIRST,
+    "before": views.LAST_ID,
+    "run": FIRST,
+    "me": FIRST,
+    "task": "echo",
+    "state": "failed",
+    "key": "k",
+    "b_id": FIRST,
+}
+ONES = {
+    "LOAD": (runs.LOAD, "sqlite_autoindex_run_1"),
+    "PAYLOADS": (runs.PAYLOADS, "sqlite_autoindex_run_1"),
+    "HEADS": (runs.HEADS, "run_waiting"),
+    "DUE": (runs.DUE, "run_delayed"),
+    "LEASE_OVER": (runs.LEASE_OVER, "run_leased"),
+    "EXPIRED": (runs.EXPIRED, "run_expiring"),
+    "HOLD_OVER": (runs.HOLD_OVER, "run_held"),
+    "ORPHANED": (runs.ORPHANED, "run_running"),
+    "CONNECTED": (runs.CONNECTED, "run_running"),
+    "IN_FLIGHT": (runs.IN_FLIGHT, "run_running"),
+    "IN_HOLD": (runs.IN_HOLD, "run_held"),
+    "KEYS": (runs.KEYS, "sqlite_autoindex_idempotency_1"),
+    "COUNT_ROWS": (runs.COUNT_ROWS, "timeline_run"),
+    "ONE": (views.ONE, "sqlite_autoindex_run_1"),
+    "MANY": (views.MANY, "sqlite_autoindex_run_1"),
+    "TIMELINE": (views.TIMELINE, "timeline_run"),
+    "FENCE": (leases.FENCE, "PRIMARY KEY"),
+    "OLD": (retention._OLD, "sqlite_autoindex_run_1"),
+    "START": (runs.START, "sqlite_autoindex_run_1"),
+    "END": (runs.END, "sqlite_autoindex_run_1"),
+    "PUT_BACK": (runs.PUT_BACK, "sqlite_autoindex_run_1"),
+    "REPLAY": (runs.REPLAY, "sqlite_autoindex_run_1"),
+    "LEASE": (runs.LEASE, "sqlite_autoindex_run_1"),
+    "RELEASE": (runs.RELEASE, "sqlite_autoindex_run_1"),
+    "MARK_READY": (runs.MARK_READY, "sqlite_autoindex_run_1"),
+    "END_KEY": (runs.END_KEY, "sqlite_autoindex_idempotency_1"),
+    "DROP_KEY": (runs.DROP_KEY, "sqlite_autoindex_idempotency_1"),
+}
+
+
+@pytest.fixture
+async def store(sqlite_url: str) -> AsyncIterator[Database]:
+    opened = database(sqlite_url, SystemClock())
+    await opened.open()
+    await opened.migrate()
+    await opened.write(insert(*(new_run(f"0199a3c0-0000-7000-8000-{n:012x}") for n in range(300))))
+    yield opened
+    await opened.close()
+
+
+async def plan_of(store: Database, statement: Statement) -> list[str]:
+    explained = _Explained(statement)
+
+    def script() -> Script[list[str]]:
+        rows = yield explained.fetch(*(VALUES.get(name, 1) for name in statement.names))
+        return [row[3] for row in rows]
+
+    return await store.read(script())
+
+
+class _Explained(Statement):
+    """A statement that is explained instead of executed."""
+
+    def __init__(self, statement: Statement) -> None:
+        super().__init__(statement.clause, statement.names)
+        self._of = statement
+
+    def prepared(self, dialect: Dialect) -> Prepared:
+        prepared = self._of.prepared(dialect)
+        return replace(prepared, sql=f"EXPLAIN QUERY PLAN {prepared.sql}")
+
+
+@pytest.mark.parametrize("name", ONES)
+async def test_a_statement_uses_its_index(store: Database, name: str) -> None:
+    statement, index = ONES[name]
+    plan = await plan_of(store, statement)
+    run_steps = [step for step in plan if step.startswith(("SCAN", "SEARCH")) and "json_each" not in step]
+    assert any(index in step for step in run_steps), plan
+    allowed = (f"SCAN run USING INDEX {index}", f"SCAN run USING COVERING INDEX {index}")
+    assert [step for step in run_steps if step.startswith("SCAN") and not step.startswith(allowed)] == []
+
+
+async def test_the_next_moment_is_read_from_the_ends_of_four_indexes(store: Database) -> None:
+    plan = await plan_of(store, runs.NEXT_MOMENT)
+    searches = [step for step in plan if "run" in step and step.startswith(("SEARCH", "SCAN"))]
+    assert sorted(step.split("INDEX ")[1].split(" ")[0] for step in searches) == [
+        "run_delayed",
+        "run_expiring",
+        "run_held",
+        "run_leased",
+    ]
+
+
+@pytest.mark.parametrize("state", [None, *RunState])
+@pytest.mark.parametrize("by_task", [False, True])
+async def test_a_page_walks_an_index_backwards_and_sorts_nothing(
+    store: Database, by_task: bool, state: RunState | None
+) -> None:
+    plan = await plan_of(store, views._page_of(by_task, state))
+    assert all(step.startswith("SEARCH run USING") for step in plan if "TEMP B-TREE" not in step), plan
+    if state is not RunState.RUNNING:  # there are never more of these than slots
+        assert not any("TEMP B-TREE" in step for step in plan), plan

@@ -1,0 +1,193 @@
+"""What only PostgreSQL has: connections that die, and other servers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
+from hurlbat_dispatcher.store.postgres import PostgresDatabase
+from hurlbat_dispatcher.store.statement import Script
+from tests.store.rows import ask, insert, new_run, tell
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
+    opened = PostgresDatabase(postgres_url)
+    await opened.open()
+    await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(postgres_url: str, store: PostgresDatabase) -> AsyncIterator[PostgresDatabase]:
+    opened = PostgresDatabase(postgres_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_writing_connection_killed_within_a_transaction_is_trouble_and_the_next_write_works(
+    store: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    assert store._writer is not None
+    pid = store._writer.get_server_pid()
+
+    def script() -> Script[None]:
+        yield from insert(new_run())
+        other_is_done.set()
+        for _ in range(10_000):
+            yield from ask("SELECT pg_sleep(0.001)")
+
+    other_is_done = asyncio.Event()
+    writing = asyncio.ensure_future(store.write(script()))
+    await other_is_done.wait()
+    await other.write(ask(f"SELECT pg_terminate_backend({pid})"))
+    with pytest.raises(DatabaseTrouble) as trouble:
+        await writing
+    assert not trouble.value.unknown
+    assert await store.read(ask("SELECT id FROM run")) == []
+    await store.write(insert(new_run()))
+    assert await store.read(ask("SELECT count(*) FROM run")) == [(1,)]
+
+
+async def test_readers_that_were_killed_are_replaced(store: PostgresDatabase, other: PostgresDatabase) -> None:
+    await asyncio.gather(*(store.read(ask("SELECT pg_sleep(0.05)")) for _ in range(4)))
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    await other.write(ask(kill))
+
+    async def reads() -> bool:
+        try:
+            return await store.read(ask("SELECT 1")) == [(1,)]
+        except DatabaseTrouble:
+            return False
+
+    assert any([await reads() for _ in range(10)])
+    assert all([await reads() for _ in range(10)])
+
+
+async def test_a_commit_whose_answer_never_came_is_of_unknown_outcome(
+    store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = asyncpg.Connection.execute
+
+    async def dies_at_commit(self: asyncpg.Connection, query: str, *arguments: object, **more: object) -> object:
+        if query == "COMMIT":
+            self.terminate()
+        return await execute(self, query, *arguments, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", dies_at_commit)
+    with pytest.raises(DatabaseTrouble) as trouble:
+        await store.write(insert(new_run()))
+    assert trouble.value.unknown
+
+
+async def test_a_cancelled_write_leaves_nothing_for_the_next_one(store: PostgresDatabase) -> None:
+    begun = asyncio.Event()
+
+    def script() -> Script[None]:
+        yield from insert(new_run())
+        begun.set()
+        yield from ask("SELECT pg_sleep(60)")
+
+    writing = asyncio.ensure_future(store.write(script()))
+    await begun.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await store.write(insert(new_run()))
+    assert await store.read(ask("SELECT count(*) FROM run")) == [(1,)]
+
+
+async def test_two_that_wait_for_each_other_clash_and_one_of_them_goes_on(
+    store: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    first, second = (f"0199a3c0-0000-7000-8000-{n:012x}" for n in (1, 2))
+    await store.write(insert(new_run(first), new_run(second)))
+    both = asyncio.Barrier(2)
+
+    async def take(database: PostgresDatabase, one: str, two: str) -> bool:
+        locked = asyncio.Event()
+
+        def script() -> Script[None]:
+            yield from ask(f"SELECT 1 FROM run WHERE id = '{one}' FOR UPDATE")
+            locked.set()
+            while not met.done():
+                yield from ask("SELECT pg_sleep(0.005)")
+            yield from ask(f"SELECT 1 FROM run WHERE id = '{two}' FOR UPDATE")
+
+        async def meet() -> None:
+            await locked.wait()
+            await both.wait()
+
+        met = asyncio.ensure_future(meet())
+        try:
+            await database.write(script())
+        except Clash:
+            return False
+        return True
+
+    outcomes = await asyncio.gather(take(store, first, second), take(other, second, first))
+    assert sorted(outcomes) == [False, True]
+
+
+async def test_what_one_notifies_the_others_hear_and_it_does_not_itself(
+    store: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    heard: list[str] = []
+    own: list[str] = []
+    await store.listen(own.append)
+    await other.listen(heard.append)
+    await asyncio.gather(*(store.notify(str(n)) for n in range(100)))
+    await until(lambda: len(heard) == 100)
+    assert sorted(heard, key=int) == [str(n) for n in range(100)]
+    assert own == []
+
+
+async def test_a_listener_whose_connection_died_comes_back_when_asked_again(
+    store: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    heard: list[str] = []
+    await store.listen(lambda _: None)
+    await other.listen(heard.append)
+    listener = other._listener
+    assert listener is not None
+    await store.write(ask(f"SELECT pg_terminate_backend({listener.get_server_pid()})"))
+    await until(listener.is_closed)
+    await other.listen(heard.append)
+    await store.notify("back")
+    await until(lambda: heard == ["back"])
+
+
+async def test_a_notifier_whose_connection_died_speaks_again(store: PostgresDatabase, other: PostgresDatabase) -> None:
+    heard: list[str] = []
+    await store.listen(lambda _: None)
+    await other.listen(heard.append)
+    assert store._listener is not None
+    store._listener.terminate()
+    await store.notify("still here")
+    await until(lambda: heard == ["still here"])
+
+
+async def test_a_server_that_is_not_there_is_trouble_in_a_sentence() -> None:
+    store = PostgresDatabase("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(DatabaseTrouble, match=r"PostgreSQL at 127\.0\.0\.1 cannot be reached"):
+        await store.open()
+
+
+async def test_a_transaction_that_idles_is_ended_by_the_database(store: PostgresDatabase) -> None:
+    """Or a server that hangs in the middle of a turn would hold its locks beyond its lease."""
+    [(timeout,)] = await store.write(ask("SELECT current_setting('idle_in_transaction_session_timeout')"))
+    assert timeout == "10s"
+    await store.write(tell("SELECT 1"))
