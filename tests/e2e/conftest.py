@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stage import Stage, assert_no_faults, set_stage
-from tests.support.postgres import Cluster
+from tests.support.postgres import Cluster, running_cluster
 from tests.support.processes import Processes
 
 
@@ -27,6 +27,13 @@ def shared_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
                 processes.close()
     finally:
         processes.close()
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL that only this test uses, to be killed."""
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

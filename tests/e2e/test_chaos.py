@@ -125,13 +125,13 @@ def test_runs_survive_a_worker_that_is_killed_again_and_again(
 
 
 def test_runs_survive_a_database_that_is_killed_again_and_again(
-    processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgres_url: str
+    processes: Processes, tmp_path: Path, own_cluster: Cluster
 ) -> None:
-    scene, wanted = Scene(processes, tmp_path, postgres_url), size()
+    scene, wanted = Scene(processes, tmp_path, own_cluster.url("postgres")), size()
 
     def kill_database() -> None:
-        postgres_cluster.stop("immediate")
-        postgres_cluster.start()
+        own_cluster.stop("immediate")
+        own_cluster.start()
 
     found = suffer(scene, [kill_database] * wanted.kills, wanted.runs, seed=3)
 

@@ -1,6 +1,7 @@
 """Acknowledged means committed and on disk."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,12 @@ DUTY = "a background duty failed"
 def test_an_acknowledged_run_is_there_after_a_kill_in_the_same_moment(
     processes: Processes, tmp_path: Path, database_url: str
 ) -> None:
-    with set_stage(processes, tmp_path, database_url) as stage:
+    quick: dict[str, Any] = {"HURLBAT_LEASE": "2", "HURLBAT_HEARTBEAT": "0.7"}
+    with set_stage(processes, tmp_path, database_url, **quick) as stage:
         accepted = stage.api.submit("add", {"first": 1}, delay=3600, metadata={"keep": "me"}, idempotency_key="once")
         stage.server.kill()
 
-        processes.serve(database_url, port=stage.server.port)
+        processes.serve(database_url, port=stage.server.port, **quick)
 
         run = stage.api.show(accepted["id"])
         del run["timeline"]
@@ -51,17 +53,17 @@ async def test_sqlite_writes_ahead_and_syncs_every_commit(sqlite_url: str) -> No
 
 
 def test_a_database_that_dies_and_comes_back_loses_nothing_and_needs_no_restart(
-    processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgres_url: str
+    processes: Processes, tmp_path: Path, own_cluster: Cluster
 ) -> None:
-    with set_stage(processes, tmp_path, postgres_url, but=DUTY) as stage:
+    with set_stage(processes, tmp_path, own_cluster.url("postgres"), but=DUTY) as stage:
         accepted = [stage.api.submit("work", number, delay=1)["id"] for number in range(20)]
 
-        postgres_cluster.stop("immediate")
+        own_cluster.stop("immediate")
         try:
             refused = stage.api.send("POST", "/runs", {"task": "work", "input": 1})
             live = stage.api.send("GET", "/health/live")
         finally:
-            postgres_cluster.start()
+            own_cluster.start()
 
         assert (refused.status_code, live.status_code) == (503, 200), refused.text
         assert refused.headers["content-type"] == "application/problem+json"
