@@ -20,11 +20,11 @@ from hurlbat_app.api import create_app
 from hurlbat_dispatcher import Engine, Settings
 
 KEEP_ALIVE_SECONDS = 75
-SWITCH_SECONDS = 0.0005
-"""How long a thread of the interpreter runs while another waits."""
 """Longer than the 60 s after which the usual proxies let go of an idle connection."""
 LAST_ANSWERS_SECONDS = 5
 """How long requests may take that are still there when HTTP ends."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread of the interpreter runs while another waits."""
 
 Beside = Callable[[Engine], Awaitable[None]]
 _log = logging.getLogger("hurlbat.server")
@@ -96,8 +96,8 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
 def _tune_interpreter() -> None:
     """Let the collector look rarely, never at what lives as long as the server, and let threads take turns sooner.
 
-    Collecting took a tenth of the time of a busy server. A turn of the database's thread gives the interpreter up at every
-    statement, and with the usual 5 ms it waited for a quarter of its time to get it back.
+    Collecting took a tenth of the time of a busy server. A turn of the database's thread gives the interpreter up at
+    every statement, and with the usual 5 ms it waited for a quarter of its time to get it back.
     """
     gc.collect()
     gc.freeze()
