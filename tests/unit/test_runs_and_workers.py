@@ -1,0 +1,167 @@
+"""The rank and the expiry of runs, the window and the gate of workers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hurlbat_dispatcher.domain.flow import Slots
+from hurlbat_dispatcher.domain.runs import AGE_MS, expiry, rank
+from hurlbat_dispatcher.domain.workers import FIRST_WINDOW, PROBE_MAX_MS, Window, probe_wait
+
+MOMENTS = st.integers(0, 1 << 41)
+
+
+# -- rank --------------------------------------------------------------------------------------------------------------
+
+
+@given(due=MOMENTS, later=st.integers(1, 1 << 30), priority=st.integers(-1000, 1000))
+def test_of_equal_priorities_the_older_goes_first(due: int, later: int, priority: int) -> None:
+    assert rank(due, priority) < rank(due + later, priority)
+
+
+@given(due=MOMENTS, priority=st.integers(-1000, 999))
+def test_a_minute_of_waiting_is_worth_one_step_of_priority(due: int, priority: int) -> None:
+    assert rank(due, priority + 1) == rank(due - AGE_MS, priority)
+
+
+# -- expiry ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ttl_at", "timeout", "tries", "expected"),
+    [
+        (None, None, 0, (None, None)),
+        (500, None, 0, (500, "ttl")),
+        (500, None, 1, (None, None)),
+        (None, 30, 0, (230, "schedule_timeout")),
+        (None, 30, 5, (230, "schedule_timeout")),
+        (210, 30, 0, (210, "ttl")),
+        (500, 30, 0, (230, "schedule_timeout")),
+        (210, 30, 1, (230, "schedule_timeout")),
+    ],
+)
+def test_a_run_must_have_started_by_its_ttl_or_its_schedule_timeout(
+    ttl_at: int | None, timeout: int | None, tries: int, expected: tuple[int | None, str | None]
+) -> None:
+    assert expiry(created_at=100, due_at=200, ttl_at=ttl_at, schedule_timeout=timeout, tries=tries) == expected
+
+
+def test_the_schedule_timeout_of_a_run_that_was_due_before_it_was_made_counts_from_its_making() -> None:
+    found, _ = expiry(created_at=100, due_at=50, ttl_at=None, schedule_timeout=30, tries=0)
+    assert found == 130
+
+
+# -- window ------------------------------------------------------------------------------------------------------------
+
+
+@given(slots=st.integers(1, 1000), steps=st.lists(st.tuples(st.sampled_from("gsrz"), st.integers(1, 200)), max_size=60))
+def test_a_window_is_never_beyond_its_slots_nor_shut(slots: int, steps: list[tuple[str, int]]) -> None:
+    window = Window(slots)
+    for step, number in steps:
+        match step:
+            case "g":
+                window.grow(number)
+            case "s":
+                window.shrink()
+            case "r":
+                window.restart()
+            case _:
+                window.resize(number)
+                slots = number
+        assert 1 <= window.size <= slots
+        assert window.slots == slots
+
+
+def test_a_window_begins_small_and_doubles_with_each_round_of_answers() -> None:
+    window = Window(100)
+    sizes = [window.size]
+    while window.size < 100:
+        window.grow(window.size)
+        sizes.append(window.size)
+    assert sizes == [FIRST_WINDOW, 32, 64, 100]
+
+
+def test_trouble_halves_a_window_and_after_that_it_grows_by_one_a_round() -> None:
+    window = Window(100)
+    window.grow(48)
+    window.shrink()
+    sizes = [window.size]
+    for _ in range(3):
+        window.grow(window.size)
+        sizes.append(window.size)
+    assert sizes == [32, 33, 34, 35]
+
+
+def test_a_window_of_one_cannot_halve() -> None:
+    window = Window(1)
+    window.shrink()
+    assert window.size == 1
+
+
+def test_more_slots_let_a_window_without_trouble_grow_fast() -> None:
+    window = Window(16)
+    window.resize(64)
+    window.grow(16)
+    assert window.size == 32
+
+
+def test_more_slots_do_not_forget_trouble() -> None:
+    window = Window(16)
+    window.shrink()
+    window.resize(64)
+    window.grow(8)
+    assert window.size == 9
+
+
+# -- the gate ----------------------------------------------------------------------------------------------------------
+
+
+def gate(slots: int = 10) -> Slots:
+    return Slots("w", Window(slots), serving=True)
+
+
+def test_a_worker_that_is_not_to_be_sent_to_has_no_room() -> None:
+    slots = gate()
+    slots.serving = False
+    assert slots.room(0) == 0
+
+
+def test_a_worker_that_pushed_back_has_no_room_until_then() -> None:
+    slots = gate()
+    slots.pushed_back(1_000, 500)
+    assert (slots.room(1_499), slots.room(1_500)) == (0, 5)
+    slots.pushed_back(1_000, 100)  # a shorter wait does not open the gate sooner
+    assert slots.room(1_499) == 0
+
+
+def test_an_unreachable_worker_is_probed_one_by_one_each_time_later() -> None:
+    slots = gate()
+    now, waits = 0, []
+    for _ in range(8):
+        slots.unreachable(now)
+        waits.append(slots.not_before - now)
+        assert slots.room(slots.not_before - 1) == 0
+        now = slots.not_before
+        assert slots.room(now) == 1
+    assert waits == [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000]
+
+
+def test_many_failures_of_one_moment_are_one() -> None:
+    slots = gate()
+    for _ in range(20):
+        slots.unreachable(0)
+    assert slots.not_before == 500
+
+
+def test_an_answer_opens_the_gate_and_the_window_begins_with_one() -> None:
+    slots = gate()
+    slots.unreachable(0)
+    slots.answered(1)
+    assert (slots.probing, slots.failures, slots.room(0)) == (False, 0, 1)
+    slots.answered(1)
+    assert slots.room(0) == 2
+
+
+@given(st.integers(1, 10_000))
+def test_a_probe_never_waits_longer_than_the_most(failures: int) -> None:
+    assert 0 < probe_wait(failures) <= PROBE_MAX_MS
