@@ -74,7 +74,7 @@ class LeaseTokens:
 
     def proves(self, token: str, run_id: str, attempt: int) -> bool:
         """Tell whether the token is this attempt's."""
-        return hmac.compare_digest(token.encode(), self.of(run_id, attempt).encode())
+        return hmac.compare_digest(token.encode(errors="replace"), self.of(run_id, attempt).encode())
 
 
 def new_token() -> str:
