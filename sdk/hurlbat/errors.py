@@ -23,10 +23,9 @@ HurlbatError
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from hurlbat.runs import Run
+from hurlbat.runs import Run
 
 
 class HurlbatError(Exception):
@@ -84,7 +83,7 @@ class ApiError(HurlbatError):
 class RunError(HurlbatError):
     """A run did not give an output; `run` is how it stood when last seen."""
 
-    def __init__(self, message: str, run: "Run") -> None:
+    def __init__(self, message: str, run: Run) -> None:
         super().__init__(message)
         self.run = run
 
@@ -92,7 +91,7 @@ class RunError(HurlbatError):
 class RunFailed(RunError):
     """The run failed. `code` is the server's word for why, `type` the error's name inside the task."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: Run) -> None:
         error = run.error or {}
         self.code = str(error.get("code", ""))
         self.type = str(error.get("type") or self.code)
@@ -103,7 +102,7 @@ class RunFailed(RunError):
 class RunCancelled(RunError):
     """The run was cancelled, or skipped; `reason` says by what."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: Run) -> None:
         self.reason = run.reason
         super().__init__(f"{run.task} was {run.state}" + (f": {run.reason}" if run.reason else ""), run)
 
@@ -111,7 +110,7 @@ class RunCancelled(RunError):
 class RunTimedOut(RunError, TimeoutError):
     """The run had not ended when the caller's timeout did. It goes on; its id is `run.id`."""
 
-    def __init__(self, run: "Run", timeout: float) -> None:
+    def __init__(self, run: Run, timeout: float) -> None:
         super().__init__(f"{run.task} has not ended within {timeout:g} s; run {run.id} is {run.state} and goes on", run)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
-from hurlbat.errors import RunCancelled, RunFailed
 from hurlbat.jsontext import Member
 
 FINAL_STATES = frozenset({"completed", "failed", "cancelled", "skipped"})
@@ -58,12 +57,6 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has reached a final state."""
         return self.state in FINAL_STATES
-
-    def output_or_raise(self) -> str:
-        """Return the raw JSON of a completed run's output. Raises `RunFailed` or `RunCancelled` for the others."""
-        if self.state == "completed":
-            return self.output_text
-        raise RunFailed(self) if self.state == "failed" else RunCancelled(self)
 
 
 _FIELDS = frozenset(Run.__dataclass_fields__) - {"output_text", "timeline", "error", "metadata"}

@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, Unpack, overload
 
 from hurlbat import calls
 from hurlbat.client import AsyncClient, Client
-from hurlbat.errors import HurlbatError
+from hurlbat.errors import HurlbatError, RunCancelled, RunFailed
 from hurlbat.payloads import decode, encode
 from hurlbat.policy import TaskPolicy
 from hurlbat.runs import Run, RunOptions
@@ -205,7 +205,9 @@ class Task(Generic[I, O]):
 
     def output_of(self, run: Run) -> O:
         """Return a finished run's output by this task's type. Raises `RunFailed`, `RunCancelled`, `PayloadError`."""
-        output: O = decode(run.output_or_raise(), self.shape.output_adapter, what="output")
+        if run.state != "completed":
+            raise RunFailed(run) if run.state == "failed" else RunCancelled(run)
+        output: O = decode(run.output_text, self.shape.output_adapter, what="output")
         return output
 
     def declared(self) -> TaskPolicy:
