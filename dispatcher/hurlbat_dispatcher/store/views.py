@@ -154,7 +154,7 @@ def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
         told.append(TimelineEntry(row.at, row.kind, row.attempt, shown))
     if run_.started_at is not None and run_.attempt not in begun:
         told.append(TimelineEntry(run_.started_at, "started", run_.attempt, {"worker": run_.worker}))
-    told.sort(key=lambda entry: (entry.at, _ORDER.get(entry.kind, 3)))
+    told.sort(key=lambda entry: (entry.at, entry.attempt, _ORDER.get(entry.kind, 3)))
     if run_.finished_at is not None:
         detail = {} if run_.reason is None else {"reason": run_.reason}
         end = TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail)
