@@ -208,8 +208,8 @@ class FakeWorker:
         return marked(200, json.dumps({"runs": told}).encode())
 
     async def _deliver(self, runs: list[dict[str, Any]]) -> httpx.Response:
-        fields = ("run_id", "task", "attempt", "max_attempts", "input", "lease_token", "report_url")
-        calls = [Call(*(run[name] for name in fields), body=run) for run in runs]
+        fields = [name for name in Call._fields if name != "body"]
+        calls = [Call(**{name: run[name] for name in fields}, body=run) for run in runs]
         assert len(calls) <= (1 if self.plain else self.max_batch)
         self.deliveries.append(calls)
         self.calls += calls

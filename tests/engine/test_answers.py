@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Run, RunState, WorkerState
-from tests.engine.far_side import Answer, Call, accepted, broken, lines, marked, said, streaming
+from tests.engine.far_side import Answer, Call, broken, lines, marked, said, streaming
 from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,12 @@ NO_RETRY = json.dumps({"type": "about:blank", "retryable": False}).encode()
 PROBLEM = {"content_type": "application/problem+json"}
 
 ROWS = [
-    Row("a stream", always(lambda calls: lines(*(call.completed('{"b": 1,"a":2}') for call in calls))), None, output='{"b": 1,"a":2}'),
+    Row(
+        "a stream",
+        always(lambda calls: lines(*(call.completed('{"b": 1,"a":2}') for call in calls))),
+        None,
+        output='{"b": 1,"a":2}',
+    ),
     Row(
         "an answer in JSON",
         always(lambda calls: marked(200, said(calls[0].completed("7")), content_type="application/json")),
@@ -78,12 +83,38 @@ ROWS = [
     Row("a plain 201 with text", always(plain(201, b"done")), None, plain=True, output='"done"'),
     Row("a plain 204", always(plain(204)), None, plain=True, output="null"),
     Row("a plain 202 that will not report", always(plain(202)), None, plain=True, output="null"),
-    *both("refused", fails(httpx.ConnectError("connection refused")), "not_sent", charged=False, worker=WorkerState.UNREACHABLE),
-    *both("connect timeout", fails(httpx.ConnectTimeout("slow")), "not_sent", charged=False, worker=WorkerState.UNREACHABLE),
+    *both(
+        "refused",
+        fails(httpx.ConnectError("connection refused")),
+        "not_sent",
+        charged=False,
+        worker=WorkerState.UNREACHABLE,
+    ),
+    *both(
+        "connect timeout",
+        fails(httpx.ConnectTimeout("slow")),
+        "not_sent",
+        charged=False,
+        worker=WorkerState.UNREACHABLE,
+    ),
     Row("429 with the mark", always(with_mark(429, retry_after="3600")), "pushed_back", charged=False, shrinks=True),
     Row("503 with the mark", always(with_mark(503)), "pushed_back", charged=False, shrinks=True),
-    Row("429 with Retry-After", always(plain(429, retry_after="3600")), "pushed_back", plain=True, charged=False, shrinks=True),
-    Row("503 with Retry-After", always(plain(503, retry_after="3600")), "pushed_back", plain=True, charged=False, shrinks=True),
+    Row(
+        "429 with Retry-After",
+        always(plain(429, retry_after="3600")),
+        "pushed_back",
+        plain=True,
+        charged=False,
+        shrinks=True,
+    ),
+    Row(
+        "503 with Retry-After",
+        always(plain(503, retry_after="3600")),
+        "pushed_back",
+        plain=True,
+        charged=False,
+        shrinks=True,
+    ),
     *both("502", always(plain(502)), "retry", code="http_error", shrinks=True),
     *both("504", always(plain(504)), "retry", code="http_error", shrinks=True),
     *both("503 without a mark", always(plain(503)), "retry", code="http_error", shrinks=True),
@@ -95,27 +126,89 @@ ROWS = [
     *both("500", always(plain(500)), "retry", code="http_error"),
     *both("reset after sending", fails(httpx.ReadError("reset")), "retry", code="connection_reset", shrinks=True),
     Row("timeout after sending, protocol", fails(httpx.ReadTimeout("slow")), "retry", "attempt_timeout", shrinks=True),
-    Row("timeout after sending, plain", fails(httpx.ReadTimeout("slow")), "retry", "execution_timeout", plain=True, shrinks=True),
+    Row(
+        "timeout after sending, plain",
+        fails(httpx.ReadTimeout("slow")),
+        "retry",
+        "execution_timeout",
+        plain=True,
+        shrinks=True,
+    ),
     *both("not HTTP", fails(httpx.RemoteProtocolError("rubbish")), "retry", code="protocol_error", shrinks=True),
-    Row("a result that says no retry", always(lambda calls: lines(calls[0].failed(retryable=False))), "failed", "task_error", final=True),
-    *both("a problem that says no retry", always(plain(500, NO_RETRY, **PROBLEM)), "failed", code="http_error", final=True),
-    *both("the header that says no retry", always(plain(422, hurlbat_retry="no")), "failed", code="http_error", final=True),
-    *both("a redirect", always(plain(307, location="https://else.example.com/")), "retry", code="redirect_refused",
-          words=("307", "https://else.example.com/"), shrinks=True),
+    Row(
+        "a result that says no retry",
+        always(lambda calls: lines(calls[0].failed(retryable=False))),
+        "failed",
+        "task_error",
+        final=True,
+    ),
+    *both(
+        "a problem that says no retry", always(plain(500, NO_RETRY, **PROBLEM)), "failed", code="http_error", final=True
+    ),
+    *both(
+        "the header that says no retry", always(plain(422, hurlbat_retry="no")), "failed", code="http_error", final=True
+    ),
+    *both(
+        "a redirect",
+        always(plain(307, location="https://else.example.com/")),
+        "retry",
+        code="redirect_refused",
+        words=("307", "https://else.example.com/"),
+        shrinks=True,
+    ),
     Row("200 without the mark", always(plain(200, b"{}")), "retry", "not_a_worker", shrinks=True),
-    Row("a task that raises", always(lambda calls: lines(calls[0].failed("boom", type="KeyError"))), "retry", "task_error",
-        words=("boom",)),
-    Row("an input that the task refuses", always(lambda calls: lines(calls[0].failed(type="invalid_input"))), "failed",
-        "invalid_input", final=True),
+    Row(
+        "a task that raises",
+        always(lambda calls: lines(calls[0].failed("boom", type="KeyError"))),
+        "retry",
+        "task_error",
+        words=("boom",),
+    ),
+    Row(
+        "an input that the task refuses",
+        always(lambda calls: lines(calls[0].failed(type="invalid_input"))),
+        "failed",
+        "invalid_input",
+        final=True,
+    ),
     Row("lines that are no JSON", always(lambda _: streaming(broken(b"{nonsense\n"))), "retry", "bad_result"),
-    Row("a result for another attempt", always(lambda calls: lines(calls[0]._replace(attempt=9).completed())), "retry", "bad_result"),
-    Row("an answer larger than the cap", always(plain(200, b"x" * 1_100_000)), "retry", "response_too_large", plain=True, shrinks=True),
-    Row("an encoding that was not offered", always(plain(200, b"", content_encoding="br")), "retry", "bad_encoding", plain=True,
-        shrinks=True),
-    Row("a stream that never started it", always(lambda _: streaming(broken())), "not_started", charged=False, shrinks=True),
-    Row("a stream that broke before it started", always(lambda _: streaming(broken(error=httpx.ReadError("gone")))), "not_started",
-        charged=False, shrinks=True),
-]  # fmt: skip
+    Row(
+        "a result for another attempt",
+        always(lambda calls: lines(calls[0]._replace(attempt=9).completed())),
+        "retry",
+        "bad_result",
+    ),
+    Row(
+        "an answer larger than the cap",
+        always(plain(200, b"x" * 1_100_000)),
+        "retry",
+        "response_too_large",
+        plain=True,
+        shrinks=True,
+    ),
+    Row(
+        "an encoding that was not offered",
+        always(plain(200, b"", content_encoding="br")),
+        "retry",
+        "bad_encoding",
+        plain=True,
+        shrinks=True,
+    ),
+    Row(
+        "a stream that never started it",
+        always(lambda _: streaming(broken())),
+        "not_started",
+        charged=False,
+        shrinks=True,
+    ),
+    Row(
+        "a stream that broke before it started",
+        always(lambda _: streaming(broken(error=httpx.ReadError("gone")))),
+        "not_started",
+        charged=False,
+        shrinks=True,
+    ),
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

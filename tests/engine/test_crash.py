@@ -1,13 +1,12 @@
 """A server that dies, one that stops, and what the next one makes of what they left."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
 
 from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, RunState, Unavailable
-from tests.engine.far_side import Call, Output, accepted, streaming
+from tests.engine.far_side import Call, streaming
 from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio

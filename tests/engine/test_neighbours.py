@@ -15,7 +15,7 @@ from hurlbat_dispatcher import (
     Submission,
     Unavailable,
 )
-from hurlbat_dispatcher.turn import crank
+from hurlbat_dispatcher.turn import crank, submits
 from hurlbat_dispatcher.turn.operations import Cancel, Note, Operation
 from tests.engine.world import World, refused
 
@@ -128,7 +128,7 @@ async def test_an_answer_outlives_any_number_of_turns_that_fail(local: World, mo
     worker.work = worker.held
     run = await local.submit("echo", "1")
     await local.until(lambda: len(worker.open) == 1)
-    true = crank.answer_submits
+    true = submits.answer_submits
     failures = [True] * 3
 
     def answer_submits(ledger: Any) -> None:

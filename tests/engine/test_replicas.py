@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -75,7 +74,7 @@ async def test_the_other_takes_over_when_the_owner_is_gone(shared: World, other:
     await shared.crash()
     worker.work = None
     waiting = await other.submit("echo", "2")
-    await other.change("UPDATE dispatcher SET lease_until = 1 WHERE id <> '%s'" % other.parts.desk.me)
+    await other.change(f"UPDATE dispatcher SET lease_until = 1 WHERE id <> '{other.parts.desk.me}'")
     await other.change("UPDATE shard SET lease_until = 1")
     await other.parts.lease.run_once()
     ended = await other.all_ended([running, waiting])

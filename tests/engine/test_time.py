@@ -1,7 +1,7 @@
 """What time does to runs: delays, retries, and everything that runs out. Times are read from rows, never waited for."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -20,6 +20,10 @@ def policy(**more: object) -> dict[str, object]:
 
 def fixed(seconds: float, retries: int = 3) -> dict[str, object]:
     return policy(retries=retries, backoff={"strategy": "fixed", "initial": seconds, "jitter": False})
+
+
+def _waits_after(attempt: int) -> Callable[[Run], bool]:
+    return lambda run: run.attempt == attempt and run.state == "queued"
 
 
 async def times(world: World, run: Run) -> dict[str, int]:
@@ -92,7 +96,7 @@ async def test_a_failure_waits_as_its_policy_says_and_gives_up_when_its_tries_ar
     run = await world.submit()
     waits = []
     for attempt in range(1, 4):
-        found = await world.until_run(run, lambda found, n=attempt: found.attempt == n and found.state == "queued")
+        found = await world.until_run(run, _waits_after(attempt))
         assert (found.tries, json.loads(found.error or "{}")["code"]) == (attempt, "task_error")
         waits.append(found.due_at - [entry for entry in found.timeline if entry.kind == "retry"][-1].at)
         await world.time_comes(run, "due_at")
@@ -232,7 +236,7 @@ async def test_a_retry_has_the_schedule_timeout_again_and_no_ttl(world: World) -
 
 @pytest.mark.parametrize("asked", [{"ttl": 60.0}, {}], ids=["ttl", "schedule_timeout"])
 async def test_starts_that_did_not_reach_the_worker_do_not_put_off_what_runs_out(
-    world: World, asked: dict[str, float]
+    world: World, asked: dict[str, Any]
 ) -> None:
     worker = await world.worker("w", policy() if asked else policy(schedule_timeout=60))
     worker.away = httpx.ConnectError("refused")

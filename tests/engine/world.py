@@ -6,7 +6,7 @@ Time is never waited out: what is due later is moved to now in the rows, and the
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
@@ -30,7 +30,7 @@ LATER_MS: Final = 3_600_000
 
 def settings_for(url: str, **more: Any) -> Settings:
     """Return settings for a server of the tests."""
-    usual = {
+    usual: dict[str, Any] = {
         "database_url": url,
         "secret_key": (KEY,),
         "external_url": "http://hurlbat.test",
@@ -48,7 +48,7 @@ class World:
         self.network = network or Network()
         self.engine = Engine(self.settings, transport=self.network.transport())
 
-    async def __aenter__(self) -> "World":
+    async def __aenter__(self) -> Self:
         await self.engine.start()
         return self
 
@@ -110,14 +110,14 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until this is so."""
         async with asyncio.timeout(SOON):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # rows and workers set no events
                 await asyncio.sleep(0.002)
 
     async def until_run(self, run: Run | str, condition: Callable[[Run], bool]) -> Run:
         """Wait until this is so of a run."""
         run_id = run if isinstance(run, str) else run.id
         async with asyncio.timeout(SOON):
-            while not condition(found := await self.engine.get_run(run_id)):
+            while not condition(found := await self.engine.get_run(run_id)):  # noqa: ASYNC110  # rows and workers set no events
                 await asyncio.sleep(0.005)
         return found
 
@@ -168,7 +168,7 @@ class World:
         """Wait until the running attempt has a lease of its own."""
         run_id = run if isinstance(run, str) else run.id
         async with asyncio.timeout(SOON):
-            while await self.rows(f"SELECT lease_until FROM run WHERE id = '{run_id}'") == [(None,)]:
+            while await self.rows(f"SELECT lease_until FROM run WHERE id = '{run_id}'") == [(None,)]:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def tick(self, *, sweep: bool = False) -> None:
@@ -187,7 +187,7 @@ class World:
             return
         try:
             async with asyncio.timeout(3.0):
-                while (kept := _counted(parts.desk.picture)) != (read := await self._read_anew()):
+                while (kept := _counted(parts.desk.picture)) != (read := await self._read_anew()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
             assert kept == read, "the picture in memory is not what the rows say"

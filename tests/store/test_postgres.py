@@ -34,7 +34,7 @@ async def other(postgres_url: str, store: PostgresDatabase) -> AsyncIterator[Pos
 async def until(condition: object) -> None:
     assert callable(condition)
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
@@ -64,8 +64,8 @@ async def test_the_writing_connection_killed_within_a_transaction_is_trouble_and
 
 async def test_readers_that_were_killed_are_replaced(store: PostgresDatabase, other: PostgresDatabase) -> None:
     await asyncio.gather(*(store.read(ask("SELECT pg_sleep(0.05)")) for _ in range(4)))
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    await other.write(ask(kill))
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    await other.write(ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
 
     async def reads() -> bool:
         try:

@@ -1,6 +1,7 @@
 """Ids that grow, whatever the clock does; and chance that a seed repeats."""
 
 import uuid
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def test_an_id_tells_the_millisecond_it_was_made_in() -> None:
 def test_ids_grow_in_a_millisecond_that_does_not_end() -> None:
     ids = Ids(Hand(1_700_000_000_000), Chance(1))
     made = [ids.new() for _ in range(200_000)]
-    assert all(one < two for one, two in zip(made, made[1:], strict=False))
+    assert all(one < two for one, two in pairwise(made))
 
 
 def test_a_counter_that_is_used_up_borrows_the_next_millisecond() -> None:

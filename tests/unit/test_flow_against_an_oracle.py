@@ -158,9 +158,9 @@ class Histories(RuleBasedStateMachine):
             self.lanes[lane] = self.picture.lane(lane, task, self.lane_workers[lane])
         for run_id, worker in self.truth.running.items():
             self.picture.occupy(run_id, self.picture.slots[worker])
-        for lane in self.lanes.values():
-            rows = self.truth.read(lane, None)
-            self.picture.refill(lane, rows, more=len(rows) == HORIZON)
+        for known in self.lanes.values():
+            rows = self.truth.read(known, None)
+            self.picture.refill(known, rows, more=len(rows) == HORIZON)
 
     # -- what must be so -----------------------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import registry, sqlite
 from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.store.schema import inline, run
 from hurlbat_dispatcher.store.statement import AnyOf, DatabaseNow, Statement, bind
 
 SQLITE = sqlite.dialect(paramstyle="qmark")
-POSTGRES = postgresql.asyncpg.dialect()
+POSTGRES: Dialect = registry.load("postgresql.asyncpg")()
 BOTH = pytest.mark.parametrize("dialect", [SQLITE, POSTGRES], ids=["sqlite", "postgresql"])
 
 
