@@ -93,7 +93,7 @@ class Parts:
         finished = said.get("finished") or []
         self.waiters.finished(finished)
         if self.desk.owns:
-            freed = [*finished, *(said.get("freed") or ())]
+            freed = said.get("freed")
             if freed:
                 self.writer.put(Freed(freed))
             if said.get("queued"):

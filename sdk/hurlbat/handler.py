@@ -157,7 +157,7 @@ class Handler:
     async def _deliver(self, message: Message, receive: Receive, send: Send, mark: Headers) -> None:
         workbench = self._host.workbench
         if workbench.draining:
-            later = [*mark, (b"retry-after", b"1")]
+            later = [*mark, (b"retry-after", b"1"), (b"connection", b"close")]
             await _send_problem(send, 503, "draining", "this worker is about to stop", later)
             return
         # the same attempt twice in one message is one attempt

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+NOTICE_SECONDS = 0.25
+"""Between our hearing of the signal and the web server's: requests of this time are refused politely, with their
+connections closed, so that none meets a connection that the server closes without a word."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
-    """Call back on the running event loop at SIGTERM and SIGINT; the handlers that were there are called as before.
+    """Call back on the running event loop at SIGTERM and SIGINT; the handlers that were there follow a moment later.
 
     Signals that nobody handles are left alone, and so are all of them outside the main thread.
     """
@@ -42,9 +46,18 @@ def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
 def _chained(
     loop: asyncio.AbstractEventLoop, call: Callable[[], None], before: Callable[[int, FrameType | None], Any]
 ) -> Callable[[int, FrameType | None], None]:
+    told = False
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(call)
-        before(number, frame)
+        nonlocal told
+        if told or loop.is_closed():
+            before(number, frame)
+            return
+        told = True
+        loop.call_soon_threadsafe(call)
+        if before is signal.default_int_handler:
+            before(number, frame)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, NOTICE_SECONDS, before, number, frame)
 
     return handle

@@ -19,21 +19,47 @@ from tests.support.processes import Processes
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_stop_is_heard_here_and_by_whoever_listened_before() -> None:
-    heard: list[Any] = []
-    called = asyncio.Event()
+class Listener:
+    """Whoever handled the signal before: a web server."""
 
-    def before(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+        self.told = asyncio.Event()
 
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.heard.append(number)
+        self.told.set()
+
+
+async def test_a_stop_is_heard_here_first_and_then_by_whoever_listened_before() -> None:
+    before, called = Listener(), asyncio.Event()
     original = signal.signal(signal.SIGTERM, before)
     try:
         with on_stop_signal(called.set):
             signal.raise_signal(signal.SIGTERM)
             async with asyncio.timeout(5):
                 await called.wait()
-        assert heard == [signal.SIGTERM]
+                assert before.heard == []
+                await before.told.wait()
+        assert before.heard == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, original)
+
+
+async def test_a_second_signal_goes_through_at_once() -> None:
+    before = Listener()
+    original = signal.signal(signal.SIGTERM, before)
+    try:
+        with on_stop_signal(lambda: None):
+            signal.raise_signal(signal.SIGTERM)
+            assert before.heard == []
+            signal.raise_signal(signal.SIGTERM)
+            assert before.heard == [signal.SIGTERM]
+            async with asyncio.timeout(5):
+                while len(before.heard) < 2:
+                    before.told.clear()
+                    await before.told.wait()
     finally:
         signal.signal(signal.SIGTERM, original)
 

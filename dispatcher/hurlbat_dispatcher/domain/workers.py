@@ -35,7 +35,7 @@ SERVING: Final = frozenset({WorkerState.READY, WorkerState.UNVERIFIED})
 
 FIRST_WINDOW: Final = 16
 PROBE_FIRST_MS: Final = 500
-PROBE_MAX_MS: Final = 10_000
+PROBE_MAX_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)

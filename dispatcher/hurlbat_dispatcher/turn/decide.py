@@ -206,6 +206,8 @@ def _finish(
         ledger.ended_keys.append((row.tenant, row.task, row.idempotency_key, row.id))
     _changed(ledger, row, state=state)
     ledger.finished.append(row.id)
+    if holds_until is None:
+        ledger.freed.append(row.id)
 
 
 def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
