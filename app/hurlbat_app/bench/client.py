@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import aiohttp
 import orjson
 import uvloop
+
+from hurlbat_app.bench.wire import Connection
 
 PATIENCE = 120.0
 """Seconds that a load may take, besides 20 ms for each run."""
@@ -56,42 +57,31 @@ async def submit(load: Load) -> Done:
     run = {"task": load.task, "input": {"user_id": 12345, "plan": "pro", "items": [1, 2, 3, 4, 5]}}
     size = load.batch if load.submit == "bulk" else 1
     sizes = iter([min(size, load.runs - start) for start in range(0, load.runs, size)])
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-    headers = {"authorization": f"Bearer {load.token}", "content-type": "application/json"}
-    async with (
-        asyncio.timeout(PATIENCE + load.runs / 50),
-        aiohttp.ClientSession(
-            connector=connector,
-            headers=headers,
-            skip_auto_headers=("accept", "accept-encoding", "user-agent"),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None),  # no timer for each request: `submit` has one for all
-        ) as session,
-        asyncio.TaskGroup() as clients,
-    ):
-        for _ in range(1 if load.submit == "idle" else load.clients):
-            if load.submit == "bulk":
-                clients.create_task(_bulk(session, f"{load.url}/runs/bulk", run, sizes, done))
-            else:
-                pause = IDLE_PAUSE if load.submit == "idle" else 0.0
-                clients.create_task(_single(session, f"{load.url}/runs", run, sizes, done, pause))
+    bulk = load.submit == "bulk"
+    url = f"{load.url}/runs/bulk" if bulk else f"{load.url}/runs"
+    count = 1 if load.submit == "idle" else load.clients
+    connections = [await Connection.open(url, load.token) for _ in range(count)]
+    pause = IDLE_PAUSE if load.submit == "idle" else 0.0
+    async with asyncio.timeout(PATIENCE + load.runs / 50), asyncio.TaskGroup() as clients:
+        for connection in connections:
+            clients.create_task(
+                _bulk(connection, run, sizes, done) if bulk else _single(connection, run, sizes, done, pause)
+            )
+    for connection in connections:
+        connection.close()
     done.cpu_seconds = time.process_time() - used
     return done
 
 
-async def _single(
-    session: aiohttp.ClientSession, url: str, run: dict[str, Any], sizes: Iterator[int], done: Done, pause: float
-) -> None:
+async def _single(connection: Connection, run: dict[str, Any], sizes: Iterator[int], done: Done, pause: float) -> None:
     body = orjson.dumps(run)
     for _ in sizes:
         began, ticks = time.time_ns(), time.perf_counter_ns()
         while True:
-            answer = await session.post(url, data=body)
-            text = await answer.read()
-            if answer.status == 201:
+            status, text = await connection.post(body)
+            if status == 201:
                 break
-            await _refused(answer.status, text, done)
+            await _refused(status, text, done)
         done.took_ns.append(time.perf_counter_ns() - ticks)
         done.began_ns.append(began)
         done.ids.append(orjson.loads(text)["id"])
@@ -99,18 +89,15 @@ async def _single(
             await asyncio.sleep(pause)
 
 
-async def _bulk(
-    session: aiohttp.ClientSession, url: str, run: dict[str, Any], sizes: Iterator[int], done: Done
-) -> None:
+async def _bulk(connection: Connection, run: dict[str, Any], sizes: Iterator[int], done: Done) -> None:
     for size in sizes:
         missing = size
         while missing:
             began, ticks = time.time_ns(), time.perf_counter_ns()
-            answer = await session.post(url, data=orjson.dumps({"runs": [run] * missing}))
-            text = await answer.read()
+            status, text = await connection.post(orjson.dumps({"runs": [run] * missing}))
             took = time.perf_counter_ns() - ticks
-            if answer.status not in (200, 201, 207):
-                await _refused(answer.status, text, done)
+            if status not in (200, 201, 207):
+                await _refused(status, text, done)
                 continue
             results = orjson.loads(text)["results"]
             accepted = [result["id"] for result in results if "id" in result]
