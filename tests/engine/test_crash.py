@@ -36,6 +36,17 @@ async def test_attempts_of_a_killed_server_are_rescued_at_once_charged_and_repea
     assert await local.load() == 0
 
 
+async def test_what_a_killed_server_left_for_good_holds_no_slot(local: World) -> None:
+    worker = await local.worker("w", slots=1)
+    worker.work = worker.held
+    await local.submit()
+    await local.until(lambda: len(worker.open) == 1)
+    await local.crash()
+    worker.work = None
+    await local.restart()
+    assert (await local.ended(await local.submit())).state == "completed"
+
+
 async def test_a_server_killed_right_after_its_start_is_followed_at_once(local: World) -> None:
     await local.worker()
     await local.crash()

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import RunState, Submission, WorkerState
+from hurlbat_dispatcher.store.statement import Script, Statement
 from hurlbat_dispatcher.turn.crank import NotOwner, turn
 from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, accepted
@@ -17,6 +19,14 @@ from tests.engine.world import World, refused
 pytestmark = pytest.mark.anyio
 
 SLOW = {"name": "echo", "retries": 3, "backoff": {"strategy": "fixed", "initial": 0, "jitter": False}}
+
+
+@pytest.fixture
+async def shared(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A first server, whose sweep does not lend a hand."""
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
+    async with World(postgres_url) as world:
+        yield world
 
 
 @pytest.fixture
@@ -63,6 +73,49 @@ async def test_one_key_at_two_servers_at_the_same_time_makes_one_run(shared: Wor
         assert len({one.run.id for one in outcomes}) == 1
         await shared.ended(outcomes[0].run)
     assert len(worker.calls) == 5
+
+
+async def test_a_key_that_somebody_else_is_just_storing_is_waited_for_and_found(shared: World, other: World) -> None:
+    """The lock is held by the test: without a second look the submit would fail on the constraint."""
+    await shared.worker()
+    asked = Submission("echo", "1", idempotency_key="old", idempotency_ttl=60.0)
+    first = (await shared.engine.submit(asked)).run
+    await hear_of(other)
+    blocked = asyncio.Event()
+
+    def rename() -> Script[None]:
+        yield Statement(sa.text("UPDATE idempotency SET key = 'new'")).write([()])
+        while not blocked.is_set():
+            yield Statement(sa.text("SELECT pg_sleep(0.002)")).fetch()
+
+    renaming = asyncio.ensure_future(other.parts.database.write(rename()))
+    await asyncio.sleep(0)
+    again = asyncio.ensure_future(shared.engine.submit(asked._replace(idempotency_key="new")))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    try:
+        async with asyncio.timeout(10):
+            while await other.rows(waits) != [(1,)]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    finally:
+        blocked.set()
+    await renaming
+    found = await again
+    assert (found.created, found.run.id) == (False, first.id)
+
+
+async def test_a_retry_that_waits_holds_no_slot_at_the_owner(shared: World, other: World) -> None:
+    worker = await shared.worker("w", SLOW | {"backoff": {"strategy": "fixed", "initial": 3600}}, slots=1)
+    await hear_of(other)
+
+    async def accept(_: list[Call]) -> httpx.Response:
+        return accepted()
+
+    worker.answer = accept
+    run = await shared.submit("echo", "1")
+    await shared.until_detached(run)
+    worker.answer = None
+    await other.engine.report_fail(run.id, 1, worker.calls[0].lease_token, FailedLine("", 0, "E", "boom"), b"x")
+    assert (await shared.ended(await shared.submit("echo", "2"))).output == "2"
 
 
 async def test_the_other_takes_over_when_the_owner_is_gone(shared: World, other: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 from hurlbat_dispatcher.store.sqlite import SqliteDatabase
+from hurlbat_dispatcher.store.statement import Script
 from tests.store.rows import ask, tell
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +98,22 @@ async def test_another_program_that_holds_the_file_is_trouble_that_passes(
     await intruder.close()
     await store.write(tell("UPDATE shard SET epoch = 2"))
     assert await store.read(ask("SELECT epoch FROM shard")) == [(2,)]
+    await store.close()
+
+
+async def test_a_script_has_the_file_to_itself_from_its_first_read_on(sqlite_url: str, tmp_path: Path) -> None:
+    """Or what it decides from could be changed before it writes."""
+    store = await opened(sqlite_url)
+    intruder = sqlite3.connect(tmp_path / "hurlbat.db", timeout=0, isolation_level=None, check_same_thread=False)
+
+    def script() -> Script[None]:
+        yield from ask("SELECT epoch FROM shard")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            intruder.execute("BEGIN IMMEDIATE")
+
+    await store.write(script())
+    intruder.execute("BEGIN IMMEDIATE")
+    intruder.close()
     await store.close()
 
 

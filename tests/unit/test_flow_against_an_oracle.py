@@ -186,8 +186,17 @@ class Histories(RuleBasedStateMachine):
             assert len(lane.heap) <= 2 * HORIZON + HORIZON
 
     def teardown(self) -> None:
-        for run_id in list(self.truth.running):
-            self.picture.release(run_id)
+        """Let every worker serve and everything end: each run starts in its turn, and nothing is left."""
+        self.now += 1_000_000
+        for slots in self.picture.slots.values():
+            slots.serving = True
+            slots.back()
+            self.picture.opened(slots)
+        while self._turn(1 << 30) or self.truth.running:
+            for run_id in list(self.truth.running):
+                del self.truth.running[run_id]
+                self.picture.release(run_id)
+        assert [lane for lane, runs in self.truth.waiting.items() if runs and self.lane_workers[lane]] == []
         assert [slots.used for slots in self.picture.slots.values()] == [0, 0, 0]
 
     # -- a turn --------------------------------------------------------------------------------------------------------
