@@ -138,6 +138,8 @@ class Parts:
     async def _sweep(self) -> None:
         await self.database.listen(self.heard)
         self.tokens = await _tokens(self.settings, self.database)
+        await self._reload()
+        self.writer.recall()
         self.writer.put(Tick(sweep=True))
 
     async def _reload(self) -> None:
@@ -155,7 +157,12 @@ class Parts:
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Future[Any]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("what was done beside failed", error=repr(task.exception()))
 
 
 async def assemble(settings: Settings, *, clock: Clock | None = None, transport: Network | None = None) -> Parts:
@@ -202,6 +209,7 @@ async def _build(
         lease=int(settings.lease * 1000),
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
+        clock=clock,
     )
     guard = Guard(settings.allowed_networks, own=frozenset({(settings.host, settings.port)}))
     network = Transport(guard, transport=transport, proxy=settings.proxy)

@@ -61,7 +61,7 @@ class Health:
             case Signal.GONE:
                 self._move(name, _IN_USE, WorkerState.DISABLED, "it answered 410 (gone); resume it when it is back")
             case Signal.LOCAL:
-                self._put(operations.Signal(name, pushed_back=int(_MORE_ROOM * 1000)))
+                self._put(operations.Signal(name, rest=int(_MORE_ROOM * 1000)))
 
     async def recheck(self) -> None:
         """Prove again the workers that could not be reached, and those whose manifest has changed for good."""

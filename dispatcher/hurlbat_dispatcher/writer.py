@@ -30,6 +30,8 @@ MAX_ENTRIES: Final = 2_000
 TROUBLE_WAIT: Final = 0.5
 """Seconds between two looks at a database in trouble."""
 LONGEST_SLEEP: Final = 3600.0
+RECALL_AFTER: Final = 5_000
+"""Milliseconds after which a started attempt must be in somebody's hands."""
 
 
 class Writer:
@@ -98,6 +100,10 @@ class Writer:
             self._epoch = epoch
             self._stale = True
             self.put(Tick(sweep=True))
+
+    def recall(self) -> None:
+        """Rescue attempts of this server that are neither with a worker nor on their way back, for whatever reason."""
+        self.put(Recall(self._in_hand(), before=self._desk.last_now - RECALL_AFTER))
 
     def close(self) -> None:
         """Let `run` return once everything queued is done."""
@@ -232,8 +238,11 @@ class Writer:
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
         if trouble.unknown:
-            self._queue.appendleft(Recall(self._handed_over().union(*map(_spoken_of, self._queue))))
+            self._queue.appendleft(Recall(self._in_hand()))
         self._queue.append(Tick(sweep=True))
+
+    def _in_hand(self) -> frozenset[Attempt]:
+        return self._handed_over().union(*map(_spoken_of, self._queue))
 
     async def _in_halves(self, operations: Sequence[Operation], error: Exception) -> None:
         if len(operations) > 1:

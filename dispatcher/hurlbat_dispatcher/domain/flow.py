@@ -18,6 +18,8 @@ from hurlbat_dispatcher.domain.runs import AGE_MS
 from hurlbat_dispatcher.domain.workers import Window, probe_wait
 
 HORIZON: Final = 256
+SHRINK_EVERY_MS: Final = 1_000
+"""A window halves at most once in this time: answers to what was sent together tell the same thing."""
 
 
 class Waiting(NamedTuple):
@@ -43,6 +45,7 @@ class Slots:
     used: int = 0
     not_before: int = 0
     failures: int = 0
+    shrunk_at: int = -(1 << 62)
     probes: set[str] = field(default_factory=set)
     """Attempts that went through the half open gate; what was in flight before does not count as one."""
     pools: "dict[tuple[str, ...], Pool]" = field(default_factory=dict)
@@ -79,9 +82,19 @@ class Slots:
         self.failures += 1
         self.not_before = now + probe_wait(self.failures)
 
+    def shrink(self, now: int) -> None:
+        """Halve the window, once for all that was on its way together."""
+        if now - self.shrunk_at >= SHRINK_EVERY_MS:
+            self.shrunk_at = now
+            self.window.shrink()
+
     def pushed_back(self, now: int, wait: int) -> None:
         """Halve the window, and send nothing for so many ms."""
-        self.window.shrink()
+        self.shrink(now)
+        self.rest(now, wait)
+
+    def rest(self, now: int, wait: int) -> None:
+        """Send nothing for so many ms."""
         self.not_before = max(self.not_before, now + wait)
 
 
@@ -177,6 +190,20 @@ class Picture:
             if lane.waits:
                 self._enter(lane)
         return lane
+
+    def forget(self, workers: list[str]) -> None:
+        """Forget workers that nothing is in flight at, and pools that no lane is in."""
+        for name in workers:
+            if not self.slots[name].used:
+                self._shut.pop(self.slots.pop(name), None)
+        used = {id(lane.pool) for lane in self.lanes.values()}
+        for names in [names for names in self.pools if any(name not in self.slots for name in names)]:
+            pool = self.pools[names]
+            if id(pool) not in used:
+                del self.pools[names]
+                self._active.pop(pool, None)
+                for slots in pool.workers:
+                    slots.pools.pop(names, None)
 
     def opened(self, slots: Slots) -> None:
         """Look again at all lanes that could use this worker."""

@@ -12,6 +12,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Task
 from hurlbat_dispatcher.errors import Conflict, NotFound
 from hurlbat_dispatcher.store import leases, runs
+from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import decide, due
@@ -89,8 +90,7 @@ def _now(desk: Desk) -> Generator[Ask, Rows, int]:
         owner, epoch, now = rows[0]
         if owner != desk.me or epoch != desk.epoch:
             raise NotOwner(f"the lanes belong to {owner} in epoch {epoch}")
-    desk.last_now = max(now, desk.last_now)
-    return desk.last_now
+    return desk.tell_time(int(now))
 
 
 def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Rows, None]:
@@ -104,6 +104,8 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
+            case Freed(run_ids):
+                wanted.update((run_id, None) for run_id in run_ids)
             case Beat(run_id) | Cancel(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
@@ -127,9 +129,7 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
                 row = ledger.rows.get(run_id)
                 if row and row.state == RunState.RUNNING and row.attempt == attempt:
                     until = decide.lease_of(desk, ledger.now, row)
-                    ledger.leases.append((until, row.tenant, run_id, attempt))
-                    ledger.rows[run_id] = row._replace(lease_until=until)
-                    ledger.wake_at(until)
+                    _renew(ledger, row, until)
         case Stopped(attempts):
             for run_id, attempt in attempts:
                 row = ledger.rows.get(run_id)
@@ -145,7 +145,9 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
                     ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running"))
         case Freed(run_ids):
             for run_id in run_ids:
-                desk.release(run_id)
+                row = ledger.rows.get(run_id)
+                if row is None or (row.state != RunState.RUNNING and row.holds_until is None):
+                    desk.release(run_id)
         case Signal():
             _signal(desk, ledger, operation)
         case Refresh():
@@ -191,9 +193,7 @@ def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int
         ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
     elif row.state == RunState.RUNNING and row.attempt == attempt:
         if row.lease_until is not None:
-            until = decide.lease_of(desk, ledger.now, row)
-            ledger.leases.append((until, row.tenant, run_id, attempt))
-            ledger.wake_at(until)
+            _renew(ledger, row, decide.lease_of(desk, ledger.now, row))
         ledger.reply(operation, False)
     elif row.state == RunState.CANCELLED and row.attempt == attempt:
         ledger.reply(operation, True)
@@ -201,17 +201,27 @@ def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int
         ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running", state=row.state))
 
 
+def _renew(ledger: Ledger, row: RunRow, until: int) -> None:
+    ledger.leases.append((until, row.tenant, row.id, row.attempt))
+    ledger.rows[row.id] = row._replace(lease_until=until)
+    ledger.renewed.add(row.id)
+    ledger.wake_at(until)
+
+
 def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
     slots = desk.picture.slots.get(signal.worker)
     if slots is None:
         return
     if signal.trouble:
-        slots.window.shrink()
+        slots.shrink(ledger.now)
     if signal.unreachable:
         slots.unreachable(ledger.now)
         desk.picture.shut(slots)
     if signal.pushed_back is not None:
         slots.pushed_back(ledger.now, signal.pushed_back)
+        desk.picture.shut(slots)
+    if signal.rest is not None:
+        slots.rest(ledger.now, signal.rest)
         desk.picture.shut(slots)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hurlbat_dispatcher.clock import Chance
+from hurlbat_dispatcher.clock import Chance, Clock, SystemClock
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
 from hurlbat_dispatcher.domain.runs import Task
 from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
@@ -24,12 +24,29 @@ class Desk:
     picture: Picture = field(default_factory=Picture)
     epoch: int | None = None
     last_now: int = 0
+    """The latest time that a turn had, in ms: no later one has an earlier."""
     draining: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+    _heard_at: float = 0.0
 
     @property
     def owns(self) -> bool:
         """Tell whether this server starts runs."""
         return self.epoch is not None
+
+    def tell_time(self, said: int) -> int:
+        """Return now (ms), given what the database's clock said.
+
+        A clock that was set back does not stop the time: until it has caught up, our own monotonic clock tells it.
+        """
+        at = self.clock.monotonic()
+        if said >= self.last_now:
+            self.last_now, self._heard_at = said, at
+        else:
+            passed = int((at - self._heard_at) * 1000)
+            self.last_now += passed
+            self._heard_at += passed / 1000
+        return self.last_now
 
     def refresh(self, now: int) -> None:
         """Take the workers and tasks as they are registered now."""
@@ -51,6 +68,7 @@ class Desk:
                 slots.serving = False
         for lane_id, name in self.registry.lanes.items():
             picture.lane(lane_id, name, self._workers_of(name))
+        picture.forget([name for name in picture.slots if name not in self.registry.workers])
 
     def lane(self, lane_id: int, task: str) -> Lane:
         """Return the lane of a task's waiting runs."""
@@ -61,8 +79,8 @@ class Desk:
         self.picture.release(run_id)
 
     def forget_waiting(self, row: RunRow) -> None:
-        """Take a waiting run out of its lane."""
-        lane = self.picture.lanes.get(row.lane)
+        """Take a waiting run out of its lane, where this server has it."""
+        lane = self.picture.lanes.get(row.lane) if self.owns else None
         if row.ready and lane is not None:
             self.picture.drop(lane, Waiting(row.rank, row.id, row.priority))
 

@@ -42,9 +42,14 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
 
 
 def recall(desk: Desk, ledger: Ledger, operation: Recall) -> Generator[Ask, Rows, None]:
-    """Put back, uncharged, what this server has started and never handed over."""
+    """Settle what this server has started and does not hold in its hands: see `Recall`."""
     for row in (yield from _take(ledger, runs.CONNECTED, desk.me)):
-        if (row.id, row.attempt) not in operation.handed_over:
+        if (row.id, row.attempt) in operation.handed_over:
+            continue
+        if operation.before is not None:
+            if row.started_at is not None and row.started_at < operation.before:
+                decide.lose(desk, ledger, row)
+        else:
             answer = NotSent(ErrorCode.CONNECT_FAILED, "the database failed while the attempt was stored")
             decide.end_attempt(desk, ledger, AttemptEnd(row.id, row.attempt, answer))
 
@@ -59,7 +64,7 @@ def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
 
 def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[Ask, Rows, list[RunRow]]:
     rows = yield statement.fetch(*values)
-    taken = [row for row in map(RunRow._make, rows) if row.id not in ledger.touched]
+    taken = [row for row in map(RunRow._make, rows) if row.id not in ledger.touched | ledger.renewed]
     for row in taken:
         ledger.rows.setdefault(row.id, row)
     return taken
@@ -67,7 +72,7 @@ def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[As
 
 def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
     """Make the picture anew from the rows: what is in flight, and the heads of every lane."""
-    now = max((yield from runs.database_now()), desk.last_now)
+    now = desk.tell_time((yield from runs.database_now()))
     known = desk.picture
     desk.picture = Picture(known.horizon)
     desk.refresh(now)

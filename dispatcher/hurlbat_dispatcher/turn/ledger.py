@@ -34,6 +34,8 @@ class Ledger:
     rows: dict[str, RunRow] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     """Runs that this turn has changed: at most one change a run and turn, the next waits for the next turn."""
+    renewed: set[str] = field(default_factory=set)
+    """Runs whose lease this turn has renewed, so that it is not over yet."""
     deferred: list[Operation] = field(default_factory=list)
     inserts: list[NewRun] = field(default_factory=list)
     starts: list[Values] = field(default_factory=list)

@@ -115,29 +115,36 @@ class Stopped(Operation):
 
 @dataclass(slots=True, eq=False)
 class Recall(Operation):
-    """Put back attempts that this server started in a commit whose outcome it never learned: nobody was sent them.
+    """Settle attempts that this server has started and does not hold in its hands.
 
-    `handed_over` are those that were sent, or whose end is on its way.
+    After a commit whose outcome it never learned nobody was sent them: they are put back, uncharged. In a sweep, of
+    those that started `before` then (ms), word of the end was lost: they are rescued, charged. `handed_over` are those
+    that were sent, or whose end is on its way.
     """
 
     handed_over: frozenset[Attempt]
+    before: int | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Freed(Operation):
-    """Another server ended these runs."""
+    """Another server says that attempts of these runs gave their slots back; the rows tell if that is still so."""
 
     run_ids: Sequence[str]
 
 
 @dataclass(slots=True, eq=False)
 class Signal(Operation):
-    """What a delivery told of its worker: that it cannot be reached, or has no room (ms)."""
+    """What a delivery told of its worker: that it cannot be reached, is in trouble, or has no room for so many ms.
+
+    `rest` (ms) is a pause that is no fault of the worker's.
+    """
 
     worker: str
     unreachable: bool = False
     trouble: bool = False
     pushed_back: int | None = None
+    rest: int | None = None
 
 
 @dataclass(slots=True, eq=False)
