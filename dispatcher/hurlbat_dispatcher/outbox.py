@@ -1,8 +1,8 @@
 """Sends started attempts to their workers and tells the writer what became of them.
 
 A worker's attempts leave in deliveries. Only so many deliveries of a worker are in their sending phase at a time, so
-under load they fill up; once a worker has begun to answer, its delivery may stay open for hours and holds back
-nothing.
+under load they fill up; once a worker has begun to answer, or has taken its time to, its delivery may stay open for
+hours and holds back nothing. Deliveries of one run, as plain workers get them, have nothing to fill and never wait.
 """
 
 import asyncio
@@ -26,11 +26,13 @@ from hurlbat_dispatcher.turn.operations import AttemptEnd, Detach, End, Note, Op
 log = structlog.get_logger("hurlbat.outbox")
 
 SENDING: Final = 8
-"""Deliveries of one worker that it has not begun to answer."""
-MAX_DELIVERY_CHARS: Final = 4_194_304
-"""Payload of one delivery, after which no further run is added to it; a worker takes at least four times that."""
+"""Deliveries of one worker that may be in their sending phase, where they have room for more than one run."""
 PARTIAL: Final = 2
 """Of these, how many may leave with room to spare without lingering (in the manner of Nagle's algorithm, RFC 896)."""
+SENDING_SECONDS: Final = 0.25
+"""How long a delivery counts as being sent, at most, when its answer does not begin."""
+MAX_DELIVERY_CHARS: Final = 4_194_304
+"""Payload of one delivery, after which no further run is added to it; a run that is larger by itself goes alone."""
 LINGER: Final = 0.005
 """Seconds that further runs wait, at most, for others to fill their delivery."""
 MAX_NOTES: Final = 500
@@ -54,7 +56,8 @@ class Parcel:
     notes: dict[Key, int] = field(default_factory=dict)
     refused: list[AttemptEnd] = field(default_factory=list)
     """Ends that say more of the worker than of the runs; applied once the worker's budget knows of it."""
-    sending: bool = True
+    sending: bool = False
+    """Whether it counts among the worker's deliveries in their sending phase."""
     task: asyncio.Task[None] | None = None
 
 
@@ -154,7 +157,7 @@ class Outbox:
         if self._closing:
             self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, "the server is stopping"))
             tray.queue.clear()
-        while tray.queue and tray.sending < SENDING:
+        while tray.queue:
             target = self._registry.targets.get(worker)
             if target is None or not self._may_send():
                 why = "the worker was removed" if target is None else "the server's lease ran out"
@@ -162,13 +165,16 @@ class Outbox:
                 tray.queue.clear()
                 return
             most = 1 if target.mode is Mode.PLAIN else max(1, self._registry.workers[worker].max_batch)
+            fills = most > 1
+            if fills and tray.sending >= SENDING:
+                return
             if len(tray.queue) < most and tray.sending >= PARTIAL and not lingered:
                 self._linger(worker, tray)
                 return
             batch = _take(tray.queue, most)
-            parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch})
+            parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch}, sending=fills)
             self._live.update((key, parcel) for key in parcel.waiting)
-            tray.sending += 1
+            tray.sending += fills
             parcel.task = self._spawn(self._deliver(worker, tray, parcel, batch))
 
     def _linger(self, worker: str, tray: Tray) -> None:
@@ -186,6 +192,8 @@ class Outbox:
                 tray.sending -= 1
                 self._pump(worker, tray)
 
+        # an answer in one piece begins when its tasks end; until then nobody is held back
+        patience = asyncio.get_running_loop().call_later(SENDING_SECONDS, accepted)
         try:
             delivery = await self._push.deliver(
                 parcel.target, batch, lambda heard: self._hear(worker, parcel, heard), on_accepted=accepted
@@ -199,6 +207,7 @@ class Outbox:
             log.error("a delivery failed", worker=worker, error=repr(error), exc_info=error)
             self._abandon(parcel, f"the delivery failed: {error!r}")
         finally:
+            patience.cancel()
             accepted()
 
     def _hear(self, worker: str, parcel: Parcel, heard: Sequence[Heard]) -> None:
