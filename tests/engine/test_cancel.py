@@ -217,7 +217,10 @@ async def test_a_failed_run_is_replayed_with_new_tries_and_keeps_its_history(wor
     assert (ended.state, ended.output, ended.error) == (RunState.COMPLETED, "5", None)
     assert (ended.attempt, ended.tries, ended.max_attempts) == (3, 3, 4)
     kinds = [entry.kind for entry in ended.timeline]
-    assert kinds == ["created", "started", "retry", "started", "replayed", "started", "completed"]
+    assert kinds == ["created", "started", "retry", "started", "failed", "replayed", "started", "completed"]
+    failed = ended.timeline[4]
+    assert (failed.at, failed.attempt) == (run.finished_at, 2)
+    assert failed.detail["code"] == "task_error"
 
 
 async def test_a_completed_run_is_replayed(world: World) -> None:

@@ -27,6 +27,7 @@ class Lease:
         self._seconds = seconds
         self._own = own
         self._until = 0.0
+        self._owner: str | None = None
 
     def holds(self) -> bool:
         """Tell whether the lease is good now. On a database of our own it always is."""
@@ -39,4 +40,8 @@ class Lease:
         if self._until and before > self._until:
             log.warning("the lease had run out; others may have rescued what was in flight", by=before - self._until)
         self._until = before + self._seconds
+        if held.owner != self._owner:
+            self._owner = held.owner
+            mine = "this server starts the runs" if held.owner == self._me else "another server starts the runs"
+            log.info(mine, epoch=held.epoch, owner=held.owner)
         self._own(held.epoch if held.owner == self._me else None)

@@ -93,6 +93,12 @@ LOAD = Statement(
 )
 """Rows by id, locked in the order of their ids so that two servers never wait for each other."""
 
+ENDINGS = Statement(
+    sa.select(run.c.id, run.c.finished_at, run.c.error).where(_TENANT, AnyOf(run.c.id, "ids", _ITEM)),
+    ("tenant", "ids"),
+)
+"""How runs ended, for those that are to start again."""
+
 PAYLOADS = Statement(
     sa.select(run.c.id, run.c.task, run.c.attempt, run.c.tries, run.c.max_attempts, run.c.input, run.c.metadata)
     .where(_TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state == inline(RunState.QUEUED))

@@ -150,7 +150,11 @@ def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
         if started_at is not None and row.attempt not in begun:
             begun.add(row.attempt)
             told.append(TimelineEntry(started_at, "started", row.attempt, {"worker": row.detail.get("worker")}))
-        shown = {name: value for name, value in row.detail.items() if name not in _HIDDEN}
+        shown = {name: value for name, value in row.detail.items() if name not in _HIDDEN and value is not None}
+        if row.kind == "replayed" and "finished_at" in shown:
+            ended_at = shown.pop("finished_at")
+            told.append(TimelineEntry(ended_at, shown.pop("was"), row.attempt, shown))
+            shown = {}
         told.append(TimelineEntry(row.at, row.kind, row.attempt, shown))
     if run_.started_at is not None and run_.attempt not in begun:
         told.append(TimelineEntry(run_.started_at, "started", run_.attempt, {"worker": run_.worker}))

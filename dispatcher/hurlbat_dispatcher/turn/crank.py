@@ -112,6 +112,9 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 pass
     for tenant, wanted in ids.items():
         yield from ledger.load(tenant, sorted(wanted))
+    for operation in operations:
+        if isinstance(operation, Replay):
+            yield from ledger.load_endings(operation.tenant, [operation.run_id])
 
 
 def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:

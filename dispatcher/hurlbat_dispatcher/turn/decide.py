@@ -81,9 +81,10 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
         schedule_timeout=task.schedule_timeout if task else None,
         tries=row.tries,
     )
-    ledger.note(
-        row, "replayed", {"was": row.state, "reason": row.reason, "started_at": row.started_at, "worker": row.worker}
-    )
+    finished_at, error = ledger.endings.get(row.id, (None, None))
+    failure = {name: value for name, value in json.loads(error or "{}").items() if name in ("code", "type", "message")}
+    ended = {"was": row.state, "finished_at": finished_at, "reason": row.reason} | failure
+    ledger.note(row, "replayed", ended | {"started_at": row.started_at, "worker": row.worker})
     ledger.replays.append(
         (row.tries + more, rank(ledger.now, row.priority), ledger.now, expires_at, row.tenant, row.id)
     )

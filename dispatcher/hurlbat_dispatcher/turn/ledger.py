@@ -32,6 +32,8 @@ class Ledger:
 
     now: int
     rows: dict[str, RunRow] = field(default_factory=dict)
+    endings: dict[str, tuple[int | None, str | None]] = field(default_factory=dict)
+    """When runs ended that are to start again (ms), and their errors in JSON."""
     touched: set[str] = field(default_factory=set)
     """Runs that this turn has changed: at most one change a run and turn, the next waits for the next turn."""
     renewed: set[str] = field(default_factory=set)
@@ -92,6 +94,12 @@ class Ledger:
             full.update(row[0] for row in counts if row[1] >= MAX_TIMELINE)
         if full:
             self.notes = [values for values in self.notes if values[1] not in full or values[3] not in _MANY]
+
+    def load_endings(self, tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, None]:
+        """Read how runs ended."""
+        if ids:
+            found = yield runs.ENDINGS.fetch(tenant, list(ids))
+            self.endings.update((row[0], (row[1], row[2])) for row in found)
 
     def write(self) -> Generator[Ask, Rows, None]:
         """Write every change."""
