@@ -12,6 +12,7 @@ from standardwebhooks import Webhook
 
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded
+from hurlbat_dispatcher.push import client as client_module
 from hurlbat_dispatcher.push.heard import Delivery, Detached
 from tests.push.delivering import (
     KEY,
@@ -288,6 +289,10 @@ async def test_a_run_that_a_json_answer_leaves_out_has_a_bad_result_alone() -> N
     assert missing.code == ErrorCode.BAD_RESULT
 
 
+async def _forever() -> None:
+    await asyncio.sleep(30)
+
+
 async def _hang(request: httpx.Request) -> httpx.Response:
     await asyncio.sleep(30)
     raise AssertionError("nobody gave up")
@@ -321,6 +326,13 @@ async def test_a_body_that_dribbles_past_the_deadline_is_an_attempt_that_timed_o
     assert isinstance(answer, Failed)
     assert answer.code == ErrorCode.ATTEMPT_TIMEOUT
     assert body.closed
+
+
+async def test_an_answer_in_one_piece_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "GRACE_SECONDS", 0.1)
+    headers = MARK | {"content-type": "application/json"}
+    result = await deliver(httpx.Response(200, headers=headers, stream=Pieces(b"{", _forever)), [run(timeout=0.1)])
+    assert result.ends == {RUN_A: Failed(ErrorCode.ATTEMPT_TIMEOUT, "the answer was not complete 0.2 s after sending")}
 
 
 def _cancelled(attempt: int, status: str) -> dict[str, object]:

@@ -271,6 +271,22 @@ async def test_each_runs_timeout_counts_from_its_own_started_line_and_neighbours
     }
 
 
+async def test_a_run_that_waits_for_its_workers_turn_is_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "GRACE_SECONDS", 0.1)
+
+    async def past_the_delivery_s_total() -> None:
+        await asyncio.sleep(0.3)
+
+    result = await _stream(
+        _lines(StartedLine(RUN_A, 1)),
+        _lines(CompletedLine(RUN_A, 1, "1")),
+        past_the_delivery_s_total,
+        _lines(StartedLine(RUN_B, 1), CompletedLine(RUN_B, 1, "2")),
+        runs=[run(RUN_A, timeout=0.1), run(RUN_B, timeout=0.1)],
+    )
+    assert result.ends == {RUN_A: Succeeded("1"), RUN_B: Succeeded("2")}
+
+
 async def test_every_run_of_a_delivery_can_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "AFTERMATH_SECONDS", 0.05)
     body = Pieces(_lines(StartedLine(RUN_A, 1), StartedLine(RUN_B, 1)), _long)

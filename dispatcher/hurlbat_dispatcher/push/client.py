@@ -30,7 +30,10 @@ from hurlbat_dispatcher.push.transport import Response, Transport
 
 HEARTBEATS_MISSED: Final = 3
 GRACE_SECONDS: Final = 30.0
-"""What a protocol delivery may take beyond its longest execution timeout."""
+"""What a protocol worker's answer in one piece may take beyond the longest execution timeout.
+
+A stream has no such end: a run may wait for its worker's turn, and its time counts from its `started` line.
+"""
 AFTERMATH_SECONDS: Final = 2.0
 """How long a stream may stay open after its last result; one that ends in time leaves its connection for the next."""
 CANCEL_SECONDS: Final = 10.0
@@ -189,6 +192,7 @@ class _Reading:
 
     async def _read_stream(self, response: Response) -> None:
         self._streaming = True
+        response.go_on()
         self._transcript.when_done = lambda: response.finish(AFTERMATH_SECONDS)
         splitter = LineSplitter()
         try:

@@ -5,6 +5,7 @@ work and read when something breaks. One timer serves the whole exchange; each p
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -94,6 +95,11 @@ class Exchange:
         if self.limits.silence is not None:
             self._wait_on(self._loop.time())
 
+    def go_on(self) -> None:
+        """Let the body take as long as it likes; only silence ends it."""
+        self._end = math.inf
+        self._wait_on(self._loop.time())
+
     def finish(self, within: float) -> None:
         """Give the exchange so many seconds to end by itself; nothing more is wanted of it."""
         if not self.timer.expired():
@@ -129,4 +135,5 @@ class Exchange:
 
     def _wait_on(self, now: float) -> None:
         silence = self.limits.silence
-        self.timer.reschedule(self._end if silence is None else min(self._end, now + silence))
+        until = self._end if silence is None else min(self._end, now + silence)
+        self.timer.reschedule(None if until == math.inf else until)

@@ -62,6 +62,10 @@ class Response:
             return found[:size]
         return found[:size]
 
+    def go_on(self) -> None:
+        """Let the body take as long as it likes: from now on only `silence` bounds it, and no longer `total`."""
+        self._exchange.go_on()
+
     def finish(self, within: float) -> None:
         """Give the body so many seconds to end; then whoever reads is woken, and `post` ends as if it had."""
         self._exchange.finish(within)
