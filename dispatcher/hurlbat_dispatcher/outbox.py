@@ -37,9 +37,7 @@ LINGER: Final = 0.005
 """Seconds that further runs wait, at most, for others to fill their delivery."""
 MAX_NOTES: Final = 500
 """Log and progress lines that are kept of one attempt."""
-_ANSWERS: Final = frozenset(
-    {ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT, ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET}
-)
+_ANSWERS: Final = frozenset({ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT})
 """Failures that show a worker in good health."""
 
 Key = tuple[str, int]
@@ -220,9 +218,9 @@ class Outbox:
             match event:
                 case Started(run_id, attempt):
                     parcel.started.add((run_id, attempt))
-                case Ended(run_id, attempt, answer):
+                case Ended(run_id, attempt, answer, whole):
                     end = AttemptEnd(run_id, attempt, answer)
-                    if isinstance(answer, NotSent | PushedBack | Held):
+                    if whole and isinstance(answer, NotSent | PushedBack | Held):
                         parcel.refused.append(end)
                         self._refusing.add(parcel)
                     else:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import RunState
-from tests.engine.far_side import Call, marked
+from tests.engine.far_side import Call, Chunks, lines, marked, said, streaming
 from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -42,3 +42,33 @@ async def test_a_worker_that_answers_in_one_piece_fills_all_its_slots(
     ended = await local.all_ended(runs)
     assert {run.state for run in ended} == {RunState.COMPLETED}
     assert [run.output for run in ended] == [str(n) for n in range(80)]
+
+
+async def test_a_run_that_an_instance_does_not_serve_yet_waits_uncharged_and_not_for_its_neighbours(
+    world: World,
+) -> None:
+    worker = await world.worker("w")  # its task is tried once
+    gate = asyncio.Event()
+
+    async def old_instance(calls: list[Call]) -> httpx.Response:
+        async def chunks() -> Chunks:
+            yield said(*[call.failed("not yet", type="unknown_task", retryable=False) for call in calls[1:]])
+            yield said(calls[0].started())
+            await gate.wait()
+            yield said(calls[0].completed("1"))
+
+        return streaming(chunks())
+
+    async def new_instance(calls: list[Call]) -> httpx.Response:
+        return lines(*[line for call in calls for line in (call.started(), call.completed("2"))])
+
+    worker.answer = old_instance
+    neighbour, refused = await world.submit_all(2)
+    waiting = await world.put_back(refused, "pushed_back")
+    assert (waiting.tries, waiting.max_attempts, waiting.error) == (0, 1, None)
+    worker.answer = new_instance
+    await world.time_comes(refused, "due_at")
+    ended = await world.ended(refused)
+    assert (ended.state, ended.output, ended.tries, ended.attempt) == (RunState.COMPLETED, "2", 1, 2)
+    gate.set()
+    assert (await world.ended(neighbour)).output == "1"

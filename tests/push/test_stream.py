@@ -24,7 +24,7 @@ from hurlbat.wire import (
     write_line,
 )
 from hurlbat_dispatcher.domain.answers import Signal
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.push import client as client_module
 from hurlbat_dispatcher.push.heard import Beat, Delivery, Detached, Ended, Logged, Progressed, Started
 from hurlbat_dispatcher.push.lines import LineSplitter, read
@@ -81,8 +81,6 @@ async def test_what_comes_in_one_piece_is_told_in_one_call() -> None:
             Failed(ErrorCode.INVALID_INPUT, "x", "invalid_input", retryable=False),
         ),
         (FailedLine(RUN_A, 1, "execution_timeout", "x"), Failed(ErrorCode.EXECUTION_TIMEOUT, "x", "execution_timeout")),
-        (FailedLine(RUN_A, 1, "unknown_task", "x"), Failed(ErrorCode.UNKNOWN_TASK, "x", "unknown_task")),
-        (FailedLine(RUN_A, 1, "wrong_target", "x"), Failed(ErrorCode.WRONG_TARGET, "x", "wrong_target")),
         (FailedLine(RUN_A, 1, "connect_refused", "x"), Failed(ErrorCode.TASK_ERROR, "x", "connect_refused")),
         (FailedLine(RUN_A, 1, "E", "x", retryable=False), Failed(ErrorCode.TASK_ERROR, "x", "E", retryable=False)),
         (FailedLine(RUN_A, 1, "E", "x", retry_after=-5), Failed(ErrorCode.TASK_ERROR, "x", "E", retry_after=0.0)),
@@ -91,6 +89,21 @@ async def test_what_comes_in_one_piece_is_told_in_one_call() -> None:
 async def test_a_task_may_say_how_it_failed_but_not_in_the_dispatchers_words(line: FailedLine, answer: Failed) -> None:
     result = await _stream(_lines(line), runs=[run()])
     assert result.ends == {RUN_A: answer}
+
+
+@pytest.mark.parametrize("type", ["unknown_task", "wrong_target"])
+async def test_a_run_that_the_worker_does_not_serve_is_put_back_by_itself(type: str) -> None:
+    result = await _stream(
+        _lines(FailedLine(RUN_A, 1, type, "not here", retryable=False), CompletedLine(RUN_B, 1, "2"))
+    )
+    pushed_back = PushedBack(f"the worker answered {type}: not here")
+    assert result.calls == [[Ended(RUN_A, 1, pushed_back), Ended(RUN_B, 1, Succeeded("2"))]]
+    assert result.delivery == Delivery(Signal.OK, "m1")
+
+
+async def test_a_run_that_started_is_charged_whatever_its_error_is_called() -> None:
+    result = await _stream(_lines(StartedLine(RUN_A, 1), FailedLine(RUN_A, 1, "unknown_task", "x")), runs=[run()])
+    assert result.ends == {RUN_A: Failed(ErrorCode.TASK_ERROR, "x", "unknown_task")}
 
 
 _DEEP = b"[" * 10_000 + b"]" * 10_000

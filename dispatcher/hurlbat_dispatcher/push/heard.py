@@ -17,11 +17,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The attempt is over for this delivery, with this answer."""
+    """The attempt is over for this delivery, with this answer.
+
+    `whole`: the answer is to all that is left of the delivery, and so may say something of the worker.
+    """
 
     run_id: str
     attempt: int
     answer: Answer
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,19 @@ from hurlbat.wire import (
     StartedLine,
     read_results,
 )
-from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.push.heard import Beat, Detached, Ended, Hear, Heard, Logged, Progressed, Started
 from hurlbat_dispatcher.push.lines import read
 
 MAX_RAW_CHARS: Final = 1_000
 """How much is kept of an answer that cannot be read."""
-MAX_RETRY_AFTER: Final = 31_536_000.0
+LONGEST_WISH: Final = 31_536_000.0
+"""Seconds that a task may wish to wait before its next attempt, as long as a policy may say."""
 
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]{1,64})"')
-_RESERVED: Final = {
-    code.value: code
-    for code in (ErrorCode.EXECUTION_TIMEOUT, ErrorCode.INVALID_INPUT, ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET)
-}
+_RESERVED: Final = {code.value: code for code in (ErrorCode.EXECUTION_TIMEOUT, ErrorCode.INVALID_INPUT)}
+_NOT_HERE: Final = frozenset({ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET})
+"""What an instance says that does not serve a run, as an old one does while a new one is rolled out."""
 
 
 class Transcript:
@@ -93,7 +93,7 @@ class Transcript:
     def end_all(self, answer: Answer) -> None:
         """Give this answer to every open run."""
         for run_id in list(self._open):
-            self._end(run_id, answer)
+            self._end(run_id, answer, whole=True)
         self._flush()
 
     def detach_all(self, why: str) -> None:
@@ -127,6 +127,8 @@ class Transcript:
                     self._start(run_id, attempt)
             case CompletedLine(run_id, attempt, output):
                 self._answer(run_id, attempt, Succeeded(output), raw)
+            case FailedLine(run_id, attempt, type) if type in _NOT_HERE and run_id not in self._started:
+                self._answer(run_id, attempt, PushedBack(f"the worker answered {type}: {line.message}"), raw)
             case FailedLine(run_id, attempt):
                 self._answer(run_id, attempt, failure_of(line), raw)
             case LogLine(run_id, attempt, level, message):
@@ -179,10 +181,10 @@ class Transcript:
         if self._timer is None or self._expiry[run_id] < self._timer.when():
             self._watch()
 
-    def _end(self, run_id: str, answer: Answer) -> None:
+    def _end(self, run_id: str, answer: Answer, *, whole: bool = False) -> None:
         run = self._open.pop(run_id)
         self._expiry.pop(run_id, None)
-        self._heard.append(Ended(run_id, run.attempt, answer))
+        self._heard.append(Ended(run_id, run.attempt, answer, whole))
 
     def _detach(self, run_id: str, why: str) -> None:
         run = self._open.pop(run_id)
@@ -229,5 +231,5 @@ def failure_of(line: FailedLine) -> Failed:
         stack=line.stack,
         details=line.details,
         retryable=line.retryable and code is not ErrorCode.INVALID_INPUT,
-        retry_after=None if wait is None else min(max(0.0, wait), MAX_RETRY_AFTER),
+        retry_after=None if wait is None else min(max(0.0, wait), LONGEST_WISH),
     )
