@@ -326,10 +326,11 @@ class Engine:
         return Accepted(run, placed.created)
 
     def _with_load(self, worker: Worker) -> Worker:
+        seen = self._at_work.fleet.standing.last_seen(worker)
         slots = self._at_work.desk.picture.slots.get(worker.name)
         if slots is None:
-            return replace(worker, window=worker.slots)
-        return replace(worker, window=min(slots.window.size, worker.slots), in_flight=slots.used)
+            return replace(worker, window=worker.slots, last_seen_at=seen)
+        return replace(worker, window=min(slots.window.size, worker.slots), in_flight=slots.used, last_seen_at=seen)
 
 
 def _digest(submission: Submission) -> str:

@@ -14,7 +14,7 @@ import structlog
 
 from hurlbat.errors import SecretInvalid
 from hurlbat.policy import Manifest, TaskPolicy
-from hurlbat.signing import check_key, new_secret
+from hurlbat.signing import check_key, new_secret, sign
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
 from hurlbat_dispatcher.errors import Invalid, NotFound
@@ -23,6 +23,7 @@ from hurlbat_dispatcher.push.guard import Guard, check_headers
 from hurlbat_dispatcher.push.proof import ProofFailed
 from hurlbat_dispatcher.registry import Registry, to_target
 from hurlbat_dispatcher.secrecy import Vault
+from hurlbat_dispatcher.standing import Standing
 from hurlbat_dispatcher.store import workers as store
 from hurlbat_dispatcher.store.database import Clash, Database
 from hurlbat_dispatcher.store.runs import database_now
@@ -63,6 +64,10 @@ class Registered:
 
 
 DEFAULT_SLOTS: Final = 100
+RESTING: Final = frozenset({WorkerState.PAUSED, WorkerState.DISABLED})
+"""States that no proof ends: somebody has to."""
+PAUSED: Final = "paused; resume it to send runs again"
+GONE: Final = "it answered 410 (gone); resume it when it is back"
 
 
 class Fleet:
@@ -87,9 +92,9 @@ class Fleet:
         self._vault = vault
         self._guard = guard
         self._push = push
-        self._clock = clock
         self._put = put
         self._changed = changed
+        self.standing = Standing(tenant, database, registry, vault, clock, changed=changed)
 
     # -- what people ask for -----------------------------------------------------------------------------------------
 
@@ -99,15 +104,16 @@ class Fleet:
         def script() -> Script[None]:
             workers, _, _ = yield from store.all_registered()
             for row in workers:
-                fresh = row._replace(secrets=self._vault.renew(row.secrets), headers=self._vault.renew(row.headers))
-                yield from store.save_worker(fresh, new=False)
+                if self._renewed(row) != row:
+                    current = yield from store.locked_worker(row.tenant, row.name)
+                    if current is not None:
+                        yield from store.save_worker(self._renewed(current), new=False)
 
         await self._database.write(script())
 
     async def load(self) -> None:
         """Read what is registered."""
-        now = await self._database.read(database_now())
-        self._registry.replace(await self._database.read(store.all_registered()), self._vault, now)
+        await self.standing.load()
 
     async def register(self, spec: WorkerSpec) -> Registered:
         """Register a worker, or change the one of that name. Raises `Invalid`."""
@@ -116,14 +122,10 @@ class Fleet:
         if spec.secret is not None:
             _check_secret(spec.secret)
         row, made, new = await self._agreed(lambda: self._upsert(spec, destination.url, headers))
-        if (
-            row.mode == Mode.PROTOCOL
-            and row.state != WorkerState.PAUSED
-            and not waits_for_its_secret(self._secrets(row))
-        ):
-            row = await self._proven(row)
+        if row.mode == Mode.PROTOCOL and not waits_for_its_secret(self._secrets(row)):
+            await self._prove(row)
         await self._announce()
-        return Registered(self._registry.workers[row.name], made, new)
+        return Registered(self.get(row.name), made, new)
 
     async def update(self, name: str, changes: Mapping[str, Any]) -> Worker:
         """Change some of what is said of a worker. Raises `NotFound`, `Invalid`."""
@@ -132,25 +134,25 @@ class Fleet:
         return (await self.register(spec)).worker
 
     async def sync(self, name: str) -> Worker:
-        """Prove a worker again and take its manifest; a plain one is taken at its word. Raises `NotFound`."""
-        row = await self._row(name)
-        if row.mode == Mode.PLAIN:
-            row = await self._save(row._replace(state=WorkerState.UNVERIFIED, problem=unproven()))
-        else:
-            row = await self._proven(row)
-        await self._announce()
-        return self._registry.workers[name]
+        """Prove a worker again and take its manifest; a plain one is taken at its word. Raises `NotFound`.
+
+        This lets a disabled one work again; a paused one stays paused.
+        """
+        return await self._looked_at(name, wakes=frozenset({WorkerState.DISABLED}))
+
+    async def look_again(self, name: str) -> Worker:
+        """Prove a worker again where nobody asked for it: one that rests goes on resting. Raises `NotFound`."""
+        return await self._looked_at(name, wakes=frozenset())
 
     async def pause(self, name: str) -> Worker:
         """Send no more runs to it; what is with it goes on. Raises `NotFound`."""
-        row = await self._row(name)
-        await self._save(row._replace(state=WorkerState.PAUSED, problem="paused; resume it to send runs again"))
+        await self._change(name, lambda row: row._replace(state=WorkerState.PAUSED, problem=PAUSED))
         await self._announce()
-        return self._registry.workers[name]
+        return self.get(name)
 
     async def resume(self, name: str) -> Worker:
         """Let a paused, disabled or rejected worker get runs again, once it has proven itself. Raises `NotFound`."""
-        return await self.sync(name)
+        return await self._looked_at(name, wakes=RESTING)
 
     async def remove(self, name: str) -> None:
         """Forget a worker; runs that only it served wait for another. Raises `NotFound`."""
@@ -162,7 +164,7 @@ class Fleet:
         """Return a worker. Raises `NotFound`."""
         worker = self._registry.workers.get(name)
         if worker is None:
-            raise NotFound("worker_unknown", f"there is no worker {name}")
+            raise _unknown(name)
         return worker
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -185,8 +187,8 @@ class Fleet:
         tasks = (
             [policy.name for policy in spec.tasks] if spec.tasks is not None else json.loads(old.tasks) if old else []
         )
-        kept = old is not None and old.url == url and old.mode == mode and old.state in (*SERVING, WorkerState.PAUSED)
-        if kept and old is not None:
+        same = old is not None and old.url == url and old.mode == mode
+        if old is not None and (old.state == WorkerState.PAUSED or (same and old.state in SERVING)):
             state, problem = old.state, old.problem
         elif mode is Mode.PLAIN:
             state, problem = WorkerState.UNVERIFIED, unproven()
@@ -218,15 +220,29 @@ class Fleet:
             )
         return row, made, old is None
 
-    async def _proven(self, row: WorkerRow) -> WorkerRow:
+    async def _looked_at(self, name: str, wakes: frozenset[WorkerState]) -> Worker:
+        def begin(row: WorkerRow) -> WorkerRow:
+            if row.state in wakes or (row.mode == Mode.PLAIN and row.state not in RESTING):
+                return _awake(row)
+            return row
+
+        await self.standing.store()  # what was learned before a proof must not come after it
+        row = await self._change(name, begin)
+        if row.mode == Mode.PROTOCOL:
+            await self._prove(row)
+        await self._announce()
+        return self.get(name)
+
+    async def _prove(self, row: WorkerRow) -> None:
         """Prove the worker and store what came of it."""
-        now = await self._database.read(database_now())
-        target = to_target(row, self._vault, now)
+        target = to_target(row, self._vault, await self._database.read(database_now()))
         try:
             manifest = await self._push.prove(target)
-        except ProofFailed as failed:
-            return await self._save(_failed_proof(row, failed))
-        return await self._agreed(lambda: self._adopt(row, manifest))
+        except ProofFailed as error:
+            failed = error
+            await self._change(row.name, lambda now: _failed_proof(now, failed) if _is(now, row) else now)
+        else:
+            await self._agreed(lambda: self._adopt(row, manifest))
 
     async def _agreed(self, script: Callable[[], Script[T]]) -> T:
         """Write, and once more where another server has just stored the same worker or task."""
@@ -235,14 +251,15 @@ class Fleet:
         except Clash:
             return await self._database.write(script())
 
-    def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[WorkerRow]:
+    def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[None]:
         now = yield from database_now()
         current = yield from store.locked_worker(self._tenant, row.name)
-        if current is None:
-            return row
+        if current is None or not _is(current, row):
+            return
+        rests = current.state in RESTING
         adopted = current._replace(
-            state=WorkerState.READY,
-            problem=None,
+            state=current.state if rests else WorkerState.READY,
+            problem=_resting_problem(current) if rests else None,
             tasks=json.dumps([task.name for task in manifest.tasks]),
             max_batch=manifest.max_batch,
             manifest=manifest.version,
@@ -254,24 +271,24 @@ class Fleet:
         yield from store.declare_tasks(
             self._tenant, {task.name: task.model_dump_json() for task in manifest.tasks}, now
         )
-        return adopted
 
-    async def _save(self, row: WorkerRow) -> WorkerRow:
-        def script() -> Script[WorkerRow]:
+    async def _change(self, name: str, edit: Callable[[WorkerRow], WorkerRow]) -> WorkerRow:
+        """Change a worker's row as it is now, held by its lock. Raises `NotFound`."""
+
+        def script() -> Script[WorkerRow | None]:
             now = yield from database_now()
-            current = yield from store.locked_worker(self._tenant, row.name)
+            current = yield from store.locked_worker(self._tenant, name)
             if current is None:
-                return row
-            changed = current._replace(state=row.state, problem=row.problem, updated_at=now)
-            yield from store.save_worker(changed, new=False)
-            return changed
+                return None
+            edited = edit(current)
+            if edited != current:
+                edited = edited._replace(updated_at=now)
+                yield from store.save_worker(edited, new=False)
+            return edited
 
-        return await self._database.write(script())
-
-    async def _row(self, name: str) -> WorkerRow:
-        row = await self._database.read(store.one_worker(self._tenant, name))
+        row = await self._database.write(script())
         if row is None:
-            raise NotFound("worker_unknown", f"there is no worker {name}")
+            raise _unknown(name)
         return row
 
     async def _announce(self) -> None:
@@ -281,17 +298,8 @@ class Fleet:
         self._changed()
         await done
 
-    async def store_move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
-        """Store a change of a worker's state that is in force in memory already."""
-
-        def script() -> Script[None]:
-            now = yield from database_now()
-            row = yield from store.locked_worker(self._tenant, name)
-            if row is not None and row.state in among:
-                yield from store.save_worker(row._replace(state=to, problem=problem, updated_at=now), new=False)
-
-        await self._database.write(script())
-        self._changed()
+    def _renewed(self, row: WorkerRow) -> WorkerRow:
+        return row._replace(secrets=self._vault.renew(row.secrets), headers=self._vault.renew(row.headers))
 
     def _secrets(self, row: WorkerRow) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._vault.unlock(row.secrets)
@@ -301,6 +309,7 @@ class Fleet:
 def _check_secret(secret: str) -> None:
     try:
         check_key(secret)
+        sign([secret], "check", 0, b"")  # a public key is well made and signs nothing
     except SecretInvalid as error:
         raise Invalid("secret_invalid", str(error), field="secret") from error
 
@@ -316,12 +325,33 @@ def waits_for_its_secret(secrets: list[dict[str, Any]]) -> bool:
     return bool(secrets and secrets[0]["made"])
 
 
+def _unknown(name: str) -> NotFound:
+    return NotFound("worker_unknown", f"there is no worker {name}")
+
+
+def _is(current: WorkerRow, proven: WorkerRow) -> bool:
+    """Tell whether what was proven is what is registered now."""
+    return (current.url, current.mode, current.created_at) == (proven.url, proven.mode, proven.created_at)
+
+
+def _awake(row: WorkerRow) -> WorkerRow:
+    if row.mode == Mode.PLAIN:
+        return row._replace(state=WorkerState.UNVERIFIED, problem=unproven())
+    return row._replace(state=WorkerState.PENDING, problem="it is being proven")
+
+
 def _failed_proof(row: WorkerRow, failed: ProofFailed) -> WorkerRow:
+    if row.state in RESTING:
+        return row._replace(problem=f"{_resting_problem(row)} (its last proof failed: {failed.sentence})")
     if failed.transient:
         proven_before = bool(row.manifest)
         state = WorkerState.UNREACHABLE if proven_before else WorkerState.PENDING
         return row._replace(state=state, problem=f"{failed.sentence}; it is tried again by itself")
     return row._replace(state=WorkerState.REJECTED, problem=failed.sentence)
+
+
+def _resting_problem(row: WorkerRow) -> str | None:
+    return PAUSED if row.state == WorkerState.PAUSED else GONE
 
 
 def unproven() -> str:

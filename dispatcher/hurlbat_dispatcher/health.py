@@ -1,18 +1,20 @@
 """The health of workers: what their answers say of them, and another look at those that were away."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, WorkerState
-from hurlbat_dispatcher.fleet import Fleet, unproven, waits_for_its_secret
+from hurlbat_dispatcher.errors import Problem
+from hurlbat_dispatcher.fleet import GONE, Fleet, unproven, waits_for_its_secret
 from hurlbat_dispatcher.push.heard import Delivery
 from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.standing import Move
+from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
 from hurlbat_dispatcher.turn import operations
 from hurlbat_dispatcher.turn.operations import Operation
 
@@ -40,6 +42,7 @@ class Health:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sightings: dict[str, tuple[str, float]] = {}
         self._manifest_seen: dict[str, float] = {}
+        self._proving: set[str] = set()
         self._checks: dict[str, tuple[float, float]] = {}
 
     def heard_of(self, name: str, delivery: Delivery) -> None:
@@ -59,26 +62,39 @@ class Health:
             case Signal.UNAUTHORIZED:
                 self._move(name, _IN_USE, WorkerState.REJECTED, f"{sentence}; mend it, then sync the worker")
             case Signal.GONE:
-                self._move(name, _IN_USE, WorkerState.DISABLED, "it answered 410 (gone); resume it when it is back")
+                self._move(name, _IN_USE, WorkerState.DISABLED, GONE)
             case Signal.LOCAL:
                 self._put(operations.Signal(name, rest=int(_MORE_ROOM * 1000)))
 
     async def recheck(self) -> None:
-        """Prove again the workers that could not be reached, and those whose manifest has changed for good."""
-        now = self._clock.monotonic()
-        due = [name for name in (*self._settled(now), *self._away(now)) if name in self._registry.workers]
-        room = asyncio.Semaphore(MAX_PROOFS)
+        """Prove again the workers that could not be reached, and those whose manifest has changed for good.
 
-        async def one(name: str) -> None:
+        Each proof goes on by itself: a worker that answers slowly keeps no other waiting.
+        """
+        self._spawn(self._fleet.standing.store())
+        now = self._clock.monotonic()
+        due = dict.fromkeys((*self._settled(now), *self._away(now)))
+        for name in sorted(due.keys() - self._proving, key=lambda one: self._checks.get(one, (0.0, 0.0))[0]):
+            if len(self._proving) >= MAX_PROOFS:
+                return
             self._sightings.pop(name, None)
             wait = self._checks.get(name, (0.0, RECHECK_FIRST / 2))[1] * 2
             self._checks[name] = (now + wait, min(wait, RECHECK_MAX))
-            async with room:
-                worker = await self._fleet.sync(name)
+            self._proving.add(name)
+            self._spawn(self._prove(name))
+
+    async def _prove(self, name: str) -> None:
+        try:
+            worker = await self._fleet.look_again(name)
+        except Problem:  # it was removed meanwhile
+            self._checks.pop(name, None)
+        except (DatabaseTrouble, Clash) as trouble:
+            log.warning("a worker could not be proven", worker=name, error=str(trouble))
+        else:
             if worker.state is WorkerState.READY:
                 self._checks.pop(name, None)
-
-        await asyncio.gather(*(one(name) for name in dict.fromkeys(due)), return_exceptions=True)
+        finally:
+            self._proving.discard(name)
 
     def _settled(self, now: float) -> list[str]:
         return [
@@ -110,6 +126,7 @@ class Health:
         worker = self._registry.workers.get(name)
         if worker is None:
             return
+        self._fleet.standing.saw(name)
         now = self._clock.monotonic()
         if worker.mode is Mode.PROTOCOL and manifest:
             if manifest == worker.manifest:
@@ -123,12 +140,14 @@ class Health:
 
     def _move(self, name: str, among: frozenset[WorkerState], to: WorkerState, problem: str | None) -> None:
         """Change a worker's state at once in memory, and soon in the database."""
-        worker = self._registry.workers.get(name)
-        if worker is None or worker.state not in among:
+        before = self._fleet.standing.move(Move(name, among, to, problem))
+        if before is None:
             return
-        log.warning("a worker changed its state", worker=name, was=worker.state, state=to, problem=problem)
-        self._registry.workers[name] = replace(worker, state=to, problem=problem)
+        log.warning("a worker changed its state", worker=name, was=before.state, state=to, problem=problem)
         self._put(operations.Refresh())
-        task = asyncio.get_running_loop().create_task(self._fleet.store_move(name, among, to, problem))
+        self._spawn(self._fleet.standing.store())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

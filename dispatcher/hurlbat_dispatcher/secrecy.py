@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Vault:
     """Encrypts what is stored, with the newest of the server's keys; reads what any of them encrypted."""
 
     def __init__(self, keys: Sequence[str]) -> None:
+        self._newest = Fernet(keys[0])
         self._fernet = MultiFernet([Fernet(key) for key in keys])
         self.lease_key = hashlib.sha256(b"hurlbat lease token\0" + keys[-1].encode()).digest()
 
@@ -40,7 +42,10 @@ class Vault:
             raise WrongKey(_WRONG) from None
 
     def renew(self, text: str) -> str:
-        """Return the same, encrypted with the newest key. Raises `WrongKey`."""
+        """Return the same, encrypted with the newest key; what is so already is left alone. Raises `WrongKey`."""
+        with suppress(InvalidToken):
+            self._newest.decrypt(text.encode())
+            return text
         try:
             return self._fernet.rotate(text.encode()).decode()
         except InvalidToken:

@@ -1,11 +1,11 @@
 """Workers, the tasks they serve, and the lanes of their waiting runs."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.store.schema import lane, task, worker
+from hurlbat_dispatcher.store.schema import inline, lane, task, worker
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, bind
 
 
@@ -63,6 +63,12 @@ UPDATE_WORKER = Statement(
     sa.update(worker).where(*_THIS).values({name: bind(name, worker.c[name].type) for name in _CHANGED}),
     (*_CHANGED, "b_tenant", "b_name"),
 )
+SAW_WORKER = Statement(
+    sa.update(worker)
+    .where(*_THIS, sa.func.coalesce(worker.c.last_seen_at, inline(0)) < bind("b_seen", sa.BigInteger()))
+    .values(last_seen_at=bind("last_seen_at", sa.BigInteger())),
+    ("last_seen_at", "b_tenant", "b_name", "b_seen"),
+)
 DELETE_WORKER = Statement(sa.delete(worker).where(*_THIS), ("b_tenant", "b_name"))
 _ONE_WORKER = sa.select(*(worker.c[name] for name in WorkerRow._fields)).where(*_THIS)
 ONE_WORKER = Statement(_ONE_WORKER, ("b_tenant", "b_name"))
@@ -111,6 +117,11 @@ def save_worker(row: WorkerRow, *, new: bool) -> Generator[Ask, Rows, None]:
     else:
         values = row._asdict()
         yield UPDATE_WORKER.write([(*(values[name] for name in _CHANGED), row.tenant, row.name)])
+
+
+def saw_workers(tenant: int, seen: Mapping[str, int]) -> Generator[Ask, Rows, None]:
+    """Store when workers (name → ms) last answered, where nothing newer is known."""
+    yield SAW_WORKER.write([(at, tenant, name, at) for name, at in sorted(seen.items())])
 
 
 def remove_worker(tenant: int, name: str) -> Generator[Ask, Rows, None]:
