@@ -1,11 +1,15 @@
 """What only PostgreSQL has: connections that die, and other servers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import asyncpg
 import pytest
 
+from hurlbat_dispatcher.store import postgres
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
 from hurlbat_dispatcher.store.postgres import PostgresDatabase
 from hurlbat_dispatcher.store.statement import Script
@@ -178,6 +182,76 @@ async def test_a_notifier_whose_connection_died_speaks_again(store: PostgresData
     store._listener.terminate()
     await store.notify("still here")
     await until(lambda: heard == ["still here"])
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Let a backend hang as on a machine that is gone: its connection stays open and nothing answers."""
+    with continued(pid):
+        os.kill(pid, signal.SIGSTOP)
+        yield
+
+
+@contextmanager
+def continued(pid: int) -> Iterator[None]:
+    """Let a backend that the test stops go on at the end."""
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("at", ["BEGIN", "COMMIT"])
+async def test_a_backend_that_does_not_answer_is_given_up(
+    store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.2)
+    first = store._writer
+    assert first is not None
+    pid = first.get_server_pid()
+
+    def script() -> Script[None]:
+        yield from insert(new_run())
+        if at == "COMMIT":
+            os.kill(pid, signal.SIGSTOP)
+
+    with stopped(pid) if at == "BEGIN" else continued(pid):
+        async with asyncio.timeout(5):
+            with pytest.raises(DatabaseTrouble, match="does not answer") as trouble:
+                await store.write(script())
+        assert first.is_closed()
+        assert trouble.value.unknown == (at == "COMMIT")
+        await store.write(tell("SELECT 1"))  # on a new connection
+
+
+async def test_a_reader_that_does_not_answer_is_given_up_and_replaced(
+    store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.2)
+    [(pid,)] = await store.read(ask("SELECT pg_backend_pid()"))
+    with stopped(pid):
+        async with asyncio.timeout(5):
+            with pytest.raises(DatabaseTrouble, match="does not answer"):
+                await store.read(ask("SELECT 1"))
+            assert await store.read(ask("SELECT 1")) == [(1,)]
+
+
+async def test_notifications_do_not_pile_up_behind_a_connection_that_does_not_answer(
+    store: PostgresDatabase, other: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "TALK_SECONDS", 0.2)
+    heard: list[str] = []
+    await store.listen(lambda _: None)
+    await other.listen(heard.append)
+    assert store._listener is not None
+    with stopped(store._listener.get_server_pid()):
+        async with asyncio.timeout(5):  # each of them would wait for its own 0.2 s
+            telling = [asyncio.ensure_future(store.notify(str(n))) for n in range(1_000)]
+            await asyncio.sleep(0)
+            assert store._waiting == postgres.MAX_NOTIFICATIONS
+            await asyncio.gather(*telling)
+        await store.notify("again")
+        await until(lambda: heard == ["again"])
 
 
 async def test_a_server_that_is_not_there_is_trouble_in_a_sentence() -> None:

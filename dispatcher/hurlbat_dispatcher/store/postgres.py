@@ -23,6 +23,11 @@ CHANNEL = "hurlbat"
 READERS = 4
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
+TRANSACTION_SECONDS = 10.0
+"""How long a begin, a commit or a rollback may take: a backend that does not answer is given up then."""
+TALK_SECONDS = 5.0
+MAX_NOTIFICATIONS = 100
+"""Notifications that wait for the connection; more are dropped, as each is a hint that the sweep makes up for."""
 _SETTINGS = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
 _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 """Servers that start together migrate one after the other."""
@@ -50,6 +55,8 @@ class PostgresDatabase:
         self._writing = asyncio.Lock()
         self._talking = asyncio.Lock()
         self._heard: Heard | None = None
+        self._waiting = 0
+        self._losses = 0
 
     async def open(self) -> None:
         """Connect to write and to read."""
@@ -126,18 +133,33 @@ class PostgresDatabase:
             await self._listen()
 
     async def notify(self, message: str) -> None:
-        """Tell the other servers. Lost when the connection is."""
-        async with self._talking:  # a connection says one thing at a time
-            await self._listen()
-            if self._listener is not None:
-                with suppress(*_LOST, asyncpg.PostgresError):
-                    await self._listener.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+        """Tell the other servers. Lost when the connection is, with all that wait behind it."""
+        if self._waiting >= MAX_NOTIFICATIONS:
+            return
+        losses = self._losses
+        self._waiting += 1
+        try:
+            async with self._talking:  # a connection says one thing at a time
+                if losses == self._losses:
+                    await self._listen()
+                    await self._say(message)
+        finally:
+            self._waiting -= 1
+
+    async def _say(self, message: str) -> None:
+        if self._listener is None or self._listener.is_closed():
+            return
+        try:
+            await self._listener.execute("SELECT pg_notify($1, $2)", CHANNEL, message, timeout=TALK_SECONDS)
+        except (*_LOST, asyncpg.PostgresError):
+            self._losses += 1
+            self._listener.terminate()
 
     async def _listen(self) -> None:
         heard = self._heard
         if heard is None or (self._listener is not None and not self._listener.is_closed()):
             return
-        with suppress(DatabaseTrouble, *_LOST, asyncpg.PostgresError):
+        try:
             self._listener = await self._reconnect()
             own = self._listener.get_server_pid()
 
@@ -145,20 +167,25 @@ class PostgresDatabase:
                 if pid != own:
                     heard(str(payload))
 
-            await self._listener.add_listener(CHANNEL, pass_on)
+            async with asyncio.timeout(TALK_SECONDS):
+                await self._listener.add_listener(CHANNEL, pass_on)
+        except (DatabaseTrouble, *_LOST, asyncpg.PostgresError):
+            self._losses += 1
+            if self._listener is not None:
+                self._listener.terminate()
 
     async def _transact(self, connection: Any, script: Script[T], begin: str) -> T:
         dialect = self._engine_or_trouble().dialect
         committing = False
         try:
-            await connection.execute(begin)
+            await connection.execute(begin, timeout=TRANSACTION_SECONDS)
             rows: Rows | None = None  # as a generator is begun
             while True:
                 try:
                     ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
                 except StopIteration as done:
                     committing = True
-                    await connection.execute("COMMIT")
+                    await connection.execute("COMMIT", timeout=TRANSACTION_SECONDS)
                     result: T = done.value
                     return result
                 prepared = ask.statement.prepared(dialect)
@@ -177,6 +204,10 @@ class PostgresDatabase:
         except (asyncpg.DataError, ValueError):  # a value that no database takes: the fault of whoever gave it
             await _roll_back(connection, script)
             raise
+        except TimeoutError as error:  # nothing more can be asked of it, not even to roll back
+            script.close()
+            connection.terminate()
+            raise DatabaseTrouble("PostgreSQL does not answer", unknown=committing) from error
         except (*_LOST, asyncpg.PostgresError) as error:
             await _roll_back(connection, script)
             raise DatabaseTrouble(f"PostgreSQL: {error}", unknown=committing) from error
@@ -194,7 +225,12 @@ class PostgresDatabase:
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(self._dsn, server_settings=_SETTINGS, timeout=CONNECT_SECONDS)
-        await _prepare(connection)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await _prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     @property
@@ -213,6 +249,9 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 async def _roll_back(connection: Any, script: Script[Any]) -> None:
     script.close()
-    with suppress(*_LOST, asyncpg.PostgresError):
-        if not connection.is_closed() and connection.is_in_transaction():
-            await connection.execute("ROLLBACK")
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
+    try:
+        await connection.execute("ROLLBACK", timeout=TRANSACTION_SECONDS)
+    except (*_LOST, asyncpg.PostgresError):
+        connection.terminate()
