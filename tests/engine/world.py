@@ -87,7 +87,8 @@ class World:
 
     async def submit(self, task: str = "echo", input: str = "null", **more: Any) -> Run:
         """Submit a run."""
-        return (await self.engine.submit(Submission(task, input, **more))).run
+        async with asyncio.timeout(SOON):
+            return (await self.engine.submit(Submission(task, input, **more))).run
 
     async def submit_all(self, count: int, task: str = "echo", **more: Any) -> list[str]:
         """Submit so many runs at once; return their ids in order."""
@@ -131,7 +132,8 @@ class World:
         """Put an operation into the queue and wait for its turn."""
         operation.reply = asyncio.get_running_loop().create_future()
         self.parts.writer.put(operation)
-        return await operation.reply
+        async with asyncio.timeout(SOON):
+            return await operation.reply
 
     async def turns(self, count: int = 2) -> None:
         """Wait until everything that was asked for so far has had its turn, and what was put off by it, too."""
