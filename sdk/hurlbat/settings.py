@@ -98,6 +98,8 @@ def _keys(given: Any, source: str) -> tuple[str, ...]:
         except SecretInvalid as error:
             which = f" ({position} of {len(listed)})" if len(listed) > 1 else ""
             raise SecretInvalid(f"{source}{which}: {error}") from None
+        if not signing.can_verify(key):
+            raise ConfigError(f"{source}: Ed25519 keys (whpk_, whsk_) need another package: pip install cryptography")
     return tuple(listed)
 
 

@@ -1,11 +1,13 @@
 """The environment is read in one place, arguments go first, and secrets stay out of sight."""
 
+import sys
+
 import pytest
 
 from hurlbat import ConfigError, Hurlbat
 from hurlbat.errors import SecretInvalid
 from hurlbat.settings import DEFAULT_URL, Settings, read_settings
-from hurlbat.signing import new_secret
+from hurlbat.signing import new_key_pair, new_secret
 
 ONE, TWO = new_secret(), new_secret()
 
@@ -73,6 +75,16 @@ def test_a_bad_secret_is_not_repeated_in_the_error() -> None:
     with pytest.raises(SecretInvalid, match=r"HURLBAT_SIGNING_SECRET \(2 of 2\)") as refused:
         read_settings({}, {"HURLBAT_SIGNING_SECRET": f"{ONE},whsec_hunter2hunter2"})
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_key_that_cannot_be_used_here_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, public = new_key_pair()
+    assert read_settings({"signing_secret": public}, {}).keys == (public,)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigError, match="pip install cryptography") as raised:
+        read_settings({"signing_secret": [ONE, public]}, {})
+    assert public not in str(raised.value)
+    assert read_settings({"signing_secret": ONE}, {}).keys == (ONE,)
 
 
 def test_no_repr_shows_a_secret_or_a_token() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,6 +136,16 @@ def test_no_header_whatever_raises_anything_but_a_refusal(id: str, timestamp: st
     _, public = signing.new_key_pair()
     with pytest.raises(SignatureError):
         signing.verify([NEW, public], headers(signature, id=id, timestamp=timestamp), BODY, NOW)
+
+
+def test_without_cryptography_an_ed25519_signature_is_one_that_does_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = signing.new_key_pair()
+    both = signing.sign([NEW, private], "msg_1", NOW, BODY)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"] + ["cryptography"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert signing.verify([public, NEW], headers(both), BODY, NOW) == "msg_1"
+    with pytest.raises(SignatureWrong):
+        signing.verify([public], headers(both), BODY, NOW)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
