@@ -24,8 +24,14 @@ WAIT_SECONDS = 30.0
 BULK_RUNS = 1_000
 BULK_CHARS = 786_432
 MAX_TRIES = 5
+AWAY = (502, 503, 504)
+"""What proxies answer for a server that is not there, and the server while it starts or stops."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
+LOST_SECONDS = 60.0
+"""How long whoever waits without a timeout bears with a server that cannot be reached: a restart takes less."""
+LOST_PAUSE = 3.0
+"""The longest pause between tries to reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ def _submit(path: str, body: str, options: RunOptions, wait: float = 0.0) -> Req
 # -- sending -----------------------------------------------------------------------------------------------------------
 
 
-def _send(request: Request) -> Call[Reply]:
+def _send(request: Request, most: int = MAX_TRIES) -> Call[Reply]:
     """Send a request until it is answered, as long as repeating it is safe. Raises `ApiError`, `ConnectionFailed`."""
     pause = FIRST_PAUSE
     tries = 0
@@ -189,13 +195,13 @@ def _send(request: Request) -> Call[Reply]:
         try:
             reply: Reply = yield request
         except ConnectionFailed as error:
-            if tries >= MAX_TRIES or (error.sent and not request.repeatable):
+            if tries >= most or (error.sent and not request.repeatable):
                 raise
         else:
             if reply.status < 300:
                 return reply
             refusal = _refusal(reply)
-            if tries >= MAX_TRIES or not _may_repeat(request, refusal):
+            if tries >= most or not _may_repeat(request, refusal):
                 raise refusal
             wait = _retry_after(reply, pause)
         yield Pause(wait * random.uniform(0.5, 1.0) if wait == pause else wait)
@@ -206,7 +212,7 @@ def _may_repeat(request: Request, refusal: ApiError) -> bool:
     """Return whether a refusal is worth another try: the server's own 'overloaded' says that nothing was stored."""
     if refusal.status == 503 and refusal.code == "overloaded":
         return True
-    return refusal.status in (502, 503, 504) and request.repeatable
+    return refusal.status in AWAY and request.repeatable
 
 
 def _retry_after(reply: Reply, default: float) -> float:
@@ -236,19 +242,35 @@ def _api_error(problem: Mapping[str, Any], status: int) -> ApiError:
 
 
 def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:
-    pause = FIRST_PAUSE
+    pause = lost_pause = FIRST_PAUSE
+    lost_at: float | None = None
     while True:
         asked_at = time.monotonic()
         if asked_at >= until:
             raise RunTimedOut(found, timeout or 0.0)
         seconds = _wait_seconds(until)
         path = f"{_path('runs', found.id)}?wait={seconds:.3f}"
-        found = _run((yield from _send(Request("GET", path, timeout=seconds + REQUEST_SECONDS))))
+        try:
+            reply = yield from _send(Request("GET", path, timeout=seconds + REQUEST_SECONDS), most=1)
+        except (ConnectionFailed, ApiError) as error:
+            now = time.monotonic()
+            lost_at = now if lost_at is None else lost_at
+            if not _is_away(error) or (timeout is None and now - lost_at >= LOST_SECONDS):
+                raise
+            yield Pause(max(0.0, min(lost_pause * random.uniform(0.5, 1.0), until - now)))
+            lost_pause = min(lost_pause * 2, LOST_PAUSE)
+            continue
+        lost_pause, lost_at = FIRST_PAUSE, None
+        found = _run(reply)
         if found.finished:
             return found
         if time.monotonic() - asked_at < min(seconds, pause):  # the server did not hold the request: do not hurry it
             yield Pause(max(0.0, min(pause, until - time.monotonic())))
             pause = min(pause * 1.5, 2.0)
+
+
+def _is_away(error: ConnectionFailed | ApiError) -> bool:
+    return isinstance(error, ConnectionFailed) or error.status in AWAY
 
 
 def _until(timeout: float | None) -> float:
