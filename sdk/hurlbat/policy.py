@@ -1,12 +1,13 @@
 """A task's policy and a worker's manifest, as both ends say them in JSON.
 
-The models are strict: an unknown member is an error that names it, never silently ignored.
+The models are strict: an unknown member is an error that names it. Only `Manifest.read` passes over what it does not
+know, as a worker may be of a newer version than its server.
 """
 
 import hashlib
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
 
@@ -18,8 +19,19 @@ LOW, MEDIUM, HIGH = 1, 2, 3
 """Priorities; any integer between -1000 and 1000 will do, higher goes first."""
 
 
+_LENIENT: Final = {"unknown": "ignore"}
+"""The context of a validation that ignores unknown members."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
+        if info.context is _LENIENT and isinstance(given, dict):
+            return {name: value for name, value in given.items() if name in cls.model_fields}
+        return given
 
 
 class Backoff(_Model):
@@ -72,6 +84,11 @@ class Manifest(_Model):
         if twice:
             raise ValueError(f"task {twice[0]} is declared twice")
         return self
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """Read a worker's answer to `describe` without what only a newer version knows. Raises `ValidationError`."""
+        return cls.model_validate_json(text, context=_LENIENT)
 
     def digest(self) -> str:
         """Return 16 hex digits that tell this manifest from another."""

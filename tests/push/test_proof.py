@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import respx
+from pydantic import ValidationError
 
 from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import HEADER_SIGNATURE, verify
@@ -165,13 +166,24 @@ async def test_a_worker_that_does_not_describe_itself_is_told_what_to_fix(
         (b'{"protocol": 2}', "the manifest is wrong at protocol: Input should be 1"),
         (b'{"tasks": [{"name": "a b"}]}', "the manifest is wrong at tasks.0.name: "),
         (b'{"tasks": [{"name": "a"}, {"name": "a"}]}', "the manifest is wrong at it: "),
-        (b'{"tasks": [{"name": "a", "retires": 3}]}', "the manifest is wrong at tasks.0.retires: "),
+        (b'{"tasks": [{"name": "a", "retries": -3}]}', "the manifest is wrong at tasks.0.retries: "),
     ],
 )
 async def test_a_manifest_that_is_wrong_is_named_by_its_place(manifest: bytes, sentence: str) -> None:
     failure = await _refusal(_always(httpx.Response(200, headers=MARK, content=manifest)))
     assert failure.code == ErrorCode.BAD_RESULT
     assert failure.sentence.startswith(sentence)
+
+
+async def test_a_manifest_may_say_more_than_this_version_knows() -> None:
+    said = json.loads(_MANIFEST.model_dump_json()) | {"durable": True}
+    said["tasks"][0] |= {"concurrency": {"limit": 3}}
+    said["tasks"][0]["backoff"] |= {"ceiling": 9}
+    newer = httpx.Response(200, headers=MARK, json=said)
+    manifest, _ = await _prove(lambda request: httpx.Response(401) if _why_refused(request) else newer)
+    assert manifest == _MANIFEST
+    with pytest.raises(ValidationError, match="concurrency"):
+        TaskPolicy.model_validate(said["tasks"][0])
 
 
 async def test_no_sentence_holds_a_secret() -> None:
