@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hurlbat.signing import new_secret
 from tests.support.processes import TOKEN, Processes, Server
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -200,6 +201,19 @@ def test_an_idle_server_stops_at_once(processes: Processes, sqlite_url: str) -> 
     assert server.terminate(8) == 0
 
 
+def test_a_server_on_postgresql_warns_that_workers_will_report_to_it_alone(
+    processes: Processes, postgres_url: str
+) -> None:
+    alone = processes.serve(postgres_url, HURLBAT_EXTERNAL_URL="")
+    alone.until(lambda: "HURLBAT_EXTERNAL_URL is not set" in alone.output, "warning")
+    alone.terminate()
+    together = processes.serve(postgres_url)
+    together.until(lambda: "Hurlbat listens" in together.output, "announcement")
+    together.terminate()
+
+    assert "HURLBAT_EXTERNAL_URL" not in together.output
+
+
 # -- development -------------------------------------------------------------------------------------------------------
 
 WATCHED = """
@@ -248,3 +262,17 @@ def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
         assert said in again.output
     for kept in ("hurlbat.db-token", "hurlbat.db-secret"):
         assert stat.S_IMODE((tmp_path / kept).stat().st_mode) == 0o600
+
+
+def test_dev_repeats_no_secret_that_it_was_given(processes: Processes) -> None:
+    secret = new_secret()
+    arguments = ("dev", "--port", "0", "--worker", "http://127.0.0.1:9/hurlbat/")
+    given = {"HURLBAT_SIGNING_SECRET": secret, "HURLBAT_API_TOKEN": TOKEN}
+    dev = processes.python("dev", "-m", "hurlbat_app.cli.main", *arguments, **given)
+    dev.until(lambda: "is pending" in dev.output, "pending worker")
+
+    listens = re.search(r"listens on (\S+),", dev.output)
+    assert listens is not None
+    assert f"export HURLBAT_URL={listens[1]}\n" in dev.output
+    assert secret not in dev.output
+    assert TOKEN not in dev.output

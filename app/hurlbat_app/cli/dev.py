@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
-from hurlbat.signing import new_secret
+from hurlbat.errors import SecretInvalid
+from hurlbat.signing import check_key, new_secret
 from hurlbat_app.cli.failure import Exit, Failure
-from hurlbat_app.cli.serve import read_settings, say, say_token, serve_with
+from hurlbat_app.cli.serve import read_settings, say, say_exports, serve_with
 from hurlbat_dispatcher import Engine, Problem, Settings, Worker, WorkerSpec, WorkerState
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -48,18 +49,19 @@ def dev(
     settings = read_settings(host="127.0.0.1", port=port, database_url=database)
     networks = (*settings.allowed_networks, *LOOPBACK)
     settings = settings.model_copy(update={"allowed_networks": networks})
-    token = settings.api_token or SecretStr(_kept(settings, "token", lambda: secrets.token_urlsafe(24)))
-    settings = settings.model_copy(update={"api_token": token})
-    signing = (secret or "").split(",")[0].strip()
-    if worker and not signing:
-        signing = _kept(settings, "secret", new_secret)
+    given = _first_key(secret)
+    exports = {}
+    if settings.api_token is None:
+        exports["HURLBAT_TOKEN"] = _kept(settings, "token", lambda: secrets.token_urlsafe(24))
+        settings = settings.model_copy(update={"api_token": SecretStr(exports["HURLBAT_TOKEN"])})
+    if worker and given is None:
+        exports["HURLBAT_SIGNING_SECRET"] = _kept(settings, "secret", new_secret)
+    signing = given or exports.get("HURLBAT_SIGNING_SECRET", "")
     watches = [_Watch(url, signing) for url in worker or []]
 
     async def beside(engine: Engine) -> None:
         say(f"Hurlbat listens on {engine.settings.base_url}, for development")
-        say_token(token.get_secret_value(), "The API token:")
-        if watches:
-            say(f"  The signing secret, which the workers need:\n\n    export HURLBAT_SIGNING_SECRET={signing}\n")
+        say_exports("What the commands and the workers need:", HURLBAT_URL=engine.settings.base_url, **exports)
         async with asyncio.TaskGroup() as group:
             for watch in watches:
                 group.create_task(watch.run(engine))
@@ -127,6 +129,17 @@ class _Watch:
             return False
         writer.close()
         return True
+
+
+def _first_key(secret: str | None) -> str | None:
+    """Return the newest of the secrets that were given, or None. Raises `Failure`."""
+    listed = [key.strip() for key in (secret or "").split(",") if key.strip()]
+    for key in listed:
+        try:
+            check_key(key)
+        except SecretInvalid as error:
+            raise Failure(f"--secret (HURLBAT_SIGNING_SECRET): {error}.", Exit.BAD_INPUT) from None
+    return listed[0] if listed else None
 
 
 def _kept(settings: Settings, what: str, make: Callable[[], str]) -> str:

@@ -15,6 +15,8 @@ class Exit(IntEnum):
     """No server answered."""
     NOT_ALLOWED = 4
     """The server refused the token."""
+    GOES_ON = 5
+    """The time to wait was over, and the run goes on."""
     INTERRUPTED = 130
 
 

@@ -8,6 +8,7 @@ import typer
 
 from hurlbat.errors import ConfigError
 from hurlbat.settings import read_settings
+from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
 
 Url = Annotated[str | None, typer.Option("--url", help="The server's URL.  [env var: HURLBAT_URL]")]
@@ -24,7 +25,7 @@ class Remote:
 
     def __init__(self, url: str | None, token: str | None) -> None:
         try:
-            settings = read_settings({"url": url, "token": token}, _environment())
+            settings = read_settings({"url": url, "token": token}, environment())
         except ConfigError as error:
             raise Failure(f"{error}.", Exit.BAD_INPUT) from error
         self._url = settings.url.rstrip("/")
@@ -34,6 +35,13 @@ class Remote:
     def get(self, path: str, query: Mapping[str, Any] | None = None, *, timeout: float = TIMEOUT) -> httpx.Response:
         """Ask for something."""
         return self._ask("GET", path, query, None, timeout)
+
+    def find(self, path: str) -> Any:
+        """Ask for something that may not be there: None."""
+        response = self._response("GET", path, None, None, TIMEOUT)
+        if response.status_code == 404:
+            return None
+        return self._good(response).json()
 
     def post(
         self,
@@ -53,10 +61,15 @@ class Remote:
     def _ask(
         self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float
     ) -> httpx.Response:
+        return self._good(self._response(method, path, query, body, timeout))
+
+    def _response(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float
+    ) -> httpx.Response:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         headers = {"content-type": "application/json"} if body is not None else {}
         try:
-            response = self._http.request(
+            return self._http.request(
                 method, self._url + path, params=given, content=body, headers=headers, timeout=timeout
             )
         except httpx.TimeoutException as error:
@@ -66,6 +79,8 @@ class Remote:
                 f"no server was reached at {self._url} ({error}); start one with `hurlbat serve`, or set HURLBAT_URL.",
                 Exit.NOT_REACHED,
             ) from error
+
+    def _good(self, response: httpx.Response) -> httpx.Response:
         if not response.is_success:
             raise self._refusal(response)
         return response
@@ -80,18 +95,7 @@ class Remote:
                 Exit.NOT_REACHED,
             )
         if response.status_code == 401:
-            return Failure(
-                f"the server refused the token: {detail}. Set HURLBAT_TOKEN to the server's API token.",
-                Exit.NOT_ALLOWED,
-            )
+            hint = "" if code == "token_missing" else " Set HURLBAT_TOKEN to the server's API token."
+            return Failure(f"the server refused the token: {detail}.{hint}", Exit.NOT_ALLOWED)
         status = Exit.BAD_INPUT if response.status_code == 422 else Exit.REFUSED
         return Failure(f"{detail} ({code}).", status)
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment, and what a `.env` file adds to it."""
-    import os
-
-    from dotenv import dotenv_values
-
-    return {name: value for name, value in dotenv_values(".env").items() if value is not None} | dict(os.environ)

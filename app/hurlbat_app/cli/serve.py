@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
 
+from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
+from hurlbat_app.cli.misspelt import unknown_variables
 from hurlbat_app.logs import configure_logs
 from hurlbat_app.server import Beside, CannotListen, listen
 from hurlbat_app.server import serve as serve_until_stopped
 from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Settings, SettingsError, WrongKey, load_settings
 from hurlbat_dispatcher import migrate as bring_up_to_date
+
+_log = logging.getLogger("hurlbat.server")
 
 
 def serve(
@@ -34,7 +39,7 @@ def migrate(
 ) -> None:
     """Bring the database's schema up to this version."""
     settings = read_settings(database_url=database)
-    configure_logs(settings)
+    _begin_to_log(settings)
     run_loop(bring_up_to_date(settings))
     typer.echo('{"migrated":true}' if as_json else "The schema is up to date.")
 
@@ -44,18 +49,25 @@ def read_settings(**overrides: Any) -> Settings:
     try:
         return load_settings(**{name: value for name, value in overrides.items() if value is not None})
     except SettingsError as error:
-        raise Failure("\n         ".join(error.problems), Exit.BAD_INPUT) from None
+        sentences = [*error.problems, *unknown_variables(environment())]
+        raise Failure("\n         ".join(sentences), Exit.BAD_INPUT) from None
 
 
 def serve_with(settings: Settings, beside: Beside) -> None:
     """Serve until a signal comes. Raises `Failure` with one sentence where that cannot be."""
-    configure_logs(settings)
+    _begin_to_log(settings)
     try:
         listening, settings = listen(settings)
     except CannotListen as error:
         raise Failure(f"{error}.") from error
     with listening:
         run_loop(serve_until_stopped(settings, listening, beside))
+
+
+def _begin_to_log(settings: Settings) -> None:
+    configure_logs(settings)
+    for sentence in unknown_variables(environment()):
+        _log.warning(sentence)
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
@@ -79,12 +91,23 @@ async def _announce(engine: Engine) -> None:
     settings = engine.settings
     say(f"Hurlbat listens on {settings.base_url}")
     if engine.first_token is not None:
-        say_token(engine.first_token, "The API token, made for this database and shown this once:")
+        say_exports(
+            "The API token, made for this database and shown this once:",
+            HURLBAT_URL=settings.base_url,
+            HURLBAT_TOKEN=engine.first_token,
+        )
+    if settings.database_file is None and settings.external_url is None:
+        _log.warning(
+            "HURLBAT_EXTERNAL_URL is not set, so workers report late results to %s, to this server alone; "
+            "set it to an address that reaches any server of this database",
+            settings.base_url,
+        )
 
 
-def say_token(token: str, sentence: str) -> None:
-    """Tell the token, and how to use it."""
-    say(f"\n  {sentence}\n\n    export HURLBAT_TOKEN={token}\n\n  Then try `hurlbat workers list`.\n")
+def say_exports(sentence: str, **variables: str) -> None:
+    """Tell the variables that the commands and the apps need."""
+    lines = "\n".join(f"    export {name}={value}" for name, value in variables.items())
+    say(f"\n  {sentence}\n\n{lines}\n\n  Then try `hurlbat workers list`.\n")
 
 
 def say(text: str) -> None:
