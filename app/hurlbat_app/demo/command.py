@@ -1,6 +1,8 @@
 """`hurlbat demo`: a server, a worker, and a handful of runs to look at."""
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -123,8 +125,16 @@ def _stay(console: Console, server: Local, access: Access) -> None:
     """Leave everything up for somebody to try, until Ctrl-C."""
     console.print("Server and worker stay up until Ctrl-C. In another terminal:\n")
     console.print(f"  export HURLBAT_URL={server.url} HURLBAT_TOKEN={access.token}", markup=False)
-    console.print("""  hurlbat run greet --input '{"name": "you"}' --wait""", markup=False)
-    console.print("  hurlbat runs list", markup=False)
+    console.print(f"""  {_command()} run greet --input '{{"name": "you"}}' --wait""", markup=False)
+    console.print(f"  {_command()} runs list", markup=False)
     console.print(f'  curl -H "authorization: Bearer $HURLBAT_TOKEN" {server.url}/runs\n', markup=False)
     server.process.wait()
     raise LocalFailure(f"the server has ended; its log: {server.log.read_text(errors='replace')[-4000:]}")
+
+
+def _command() -> str:
+    """Return how the command is called from here: by its name where that finds it, else by the path that found it."""
+    called, found = Path(sys.argv[0]), shutil.which("hurlbat")
+    if called.name != "hurlbat" or (found is not None and called.exists() and called.samefile(found)):
+        return "hurlbat"
+    return shlex.quote(str(called))
