@@ -110,7 +110,10 @@ def bearer_token(request: Request) -> str:
     """Return the token of the `Authorization: Bearer` header. Raises `Unauthorized`."""
     value = request.headers.get("authorization")
     if value is None:
-        raise Unauthorized("token_missing", "send the token in the header Authorization: Bearer …")
+        raise Unauthorized(
+            "token_missing",
+            "send the token in the header Authorization: Bearer …; apps and commands take it from HURLBAT_TOKEN",
+        )
     scheme, _, token = value.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("token_invalid", "the Authorization header must be Bearer, a space and the token")
