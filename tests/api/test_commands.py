@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import typer
 
+from hurlbat.signing import new_secret
 from hurlbat_app.cli.main import COMMANDS, load
+from hurlbat_app.cli.misspelt import unknown_variables
 from tests.support.processes import TOKEN, Processes, Server
 
 Done = subprocess.CompletedProcess[str]
@@ -101,6 +103,38 @@ def test_a_run_that_fails_leaves_with_1(hurlbat: Callable[..., Done], here: dict
     assert "failed" in done.stdout
 
 
+def test_a_run_that_is_waited_for_no_longer_goes_on_and_it_is_said_how_to_look(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    done = hurlbat("run", "echo", "--delay", "60", "--wait", "--timeout", "0.1", "--json", **here)
+
+    run = json.loads(done.stdout)
+    assert run["state"] == "queued"
+    _fails(done, 5, f"^hurlbat: the run goes on; look at it with `hurlbat runs show {run['id']}`.\n$")
+
+
+def test_a_queued_run_that_nobody_will_start_says_why(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    run = _json(hurlbat("run", "echo", "--delay", "60", "--json", **here))["id"]
+    assert "o worker" not in hurlbat("runs", "show", run, **here).stdout
+
+    hurlbat("workers", "pause", "w", **here)
+    held = hurlbat("runs", "show", run, **here)
+    hurlbat("workers", "remove", "w", **here)
+    orphaned = hurlbat("runs", "show", run, **here)
+
+    assert "No worker that serves echo takes runs now:\n    w is paused" in held.stdout
+    assert "No worker serves echo now" in orphaned.stdout
+
+
+def test_tasks_are_listed_and_shown(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
+    assert "echo   0        2         w\n" in hurlbat("tasks", "list", **here).stdout
+    assert "execution  300 s at most" in hurlbat("tasks", "show", "echo", **here).stdout
+    assert [task["name"] for task in _json(hurlbat("tasks", "list", "--json", **here))["items"]] == ["break", "echo"]
+    _fails(hurlbat("tasks", "show", "nobody", **here), 1, r"\(task_unknown\)")
+
+
 def test_input_comes_from_a_file_or_from_standard_input(
     hurlbat: Callable[..., Done], here: dict[str, str], worker: str, tmp_path: Path
 ) -> None:
@@ -183,7 +217,7 @@ def test_a_server_that_is_not_there_is_told_in_a_sentence(hurlbat: Callable[...,
 
 
 def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server: Server) -> None:
-    _fails(hurlbat("runs", "list", HURLBAT_URL=server.url), 4, "^hurlbat: the server refused the token: .*\n$")
+    _fails(hurlbat("runs", "list", HURLBAT_URL=server.url), 4, "^hurlbat: the server refused the token: .*_TOKEN.\n$")
     _fails(hurlbat("runs", "list", "--token", "x" * 20, HURLBAT_URL=server.url), 4, "HURLBAT_TOKEN")
 
 
@@ -194,6 +228,10 @@ def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server:
         (["run", "t", "--input", "@nowhere.json"], "nowhere.json cannot be read: No such file"),
         (["run", "t", "--metadata", "[1,]"], "--metadata is not JSON"),
         (["run", "t", "--url", "ftp://x"], "'ftp://x' is not a URL"),
+        (["run", "t", "--timeout", "1"], "--timeout says how long to --wait"),
+        (["workers", "add", "w", "http://x", "--mode", "plain"], "name each with --task"),
+        (["workers", "add", "w", "http://x", "--task", "t"], "--task is for --mode plain"),
+        (["dev", "--secret", "sesame"], "--secret \\(HURLBAT_SIGNING_SECRET\\): .*whsec_"),
         (["workers", "add", "w", "http://x", "--label", "a"], "--label takes name=value, and 'a' is none"),
         (["dev", "--worker", "x"], "--worker takes a URL such as"),
         (["run"], "Missing argument"),
@@ -211,6 +249,15 @@ def test_what_the_server_refuses_is_told_with_its_code(hurlbat: Callable[..., Do
     _fails(hurlbat("workers", "show", "nobody", **here), 1, r"\(worker_unknown\)")
 
 
+def test_adding_a_worker_fails_when_it_is_rejected(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    done = hurlbat("workers", "add", "other", worker, "--secret", new_secret(), **here)
+
+    assert done.returncode == 1
+    assert "state      rejected: " in done.stdout
+
+
 def test_something_that_is_no_hurlbat_is_told_so(hurlbat: Callable[..., Done], processes: Processes) -> None:
     other = processes.python("other", "-m", "http.server", "0", "--bind", "127.0.0.1")
     other.until(lambda: "port" in other.output, "port")
@@ -225,3 +272,33 @@ def test_all_mistakes_in_the_settings_are_told_at_once(hurlbat: Callable[..., Do
 
     _fails(done, 2, "HURLBAT_PORT .*\n.*HURLBAT_API_TOKEN .*\n.*HURLBAT_LEASE ")
     assert "sesame" not in done.stderr
+
+
+def test_without_the_server_s_parts_the_command_says_how_to_get_them() -> None:
+    code = "import sys; sys.modules['typer'] = None; from hurlbat_app.cli.entry import run; run()"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hurlbat: the command line needs the server's parts: pip install 'hurlbat[server]'\n"
+
+
+def test_a_misspelt_setting_is_told_with_the_one_that_may_be_meant(
+    hurlbat: Callable[..., Done], sqlite_url: str
+) -> None:
+    done = hurlbat("migrate", "--json", HURLBAT_DATABASE_URL=sqlite_url, HURLBAT_LOG_LEVLE="debug")
+
+    assert _json(done) == {"migrated": True}
+    assert "HURLBAT_LOG_LEVLE is no setting and changes nothing; is HURLBAT_LOG_LEVEL meant?" in done.stderr
+    _fails(hurlbat("serve", HURLBAT_PROT="1", HURLBAT_PORT="web"), 2, "HURLBAT_PORT .*\n.*HURLBAT_PROT is no setting")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HURLBAT_TOKEN", "HURLBAT_SIGNING_SECRET", "HURLBAT_GRACE", "hurlbat_port", "HURLBAT_CHAOS_SEED"),
+        *("HURLBAT_SERVICE_HOST", "HURLBAT_PORT_8420_TCP_ADDR"),
+    ],
+)
+def test_variables_of_the_app_of_tests_and_of_kubernetes_are_no_mistakes(name: str) -> None:
+    assert unknown_variables({name: "x"}) == []

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
+    "tasks": ("hurlbat_app.cli.tasks:tasks", "List and show the tasks that workers serve."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
     "bench": ("hurlbat_app.bench.command:bench", "Measure throughput (submit to stored result) and latency."),
 }

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import typer
 
-from hurlbat_app.cli.failure import Exit
+from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
+from hurlbat_app.cli.waiting import why_it_waits
 
 POLL_SECONDS = 30.0
 
@@ -33,7 +34,13 @@ def run(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Submit a run."""
+    """Submit a run.
+
+    With --wait the status is 0 for a completed run, 1 for one that ended otherwise, and 5 where the --timeout was over
+    first: the run goes on then.
+    """
+    if timeout is not None and not wait:
+        raise Failure("--timeout says how long to --wait; give both, or neither.", Exit.BAD_INPUT)
     said = {
         "task": task,
         "priority": priority,
@@ -53,7 +60,10 @@ def run(
         return
     text = _until_final(remote, body, timeout)
     _print(text, as_json, story=True)
-    if json.loads(text)["state"] != "completed":
+    found = json.loads(text)
+    if found["state"] not in FINAL:
+        raise Failure(f"the run goes on; look at it with `hurlbat runs show {found['id']}`.", Exit.GOES_ON)
+    if found["state"] != "completed":
         raise typer.Exit(Exit.REFUSED)
 
 
@@ -102,7 +112,12 @@ def list_runs(
 @runs.command("show")
 def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
     """Show a run and what happened to it."""
-    _print(Remote(url, token).get(_path(run_id)).text, as_json, story=True)
+    remote = Remote(url, token)
+    text = remote.get(_path(run_id)).text
+    _print(text, as_json, story=True)
+    run: dict[str, Any] = json.loads(text)
+    if run["state"] == "queued" and not as_json and (reason := why_it_waits(remote, run["task"])):
+        typer.echo(f"  {reason}")
 
 
 @runs.command("cancel")

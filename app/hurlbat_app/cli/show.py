@@ -1,4 +1,4 @@
-"""Print runs and workers for people. What goes into a pipe is not cut to the width of a screen."""
+"""Print runs, workers and tasks for people. What goes into a pipe is not cut to the width of a screen."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,8 +29,15 @@ def print_run(run: Mapping[str, Any]) -> None:
         typer.echo(f"  {moment.after:9.3f} s  {moment.text}")
     if run["state"] in FINAL:
         typer.echo(f"  {ending(run)}")
+        _print_stack(run["error"] or {})
     else:
         typer.echo(f"  {standing(run)}")
+
+
+def _print_stack(error: Mapping[str, Any]) -> None:
+    """Print where the error came from; the story has said its message."""
+    for line in (error.get("stack") or "").rstrip().splitlines():
+        typer.echo(typer.style(f"    {line}", dim=True))
 
 
 def standing(run: Mapping[str, Any]) -> str:
@@ -46,7 +53,7 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     """Print a worker."""
     typer.echo(f"{worker['name']}  {worker['url']}")
     rows = [
-        ("state", worker["state"] + (f": {worker['problem']}" if worker["problem"] else "")),
+        ("state", state_of(worker)),
         ("mode", worker["mode"]),
         ("slots", f"{worker['in_flight']} in use, {worker['window']} of {worker['slots']} open"),
         ("tasks", ", ".join(worker["tasks"]) or "none known"),
@@ -54,8 +61,34 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     ]
     if worker["labels"]:
         rows.append(("labels", short(worker["labels"])))
-    for name, value in rows:
-        typer.echo(f"  {name:<10} {value}")
+    _print_rows(rows)
     if "secret" in worker:
         typer.echo("\n  The signing secret, shown this once; the worker needs it:")
         typer.echo(f"  export HURLBAT_SIGNING_SECRET={worker['secret']}")
+
+
+def state_of(worker: Mapping[str, Any]) -> str:
+    """Return a worker's state, and what is wrong with it."""
+    return f"{worker['state']}: {worker['problem']}" if worker["problem"] else str(worker["state"])
+
+
+def print_task(task: Mapping[str, Any]) -> None:
+    """Print a task and the policy in force."""
+    typer.echo(task["name"])
+    backoff = {name: value for name, value in task["backoff"].items() if value not in (None, [])}
+    start = task["schedule_timeout"]
+    _print_rows(
+        [
+            ("workers", ", ".join(task["workers"]) or "none"),
+            ("retries", task["retries"]),
+            ("backoff", ", ".join(f"{name} {value}" for name, value in backoff.items())),
+            ("execution", f"{task['execution_timeout']:g} s at most"),
+            ("start", "whenever there is room" if start is None else f"{start:g} s after it is due at most"),
+            ("priority", task["priority"]),
+        ]
+    )
+
+
+def _print_rows(rows: Sequence[tuple[str, Any]]) -> None:
+    for name, value in rows:
+        typer.echo(f"  {name:<10} {value}")

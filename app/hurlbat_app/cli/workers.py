@@ -36,7 +36,11 @@ def add_worker(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Register a worker, or change the one of that name."""
+    """Register a worker, or change the one of that name; fails if it is rejected."""
+    if mode == "plain" and not task:
+        raise Failure("a plain worker does not tell its tasks: name each with --task.", Exit.BAD_INPUT)
+    if task and mode != "plain":
+        raise Failure("--task is for --mode plain; any other worker tells its tasks itself.", Exit.BAD_INPUT)
     said = {
         "name": name,
         "url": address,
@@ -48,7 +52,10 @@ def add_worker(
         "headers": _pairs(header, "--header"),
     }
     body = json.dumps({key: value for key, value in said.items() if value is not None})
-    _print(Remote(url, token).post("/workers", body, timeout=PROOF_SECONDS).text, as_json)
+    text = Remote(url, token).post("/workers", body, timeout=PROOF_SECONDS).text
+    _print(text, as_json)
+    if json.loads(text)["state"] == "rejected":
+        raise typer.Exit(Exit.REFUSED)
 
 
 @workers.command("list")
