@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, RunState, Unavailable
+from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Run, RunState, Unavailable
 from tests.engine.far_side import Call, streaming
 from tests.engine.world import World, refused
 
@@ -86,8 +86,9 @@ async def test_another_server_on_postgresql_rescues_when_the_lease_is_over(share
 async def test_a_stop_gives_back_uncharged_what_was_not_sent_and_leaves_what_runs_to_a_lease(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.outbox.SENDING", 3)
     monkeypatch.setattr("hurlbat_dispatcher.outbox.SENDING_SECONDS", 3600.0)  # silence holds back who waits behind it
-    worker = await world.worker("w", NEVER, max_batch=1)
+    worker = await world.worker("w", NEVER, max_batch=2)
     never = asyncio.Event()
 
     async def answer(calls: list[Call]) -> httpx.Response:
@@ -98,18 +99,21 @@ async def test_a_stop_gives_back_uncharged_what_was_not_sent_and_leaves_what_run
 
     worker.answer = answer
     worker.work = worker.held
-    runs = await world.submit_all(14)  # one streams, eight are with the worker, five wait for their turn
-    await world.until(lambda: len(worker.calls) == 9)
+    runs = await world.submit_all(14)  # a delivery of two streams, three are with the worker, six runs wait
+    await world.until(lambda: len(worker.deliveries) == 4)
+    await world.turns()
+    assert len(worker.calls) == 8
     await world.engine.pause_worker("w")  # so that the next server starts none of them
 
     await world.engine.stop(0)
     await world.restart()
     found = [await world.engine.get_run(run) for run in runs]
 
-    assert (found[0].state, found[0].attempt, found[0].tries) == ("running", 1, 1)
-    assert [(run.state, run.attempt, run.tries) for run in found[1:]] == [("queued", 1, 0)] * 13
-    [(lease,)] = await world.rows(f"SELECT lease_until FROM run WHERE id = '{runs[0]}'")
-    assert lease is not None
+    assert [(run.state, run.attempt, run.tries) for run in found[:2]] == [("running", 1, 1)] * 2
+    assert [(run.state, run.attempt, run.tries) for run in found[2:]] == [("queued", 1, 0)] * 12
+    assert [kinds(run)[-1] for run in found[2:]] == ["not_started"] * 6 + ["not_sent"] * 6
+    leases = await world.rows("SELECT lease_until IS NOT NULL FROM run WHERE state = 'running'")
+    assert [bool(leased) for (leased,) in leases] == [True, True]
 
 
 async def test_a_stop_waits_for_answers_within_its_grace(local: World) -> None:
@@ -170,3 +174,7 @@ async def test_a_submit_whose_commit_is_in_doubt_is_not_lost_and_not_stuck(share
     [(run_id,)] = await shared.rows("SELECT id FROM run")
     ended = await shared.ended(str(run_id))
     assert (ended.state, ended.output, worker.seen(ended.id)) == ("completed", "1", [ended.attempt])
+
+
+def kinds(run: Run) -> list[str]:
+    return [entry.kind for entry in run.timeline]
