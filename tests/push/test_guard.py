@@ -1,9 +1,12 @@
 """What may be registered, and what may be dialled."""
 
+from ipaddress import ip_address
+
 import pytest
 
 from hurlbat_dispatcher.errors import Invalid
-from hurlbat_dispatcher.push.guard import DestinationBlocked, Guard, check_headers, parse_networks
+from hurlbat_dispatcher.push import guard as guard_module
+from hurlbat_dispatcher.push.guard import DestinationBlocked, Guard, check_headers, own_destinations, parse_networks
 
 _CLOSED = Guard(own=frozenset({("203.0.114.7", 8000), ("tasks.example.com", 443)}))
 _LOCAL = Guard(parse_networks("127.0.0.0/8, 10.1.0.0/16"), frozenset({("127.0.0.1", 8000)}))
@@ -111,7 +114,14 @@ def test_the_parts_of_a_url_are_in_their_plain_form() -> None:
         "http://10.1.2.3/",
         "http://localhost:9000/",
         "http://worker.internal/",
-        "http://x.example/",
+        "http://worker:9000/",
+        "https://worker:6379/",
+        "http://worker.my-space.svc:8080/",
+        "http://worker.my-space.svc.cluster.local/",
+        "http://printer.home.arpa/",
+        "http://nas.lan./",
+        "http://a.localhost:9000/",
+        "https://x.example/",
     ],
 )
 def test_what_an_allowed_network_may_hold_is_taken(url: str) -> None:
@@ -126,6 +136,14 @@ def test_what_an_allowed_network_may_hold_is_taken(url: str) -> None:
         ("http://8.8.8.8/", "url_https_required"),
         ("http://127.0.0.1:8000/", "destination_self"),
         ("http://localhost:8000/", "destination_self"),
+        ("http://x.example/", "url_https_required"),
+        ("http://worker.internal.example/", "url_https_required"),
+        ("https://x.example:6379/", "url_port"),
+        ("https://metadata.google.internal/", "destination_blocked"),
+        ("http://Metadata.Google.Internal./computeMetadata/v1/", "destination_blocked"),
+        ("http://metadata/computeMetadata/v1/", "destination_blocked"),
+        ("https://metadata.goog/", "destination_blocked"),
+        ("http://instance-data.ec2.internal/", "destination_blocked"),
     ],
 )
 def test_an_allowed_network_opens_nothing_else(url: str, code: str) -> None:
@@ -140,6 +158,45 @@ def test_a_server_that_listens_everywhere_is_itself_at_every_loopback_address() 
     guard = Guard(parse_networks("127.0.0.0/8"), frozenset({("0.0.0.0", 8000)}))
     assert _refusal(guard, "http://127.0.0.2:8000/") == "destination_self"
     assert _refusal(guard, "http://localhost:8000/") == "destination_self"
+
+
+@pytest.mark.parametrize(
+    ("host", "external", "own"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8420", {("127.0.0.1", 8420)}),
+        ("0.0.0.0", "https://Tasks.Example.com./base", {("0.0.0.0", 8420), ("tasks.example.com", 443)}),
+        ("::", "http://[2606:4700:0::1111]:81", {("::", 8420), ("2606:4700::1111", 81)}),
+        ("[0:0::1]", "http://x.example", {("::1", 8420), ("x.example", 80)}),
+        ("LocalHost", "http://localhost:8420", {("localhost", 8420), ("127.0.0.1", 8420), ("::1", 8420)}),
+    ],
+)
+def test_a_servers_own_places_are_where_it_listens_and_where_it_is_reached(
+    host: str, external: str, own: set[tuple[str, int]]
+) -> None:
+    assert own_destinations(host, 8420, external) == own
+
+
+def test_a_server_that_listens_everywhere_is_itself_at_every_address_of_its_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = {"10.1.0.5"}
+    monkeypatch.setattr(guard_module, "_can_bind", lambda address: str(address) in here)
+    guard = Guard(parse_networks("10.1.0.0/16"), own_destinations("0.0.0.0", 8420, "https://tasks.example.com"))
+    assert _refusal(guard, "http://10.1.0.5:8420/") == "destination_self"
+    assert _refusal(guard, "https://tasks.example.com/hook") == "destination_self"
+    guard.check_url("http://10.1.0.5:8421/")
+    guard.check_url("http://10.1.0.6:8420/")
+    with pytest.raises(DestinationBlocked, match="this server itself"):
+        guard.check_address("10.1.0.5", 8420, https=False)
+    guard.check_address("10.1.0.6", 8420, https=False)
+
+    here.add("192.0.2.1")  # a machine that binds to whatever it is told: nothing is known then
+    guard.check_url("http://10.1.0.5:8420/")
+
+
+def test_an_address_is_of_this_machine_when_it_can_be_bound() -> None:
+    assert guard_module._is_of_this_machine(ip_address("127.0.0.1"))
+    assert not guard_module._is_of_this_machine(ip_address("8.8.8.8"))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,16 @@ FORBIDDEN_PORTS: Final = frozenset(map(int, f"{_WEB_FORBIDS} {_SERVICES}".split(
 """The ports that the Fetch standard blocks, and those of databases, caches, brokers and remote control."""
 
 _LOCAL_NAMES: Final = ("localhost", "local", "internal", "localdomain")
+_NEIGHBOURS: Final = (".localhost", ".local", ".internal", ".localdomain", ".svc", ".lan", ".home.arpa")
+"""What private networks and clusters name their members; `.cluster.local` is one of `.local`."""
+_METADATA_NAMES: Final = frozenset(
+    {
+        *("metadata.google.internal", "metadata.goog", "metadata", "metadata.azure.internal", "instance-data"),
+        *("instance-data.ec2.internal", "metadata.tencentyun.com", "metadata.packet.net"),
+        "metadata.platformequinix.com",
+    }
+)
+"""Where clouds hand out credentials to whoever asks from inside."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _URL = re.compile(r"https?://(?P<authority>[^/?]*)(?P<rest>[/?].*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*)(?::(?P<port>[0-9]*))?")
@@ -126,6 +136,16 @@ def read_url(url: str) -> Destination:
 def is_local_name(host: str) -> bool:
     """Say whether the name is one that stands for this machine or its private neighbourhood."""
     return host.rpartition(".")[2] in _LOCAL_NAMES
+
+
+def is_neighbour_name(host: str) -> bool:
+    """Say whether the name can only be one of a private network: a single label, or below a domain for such."""
+    return "." not in host or host.endswith(_NEIGHBOURS)
+
+
+def is_metadata_name(host: str) -> bool:
+    """Say whether the name is that of a cloud's metadata service."""
+    return host in _METADATA_NAMES
 
 
 def is_localhost(host: str) -> bool:

@@ -6,10 +6,12 @@ there may http without TLS be spoken.
 """
 
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
+from urllib.parse import urlsplit
 
 from hurlbat_dispatcher.domain.destination import (
     FORBIDDEN_PORTS,
@@ -18,6 +20,8 @@ from hurlbat_dispatcher.domain.destination import (
     DestinationRefused,
     is_local_name,
     is_localhost,
+    is_metadata_name,
+    is_neighbour_name,
     read_url,
     why_forbidden,
 )
@@ -29,6 +33,8 @@ MAX_HEADERS: Final = 64
 MAX_HEADER_BYTES: Final = 8_192
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _LOCALHOST: Final = (ip_address("127.0.0.1"), ip_address("::1"))
+_NOBODYS: Final = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
+"""Where these can be bound, the machine binds to any address (`ip_nonlocal_bind`), and that tells nothing."""
 _OWN_HEADERS: Final = frozenset(
     {
         *("accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"),
@@ -53,7 +59,7 @@ class Guard:
     own: frozenset[tuple[str, int]] = frozenset()
 
     def check_url(self, url: str) -> Destination:
-        """Return the URL's parts, or raise `Invalid` (field `url`) with what is wrong. Does no I/O."""
+        """Return the URL's parts, or raise `Invalid` (field `url`) with what is wrong. Asks nothing of the network."""
         try:
             destination = read_url(url)
             self._check(destination)
@@ -91,11 +97,16 @@ class Guard:
                     "destination_blocked",
                     f"{at.host} may not be called ({why}); name its network in HURLBAT_ALLOWED_NETWORKS to allow it",
                 )
+        elif is_metadata_name(at.host):
+            raise DestinationRefused("destination_blocked", f"{at.host} is a cloud's own service and is never called")
         elif is_local_name(at.host):
             self._check_local_name(at)
-        if at.port in FORBIDDEN_PORTS and (at.literal is not None or not self.allowed):
+        # a name of the neighbourhood may be in an allowed network, which is judged when it is dialled
+        if self.allowed and at.literal is None and is_neighbour_name(at.host):
+            return
+        if at.port in FORBIDDEN_PORTS:
             raise DestinationRefused("url_port", f"port {at.port} belongs to another service and is not called")
-        if at.scheme == "http" and (at.literal is not None or not self.allowed):
+        if at.scheme == "http":
             raise DestinationRefused(
                 "url_https_required", "the URL must start with https://; http is for HURLBAT_ALLOWED_NETWORKS only"
             )
@@ -124,7 +135,42 @@ class Guard:
         if (str(address), port) in self.own:
             return True
         everywhere = ("0.0.0.0", port) in self.own or ("::", port) in self.own
-        return everywhere and (address.is_loopback or address.is_unspecified)
+        return everywhere and (address.is_loopback or address.is_unspecified or _is_of_this_machine(address))
+
+
+def own_destinations(host: str, port: int, external_url: str) -> frozenset[tuple[str, int]]:
+    """Return the pairs for `Guard.own` of a server that listens at `host` and `port` and is reached by a URL."""
+    bound = {(_plain(host), port)}
+    if is_localhost(_plain(host)):
+        bound |= {(str(address), port) for address in _LOCALHOST}
+    external = urlsplit(external_url)
+    if external.hostname:
+        bound.add((_plain(external.hostname), external.port or (443 if external.scheme == "https" else 80)))
+    return frozenset(bound)
+
+
+def _plain(host: str) -> str:
+    """Return a host as `Destination.host` has it."""
+    name = host.strip("[]").lower().removesuffix(".")
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return name
+
+
+def _is_of_this_machine(address: Address) -> bool:
+    """Tell whether this machine has the address, which is when a socket can be bound to it. Sends nothing."""
+    return _can_bind(address) and not _can_bind(_NOBODYS[address.version])
+
+
+def _can_bind(address: Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def parse_networks(text: str) -> Networks:
