@@ -49,7 +49,8 @@ class Parcel:
 
     target: Target
     waiting: dict[Key, DeliveredRun]
-    started: set[Key] = field(default_factory=set)
+    started: dict[Key, float] = field(default_factory=dict)
+    """When each began, by the event loop's clock."""
     cancelled: set[Key] = field(default_factory=set)
     notes: dict[Key, int] = field(default_factory=dict)
     refused: list[AttemptEnd] = field(default_factory=list)
@@ -217,7 +218,7 @@ class Outbox:
         for event in heard:
             match event:
                 case Started(run_id, attempt):
-                    parcel.started.add((run_id, attempt))
+                    parcel.started[run_id, attempt] = asyncio.get_running_loop().time()
                 case Ended(run_id, attempt, answer, whole):
                     end = AttemptEnd(run_id, attempt, answer)
                     if whole and isinstance(answer, NotSent | PushedBack | Held):
@@ -246,7 +247,7 @@ class Outbox:
         if ends:
             self._put(End(ends, worker=worker, good=good))
         if detached:
-            self._put(Detach(detached))
+            self._put(Detach(detached, _ages(parcel)))
         if overdue and parcel.target.mode is Mode.PROTOCOL:
             self._spawn(self._tell(parcel.target, overdue))
 
@@ -264,7 +265,7 @@ class Outbox:
         if stopped:
             self._put(Stopped(stopped))
         if gone_on:
-            self._put(Detach(gone_on))
+            self._put(Detach(gone_on, _ages(parcel)))
         if others:
             plain = parcel.target.mode is Mode.PLAIN
             answer = Failed(ErrorCode.CONNECTION_RESET, why) if plain else Unstarted(why)
@@ -324,6 +325,12 @@ class Outbox:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _ages(parcel: Parcel) -> dict[str, int]:
+    """Return how long ago (ms) the handlers of a delivery's runs began."""
+    now = asyncio.get_running_loop().time()
+    return {run_id: int((now - at) * 1000) for (run_id, _), at in parcel.started.items()}
 
 
 def _take(queue: deque[DeliveredRun], most: int) -> list[DeliveredRun]:

@@ -9,7 +9,7 @@ import pytest
 
 from hurlbat_dispatcher import Run, RunState
 from tests.engine.far_side import Call, FakeWorker, accepted, marked, said, streaming
-from tests.engine.world import World
+from tests.engine.world import LATER_MS, World
 
 pytestmark = pytest.mark.anyio
 
@@ -281,11 +281,26 @@ async def test_a_detached_attempt_has_no_lease_beyond_its_execution_timeout(worl
     await accepting(worker)
     run = await world.submit()
     await world.until_detached(run)
-    kept = await times(world, run)
-    assert kept["lease_until"] <= kept["started_at"] + 1_000 + 1_000  # a third of the lease as grace
-    await world.time_comes(run, "started_at", "lease_until")
+    [(lease_until, deadline_at)] = await world.rows(f"SELECT lease_until, deadline_at FROM run WHERE id = '{run.id}'")
+    assert lease_until <= deadline_at
+    assert deadline_at >= run.created_at + 1_000 + 1_000  # a third of the lease as grace
+    await world.time_comes(run, "deadline_at", "lease_until")
     found = await world.put_back(run, "retry")
     assert (found.tries, json.loads(found.error or "")["code"]) == (1, "execution_timeout")
+
+
+async def test_the_time_that_an_attempt_waited_at_its_worker_is_not_its_execution_time(world: World) -> None:
+    worker = await world.worker("w", fixed(3600) | {"execution_timeout": 60})
+    await accepting(worker)
+    run = await world.submit()
+    await world.change(f"UPDATE run SET started_at = started_at - {LATER_MS} WHERE id = '{run.id}'")
+    await world.until_detached(run)
+    found = await world.engine.get_run(run.id)
+    assert found.started_at is not None
+    [(deadline_at,)] = await world.rows(f"SELECT deadline_at FROM run WHERE id = '{run.id}'")
+    assert deadline_at >= found.created_at + 60_000
+    await world.tick()
+    assert (await world.engine.get_run(run.id)).state == "running"
 
 
 async def test_a_detached_attempt_that_nobody_hears_of_is_charged_when_its_lease_is_over(world: World) -> None:

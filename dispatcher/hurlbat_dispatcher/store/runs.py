@@ -44,6 +44,7 @@ class RunRow(NamedTuple):
     worker: str | None
     sender: str | None
     lease_until: int | None
+    deadline_at: int | None
     holds_until: int | None
     idempotency_key: str | None
     reason: str | None
@@ -126,6 +127,7 @@ START = _update(
     attempt=run.c.attempt + inline(1),
     tries=run.c.tries + inline(1),
     lease_until=sa.null(),
+    deadline_at=sa.null(),
 )
 END = _update(
     ("state", "finished_at", "output", "error", "reason", "holds_until", "report"),
@@ -156,7 +158,7 @@ REPLAY = _update(
     holds_until=sa.null(),
     report=sa.null(),
 )
-LEASE = _update(("lease_until",), _THIS_ATTEMPT)
+LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT)
 MARK_READY = _update((), ready=inline(1))
 RELEASE = _update((), holds_until=sa.null())
 

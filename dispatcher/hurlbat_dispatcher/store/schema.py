@@ -60,6 +60,7 @@ run = sa.Table(
     sa.Column("worker", Name),
     sa.Column("sender", sa.String(36)),
     sa.Column("lease_until", Millis),
+    sa.Column("deadline_at", Millis),
     sa.Column("holds_until", Millis),
     sa.Column("idempotency_key", sa.String(256)),
     sa.Column("reason", sa.Text),
@@ -85,6 +86,7 @@ WAITING = sa.and_(_QUEUED, run.c.ready == inline(1))
 """Due, and in its lane."""
 DELAYED = sa.and_(_QUEUED, run.c.ready == inline(0))
 """Not due, or due and not seen yet by the owner of its lane."""
+QUEUED = _QUEUED
 EXPIRING = sa.and_(_QUEUED, run.c.expires_at.is_not(None))
 RUNNING = _RUNNING
 LEASED = sa.and_(_RUNNING, run.c.lease_until.is_not(None))
@@ -96,6 +98,7 @@ UNHAPPY = run.c.state.in_(
 partial("run_waiting", run.c.lane, run.c.rank, run.c.id, where=WAITING)
 partial("run_delayed", run.c.due_at, run.c.id, where=DELAYED)
 partial("run_expiring", run.c.expires_at, where=EXPIRING)
+partial("run_queued", run.c.tenant, run.c.id, where=QUEUED)
 partial("run_running", run.c.sender, where=RUNNING)
 partial("run_leased", run.c.lease_until, where=LEASED)
 partial("run_held", run.c.holds_until, where=HELD)

@@ -127,12 +127,11 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
             _one(desk, ledger, operation, run_id, None)
         case Beat(run_id, attempt):
             _beat(desk, ledger, operation, run_id, attempt)
-        case Detach(attempts):
+        case Detach(attempts, begun):
             for run_id, attempt in attempts:
                 row = ledger.rows.get(run_id)
                 if row and row.state == RunState.RUNNING and row.attempt == attempt:
-                    until = decide.lease_of(desk, ledger.now, row)
-                    _renew(ledger, row, until)
+                    _renew(desk, ledger, row, decide.deadline_from(desk, ledger.now, row, begun.get(run_id)))
         case Stopped(attempts):
             for run_id, attempt in attempts:
                 row = ledger.rows.get(run_id)
@@ -196,7 +195,7 @@ def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int
         ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
     elif row.state == RunState.RUNNING and row.attempt == attempt:
         if row.lease_until is not None:
-            _renew(ledger, row, decide.lease_of(desk, ledger.now, row))
+            _renew(desk, ledger, row, row.deadline_at)
         ledger.reply(operation, False)
     elif row.state == RunState.CANCELLED and row.attempt == attempt:
         ledger.reply(operation, True)
@@ -204,9 +203,13 @@ def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int
         ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running", state=row.state))
 
 
-def _renew(ledger: Ledger, row: RunRow, until: int) -> None:
-    ledger.leases.append((until, row.tenant, row.id, row.attempt))
-    ledger.rows[row.id] = row._replace(lease_until=until)
+def _renew(desk: Desk, ledger: Ledger, row: RunRow, deadline: int | None) -> None:
+    """Let the attempt live for another lease, never beyond its deadline."""
+    until = ledger.now + desk.lease
+    if deadline is not None:
+        until = min(until, max(ledger.now, deadline))
+    ledger.leases.append((until, deadline, row.tenant, row.id, row.attempt))
+    ledger.rows[row.id] = row._replace(lease_until=until, deadline_at=deadline)
     ledger.renewed.add(row.id)
     ledger.wake_at(until)
 

@@ -107,8 +107,7 @@ def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
 def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """Rescue an attempt whose lease ran out: charged, by the same path as any other failure."""
     task = desk.registry.tasks.get(row.task)
-    deadline = deadline_of(desk, row)
-    if task and deadline is not None and ledger.now >= deadline:
+    if task and row.deadline_at is not None and ledger.now >= row.deadline_at:
         seconds = task.execution_timeout / 1000
         answer = Failed(ErrorCode.EXECUTION_TIMEOUT, f"it ran for longer than execution_timeout ({seconds:g} s)")
     elif row.lease_until is None:
@@ -120,16 +119,13 @@ def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     end_attempt(desk, ledger, AttemptEnd(row.id, row.attempt, answer))
 
 
-def lease_of(desk: Desk, now: int, row: RunRow) -> int:
-    """Return until when an attempt on a lease of its own is believed to be alive: never beyond its deadline."""
-    deadline = deadline_of(desk, row)
-    return now + desk.lease if deadline is None else min(now + desk.lease, max(now, deadline))
+def deadline_from(desk: Desk, now: int, row: RunRow, begun: int | None) -> int | None:
+    """Return when the execution timeout of an attempt that goes on alone is over (ms), with a heartbeat's grace.
 
-
-def deadline_of(desk: Desk, row: RunRow) -> int | None:
-    """Return when the execution timeout of a running attempt is over (ms), with a heartbeat's grace."""
+    `begun` is how long ago (ms) its handler began, where that is known; else it is taken to begin now.
+    """
     task = desk.registry.tasks.get(row.task)
-    return None if task is None or row.started_at is None else row.started_at + task.execution_timeout + desk.lease // 3
+    return None if task is None else now - (begun or 0) + task.execution_timeout + desk.lease // 3
 
 
 def error_json(failure: Failed) -> str:

@@ -1,7 +1,7 @@
 """What can be asked of a turn. Each operation is decided alone; a turn carries as many as there are waiting."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,9 +71,13 @@ class End(Operation):
 
 @dataclass(slots=True, eq=False)
 class Detach(Operation):
-    """Give attempts (run id, attempt) a lease of their own, as nobody is connected to them any longer."""
+    """Give attempts (run id, attempt) a lease of their own, as nobody is connected to them any longer.
+
+    `begun` says of runs how long ago (ms) their handlers began.
+    """
 
     attempts: Sequence[tuple[str, int]]
+    begun: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

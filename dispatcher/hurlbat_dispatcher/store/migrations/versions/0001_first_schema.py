@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.String(length=128), nullable=True),
         sa.Column("sender", sa.String(length=36), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
+        sa.Column("deadline_at", sa.BigInteger(), nullable=True),
         sa.Column("holds_until", sa.BigInteger(), nullable=True),
         sa.Column("idempotency_key", sa.String(length=256), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -104,6 +105,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("state = 'running' AND lease_until IS NOT NULL"),
         postgresql_where=sa.text("state = 'running' AND lease_until IS NOT NULL"),
+    )
+    op.create_index(
+        "run_queued",
+        "run",
+        ["tenant", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'queued'"),
+        postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
         "run_running",
