@@ -144,6 +144,26 @@ def _any_of_postgresql(element: AnyOf, compiler: SQLCompiler, **more: Any) -> st
     return f"{column} = ANY ({values})"
 
 
+class Unindexed(sa.ColumnElement[Any]):
+    """A column for whose sake SQLite, which does not know how few rows a partial index has, chooses no index."""
+
+    inherit_cache = False
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+
+@compiles(Unindexed, "sqlite")
+def _unindexed_sqlite(element: Unindexed, compiler: SQLCompiler, **more: Any) -> str:
+    return f"+{compiler.process(element.column, **more)}"
+
+
+@compiles(Unindexed, "postgresql")
+def _unindexed_postgresql(element: Unindexed, compiler: SQLCompiler, **more: Any) -> str:
+    return compiler.process(element.column, **more)
+
+
 class DatabaseNow(sa.ColumnElement[int]):
     """The database's clock in ms, read when it is evaluated and not when the transaction began."""
 

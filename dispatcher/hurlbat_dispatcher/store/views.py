@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
-from hurlbat_dispatcher.store.schema import RUNNING, UNHAPPY, inline, run, timeline
-from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
+from hurlbat_dispatcher.store.schema import QUEUED, RUNNING, UNHAPPY, inline, run, timeline
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, Unindexed, bind
 
 _SHOWN = [
     "id",
@@ -47,29 +47,14 @@ TIMELINE = Statement(
     .limit(inline(MAX_TIMELINE + 100)),
     ("tenant", "run"),
 )
-STATES = Statement(
-    sa.select(run.c.state, sa.func.count()).where(_TENANT).group_by(run.c.state),
-    ("tenant",),
-)
 
 
-def _page(*conditions: sa.ColumnElement[bool], names: tuple[str, ...]) -> Statement:
-    clause = (
-        sa.select(*_COLUMNS)
-        .where(_TENANT, run.c.id < bind("before", run.c.id.type), *conditions)
-        .order_by(run.c.id.desc())
-        .limit(bind("most", sa.Integer()))
-    )
-    return Statement(clause, ("tenant", "before", *names, "most"))
-
-
-_IN_TASK = run.c.task == bind("task", run.c.task.type)
-_IN_STATE = run.c.state == bind("state", run.c.state.type)
 # a state that has a partial index must say its condition, or the index is not used
 _WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
+    RunState.QUEUED: QUEUED,
     RunState.RUNNING: RUNNING,
     **{
-        state: sa.and_(UNHAPPY, _IN_STATE)
+        state: sa.and_(UNHAPPY, run.c.state == bind("state", run.c.state.type))
         for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)
     },
 }
@@ -79,30 +64,42 @@ _PAGES: dict[tuple[bool, str | None], Statement] = {}
 def _page_of(by_task: bool, state: str | None) -> Statement:
     found = _PAGES.get((by_task, state))
     if found is None:
-        conditions: list[sa.ColumnElement[bool]] = []
-        names: list[str] = []
-        if by_task:
-            conditions.append(_IN_TASK)
-            names.append("task")
-        if state is not None:
-            conditions.append(_WITH_INDEX.get(state, _IN_STATE))
-            if state != RunState.RUNNING:
-                names.append("state")
-        found = _PAGES[by_task, state] = _page(*conditions, names=tuple(names))
+        found = _PAGES[by_task, state] = _page(by_task, state)
     return found
+
+
+def _page(by_task: bool, state: str | None) -> Statement:
+    tenant: sa.ColumnElement[Any] = run.c.tenant
+    id_: sa.ColumnElement[Any] = run.c.id
+    task: sa.ColumnElement[Any] = run.c.task
+    # few have not ended: not the index of all runs, nor of all runs of a task, is to be walked for them
+    few: set[str | None] = {RunState.QUEUED, RunState.RUNNING}
+    if state in few:
+        task = Unindexed(task)
+    if state == RunState.RUNNING:
+        tenant, id_ = Unindexed(tenant), Unindexed(id_)
+    conditions = [tenant == bind("tenant", run.c.tenant.type), id_ < bind("before", run.c.id.type)]
+    names = ["tenant", "before"]
+    if by_task:
+        conditions.append(task == bind("task", run.c.task.type))
+        names.append("task")
+    if state is not None:
+        conditions.append(_WITH_INDEX.get(state, run.c.state == bind("state", run.c.state.type)))
+        if state not in few:
+            names.append("state")
+    clause = sa.select(*_COLUMNS).where(*conditions).order_by(id_.desc()).limit(bind("most", sa.Integer()))
+    return Statement(clause, (*names, "most"))
 
 
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
-def one_run(tenant: int, run_id: str, *, with_timeline: bool = True) -> Generator[Ask, Rows, Run | None]:
-    """Read one run. Its timeline is empty unless asked for."""
+def one_run(tenant: int, run_id: str) -> Generator[Ask, Rows, Run | None]:
+    """Read one run with its timeline."""
     rows = yield ONE.fetch(tenant, run_id)
     if not rows:
         return None
     found = to_run(rows[0])
-    if not with_timeline:
-        return found
     entries = yield TIMELINE.fetch(tenant, run_id)
     return to_run(rows[0], tell(found, [TimelineEntry(row[0], row[1], row[2], json.loads(row[3])) for row in entries]))
 
@@ -121,12 +118,6 @@ def page_of_runs(
     given: dict[str, Any] = {"tenant": tenant, "before": before, "task": task, "state": state, "most": most}
     rows = yield statement.fetch(*(given[name] for name in statement.names))
     return [to_run(row) for row in rows]
-
-
-def count_states(tenant: int) -> Generator[Ask, Rows, dict[str, int]]:
-    """Count all runs by state. Reads the whole table."""
-    rows = yield STATES.fetch(tenant)
-    return {row[0]: row[1] for row in rows}
 
 
 def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
