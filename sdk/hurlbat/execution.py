@@ -254,6 +254,7 @@ class Execution:
     def _timed_out(self) -> Result:
         timeout = self.delivered.execution_timeout
         self.stop_reason = f"the execution timeout of {timeout:g} s is over"
+        logger.warning("%s was stopped, run %s, attempt %d: %s", self.task, self.run_id, self.attempt, self.stop_reason)
         return FailedLine(self.run_id, self.attempt, EXECUTION_TIMEOUT, self.stop_reason)
 
     def _raised(self, error: BaseException) -> Result:
@@ -263,12 +264,15 @@ class Execution:
             message = str(error)
         except Exception:  # a user's own __str__
             message = "(the error's text cannot be shown)"
+        stack = _stack(error)
+        level = logging.INFO if isinstance(error, RetryAfter) else logging.WARNING
+        logger.log(level, "%s failed, run %s, attempt %d\n%s", self.task, self.run_id, self.attempt, stack.rstrip())
         return FailedLine(
             self.run_id,
             self.attempt,
             type(error).__name__,
             printable(message),
-            stack=_stack(error),
+            stack=stack,
             retryable=not isinstance(error, NonRetryable),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
         )

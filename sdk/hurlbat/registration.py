@@ -58,7 +58,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
                 return
             said = worker.get("problem") or "it is not proved yet"
         if said != told:
-            logger.info("worker %s is not registered yet: %s", name, said)
+            logger.warning("worker %s is not registered yet: %s", name, said)
             told = said
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -371,3 +371,19 @@ async def test_a_context_shows_metadata_and_refuses_what_makes_no_sense(hurlbat:
 def test_the_wire_reads_what_the_worker_writes() -> None:
     line = wire.FailedLine("r", 1, "invalid_input", "m", details='[{"loc":["url"]}]', retryable=False)
     assert wire.read_line(wire.write_line(line)) == line
+
+
+async def test_a_task_that_fails_is_seen_in_the_apps_log(caplog: pytest.LogCaptureFixture) -> None:
+    hurlbat = an_app()
+
+    @hurlbat.task
+    async def breaks() -> None:
+        raise ValueError("no luck")
+
+    await result_of(hurlbat, a_run("breaks"))
+    [record] = [record for record in caplog.records if record.name == "hurlbat"]
+    assert record.levelname == "WARNING"
+    said = record.getMessage()
+    assert "breaks failed" in said
+    assert "ValueError: no luck" in said
+    assert "Traceback" in said
