@@ -136,9 +136,10 @@ class Engine:
         """Accept a run; returns after the commit. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
         entry = self._entry(submission)
         [placed] = await self._ask(Submit([entry]))
-        if isinstance(placed, Problem):
-            raise placed
-        return await self._accepted(placed)
+        [outcome] = await self._accepted([placed])
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
 
     async def submit_many(self, submissions: Sequence[Submission]) -> list[Accepted | Problem]:
         """Accept up to 1,000 runs in one commit, with an outcome for each, in order."""
@@ -153,18 +154,14 @@ class Engine:
             except Problem as problem:
                 results.append(problem)
         placed = iter(await self._ask(Submit(entries)) if entries else ())
-        outcomes: list[Accepted | Problem] = []
-        for result in results:
-            one: Placed | Problem = next(placed) if result is None else result
-            outcomes.append(one if isinstance(one, Problem) else await self._accepted(one))
-        return outcomes
+        return await self._accepted([next(placed) if result is None else result for result in results])
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline. Raises `NotFound`."""
         _check_id(run_id)
         run = await self._read(views.one_run(TENANT, run_id))
         if run is None:
-            raise NotFound("run_unknown", f"there is no run {run_id}")
+            raise _unknown_run(run_id)
         return run
 
     async def list_runs(
@@ -180,15 +177,24 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float) -> Run:
         """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`."""
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            run, left = await self._look(run_id, until)
+            if run.is_final or left <= 0 or self._stopping:
+                return run
+
+    async def _look(self, run_id: str, until: float) -> tuple[Run, float]:
+        """Return the run when there may be news of it, and the seconds that are left."""
+        loop = asyncio.get_running_loop()
         waiters = self._at_work.waiters
         future = waiters.enter(run_id)
         try:
             run = await self.get_run(run_id)
-            while not run.is_final and seconds > 0 and not self._stopping:
-                await asyncio.wait({future}, timeout=min(seconds, LOOK_AGAIN))
-                seconds -= LOOK_AGAIN
+            left = until - loop.time()
+            if not run.is_final and left > 0 and not self._stopping:
+                await asyncio.wait({future}, timeout=min(left, LOOK_AGAIN))
                 run = await self.get_run(run_id)
-            return run
+            return run, until - loop.time()
         finally:
             waiters.leave(run_id, future)
 
@@ -321,9 +327,18 @@ class Engine:
         hint = f" (not proven yet: {', '.join(unproven[:5])})" if unproven else ""
         return f"there is no task {name}; register a worker that serves it first{hint}"
 
-    async def _accepted(self, placed: Placed) -> Accepted:
-        run = placed.run or await self.get_run(placed.run_id)
-        return Accepted(run, placed.created)
+    async def _accepted(self, placed: Sequence[Placed | Problem]) -> list[Accepted | Problem]:
+        """Show what became of submissions; the runs that had their keys before are read together."""
+        old = {one.run_id: None for one in placed if isinstance(one, Placed) and one.run is None}
+        runs = await self._read(views.many_runs(TENANT, list(old))) if old else {}
+
+        def outcome(one: Placed | Problem) -> Accepted | Problem:
+            if isinstance(one, Problem):
+                return one
+            run = one.run or runs.get(one.run_id)
+            return _unknown_run(one.run_id) if run is None else Accepted(run, one.created)
+
+        return [outcome(one) for one in placed]
 
     def _with_load(self, worker: Worker) -> Worker:
         seen = self._at_work.fleet.standing.last_seen(worker)
@@ -338,9 +353,13 @@ def _digest(submission: Submission) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def _unknown_run(run_id: str) -> NotFound:
+    return NotFound("run_unknown", f"there is no run {run_id[:64]}")
+
+
 def _check_id(run_id: str) -> None:
     if not _RUN_ID.fullmatch(run_id):
-        raise NotFound("run_unknown", f"there is no run {run_id[:64]}")
+        raise _unknown_run(run_id)
 
 
 def _check_cursor(cursor: str) -> str:
