@@ -127,6 +127,14 @@ async def test_a_cancelled_run_tells_its_reason_and_does_not_start(api: httpx.As
     assert worker.delivered == []
 
 
+async def test_a_run_is_cancelled_twice_and_one_that_has_ended_otherwise_never(api: httpx.AsyncClient) -> None:
+    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    ended = (await api.post("/runs?wait=10", json={"task": "echo"})).json()
+
+    assert [(await api.post(f"/runs/{run['id']}/cancel")).status_code for _ in range(2)] == [200, 200]
+    assert (await api.post(f"/runs/{ended['id']}/cancel")).status_code == 409
+
+
 async def test_cancel_and_replay_need_no_body(api: httpx.AsyncClient) -> None:
     run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
 

@@ -1,0 +1,66 @@
+"""The page on the HTTP API: its commands are run as they are printed, in order, against a real server."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.docs.pages import blocks
+from tests.support.processes import ROOT, TOKEN, Processes
+
+PAGE = ROOT / "docs" / "api.md"
+WORKER = """
+import json
+
+async def app(scope, receive, send):
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    name = json.loads(body)["data"]["runs"][0]["input"]["name"] if body else "nobody"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(f"Hello, {name}!").encode()})
+"""
+
+
+@pytest.fixture
+def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
+    """What every command of the page was answered, in order; None for no content."""
+    (tmp_path / "greeter.py").write_text(WORKER)
+    worker = processes.app("greeter:app", PYTHONPATH=str(tmp_path)).url
+    server = processes.serve(sqlite_url)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as api:
+        spec = {"name": "greeter", "url": f"{worker}/", "mode": "plain", "tasks": [{"name": "greet"}]}
+        assert api.post("/workers", json=spec).status_code == 201
+        run = api.post("/runs", json={"task": "greet", "delay": 60}).json()["id"]
+    marked = [f"{line}\necho" for block in blocks(PAGE, "sh") for line in block.text.splitlines()]
+    script = "\n".join(["set -e", *marked]).replace("http://127.0.0.1:8000", worker)
+    env = {"PATH": "/usr/bin:/bin", "HURLBAT_URL": server.url, "HURLBAT_TOKEN": TOKEN, "RUN": run}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True)
+    commands = [line for block in blocks(PAGE, "sh") for line in block.text.splitlines() if line.startswith("api ")]
+    said = [json.loads(line) for line in done.stdout.splitlines() if line]
+    assert len(said) == len(commands) - 1  # the last one has no content
+    return said
+
+
+def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
+    submitted, waited, first, again, bulk, shown, listed, second, cancelled, replayed, *workers, task = answers
+
+    assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
+    assert first["id"] == again["id"]
+    assert [result.get("code") for result in bulk["results"]] == [None, "task_unknown"]
+    assert shown["timeline"][0]["kind"] == "created"
+    assert 1 <= len(listed["items"]) <= 2
+    assert len(second["items"]) == 2
+    assert (cancelled["state"], cancelled["reason"], replayed["state"]) == ("cancelled", "withdrawn", "queued")
+    added, _, changed, paused, resumed, synced = workers
+    assert added["secret"].startswith("whsec_")
+    assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
+    assert synced["state"] == "unverified"
+    assert (task["retries"], task["workers"]) == (3, ["mailer"])
