@@ -258,7 +258,7 @@ def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
     assert dev.terminate() == 0
     again = processes.python("dev-again", "-m", "hurlbat_app.cli.main", "dev", *arguments)
     again.until(lambda: "HURLBAT_SIGNING_SECRET" in again.output, "secret")
-    for said in re.findall(r"export \S+", dev.output):
+    for said in re.findall(r"export HURLBAT_(?:TOKEN|SIGNING_SECRET)=\S+", dev.output):
         assert said in again.output
     for kept in ("hurlbat.db-token", "hurlbat.db-secret"):
         assert stat.S_IMODE((tmp_path / kept).stat().st_mode) == 0o600
