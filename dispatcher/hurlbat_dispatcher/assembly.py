@@ -17,7 +17,7 @@ from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.outbox import Outbox
 from hurlbat_dispatcher.push.client import PushClient
-from hurlbat_dispatcher.push.guard import Guard
+from hurlbat_dispatcher.push.guard import Guard, own_destinations
 from hurlbat_dispatcher.push.transport import Network, Transport
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
@@ -211,7 +211,8 @@ async def _build(
         lease_tokens=lease_tokens,
         clock=clock,
     )
-    guard = Guard(settings.allowed_networks, own=frozenset({(settings.host, settings.port)}))
+    own = own_destinations(settings.host, settings.port, settings.base_url)
+    guard = Guard(settings.allowed_networks, own=own)
     network = Transport(guard, transport=transport, proxy=settings.proxy)
     await network.start()
     push = PushClient(network, clock, ids=ids, heartbeat=settings.heartbeat)

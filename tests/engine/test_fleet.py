@@ -374,3 +374,9 @@ def _row() -> Any:
 
     row = yield from one_worker(1, "w")
     return row
+
+
+async def test_a_server_is_no_worker_of_its_own(local: World) -> None:
+    problem = await refused(local.engine.register_worker(WorkerSpec("w", "https://hurlbat.test:80/", secret=SECRET)))
+    assert isinstance(problem, Invalid)
+    assert problem.code == "destination_self"
