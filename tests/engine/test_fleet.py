@@ -180,8 +180,10 @@ async def test_reading_the_registry_does_not_undo_a_move_that_is_not_stored_yet(
     await world.worker()
     async with world.parts.fleet.standing._storing:  # nothing can be stored
         world.parts.health.heard_of("w", Delivery(Signal.UNREACHABLE, sentence="no"))
+        await world.change("UPDATE worker SET slots = 7")  # so that there is something to read
         await world.parts.fleet.load()
         assert world.parts.registry.workers["w"].state is WorkerState.UNREACHABLE
+        assert world.parts.registry.workers["w"].slots == 7
     await settled(world)
     assert await state(world) == "unreachable"
     await world.parts.fleet.load()
