@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,8 @@ import typer
 from hurlbat.signing import new_secret
 from hurlbat_app.cli.main import COMMANDS, load
 from hurlbat_app.cli.misspelt import unknown_variables
-from tests.support.processes import TOKEN, Processes, Server
+from hurlbat_app.cli.show import print_run
+from tests.support.processes import ROOT, TOKEN, Processes, Server
 
 Done = subprocess.CompletedProcess[str]
 PLAIN_WORKER = """
@@ -126,6 +128,26 @@ def test_a_queued_run_that_nobody_will_start_says_why(
 
     assert "No worker that serves echo takes runs now:\n    w is paused" in held.stdout
     assert "No worker serves echo now" in orphaned.stdout
+
+
+def test_a_failed_run_shows_where_its_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    error = {"type": "ValueError", "message": "no", "stack": "Traceback:\n  in boom\n"}
+    ended = {
+        "state": "failed",
+        "attempt": 1,
+        "created_at": "2030-01-01T00:00:00Z",
+        "finished_at": "2030-01-01T00:00:01Z",
+    }
+    entry = {"at": "2030-01-01T00:00:01Z", "kind": "failed", "attempt": 1}
+
+    print_run({"task": "t", "id": "r", "error": error, "timeline": [entry], **ended})
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "      1.000 s  failed: ValueError: no",
+        "  failed after 1.00 s and 1 attempt",
+        "    Traceback:",
+        "      in boom",
+    ]
 
 
 def test_tasks_are_listed_and_shown(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
@@ -275,6 +297,8 @@ def test_all_mistakes_in_the_settings_are_told_at_once(hurlbat: Callable[..., Do
 
 
 def test_without_the_server_s_parts_the_command_says_how_to_get_them() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"hurlbat": "hurlbat_app.cli.entry:run"}
     code = "import sys; sys.modules['typer'] = None; from hurlbat_app.cli.entry import run; run()"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
