@@ -153,5 +153,10 @@ def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
     if run_.finished_at is not None:
         detail = {} if run_.reason is None else {"reason": run_.reason}
         end = TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail)
-        told.insert(sum(entry.at <= end.at or entry.kind != "late" for entry in told), end)
+        told.insert(len(told) - sum(_after(entry, end) for entry in told), end)
     return tuple(told)
+
+
+def _after(entry: TimelineEntry, end: TimelineEntry) -> bool:
+    """Tell whether an answer came when the run had ended; one of its last attempt within that moment did."""
+    return entry.kind == "late" and (entry.at, entry.attempt) >= (end.at, end.attempt)
