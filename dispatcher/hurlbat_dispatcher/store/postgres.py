@@ -34,6 +34,7 @@ _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that broke between two states
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     TimeoutError,
