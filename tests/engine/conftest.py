@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from hurlbat_dispatcher import migrate
 from tests.engine.world import World, settings_for
@@ -13,6 +14,13 @@ CLEAR = (
     "TRUNCATE run, timeline, lane, idempotency, task, worker, dispatcher, token RESTART IDENTITY; "
     "UPDATE shard SET owner = NULL, epoch = 0, lease_until = 0"
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_logs() -> None:
+    """Write tracebacks plainly: with all their variables, one takes longer than the test that provokes it."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,12 @@ async def test_a_delayed_run_starts_when_it_is_due_and_not_before(world: World) 
 
 async def test_runs_start_in_the_order_of_their_moments_to_the_millisecond(world: World) -> None:
     worker = await world.worker("w", slots=1)
-    soon = (await world.submit("echo", delay=0.0)).created_at + 100
+    later = (await world.submit("echo", delay=0.0)).created_at + LATER_MS
     moments = [7, 3, 9, 1, 5, 0, 8, 2, 6, 4]
-    runs = [await world.submit("echo", str(n), run_at=soon + n) for n in moments]
+    runs = [await world.submit("echo", str(n), run_at=later + n) for n in moments]
+    assert [run.due_at - later for run in runs] == moments
+    await world.change(f"UPDATE run SET due_at = due_at - {LATER_MS} WHERE attempt = 0")
+    await world.tick()
     await world.all_ended(runs)
     assert [call.input for call in worker.calls[1:]] == list(range(10))
 

@@ -22,7 +22,7 @@ from hurlbat_dispatcher.turn.due import rebuild
 from hurlbat_dispatcher.turn.operations import Operation, Refresh, Tick
 from tests.engine.far_side import SECRET, FakeWorker, Network
 
-SOON: Final = 10.0
+SOON: Final = 30.0
 """Seconds within which everything that is waited for happens."""
 KEY = SecretStr(Fernet.generate_key().decode())
 LATER_MS: Final = 3_600_000
@@ -188,7 +188,7 @@ class World:
         if not parts.desk.owns:
             return
         try:
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(10.0):
                 while (kept := _counted(parts.desk.picture)) != (read := await self._read_anew()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
