@@ -53,18 +53,19 @@ class Vault:
 
 
 def key_beside(database_file: str) -> str:
-    """Return the key kept beside an SQLite file, made there once with mode 0600."""
+    """Return the key kept beside an SQLite file, made there once with mode 0600: whole, or not at all."""
     path = Path(f"{database_file}.key")
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    key = Fernet.generate_key().decode()
-    with os.fdopen(handle, "w") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    return key
+    if not path.exists():
+        fresh = Path(f"{path}.{os.getpid()}")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(Fernet.generate_key().decode())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_text().strip()
 
 
 class LeaseTokens:
