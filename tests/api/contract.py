@@ -98,12 +98,22 @@ def held_to_contract(app: ASGIApp) -> ASGIApp:
 
 async def contract_hook(response: httpx.Response) -> None:
     """Check an exchange of a client: `httpx.AsyncClient(event_hooks={"response": [contract_hook]})`."""
-    request = response.request
-    received = await response.aread()
-    query = request.url.query.decode()
-    sent = await request.aread()
-    headers = dict(response.headers)
-    check(Exchange(request.method, request.url.path, query, sent, response.status_code, headers, received))
+    await response.request.aread()
+    await response.aread()
+    _check_response(response)
+
+
+def sync_contract_hook(response: httpx.Response) -> None:
+    """Check an exchange of a client: `httpx.Client(event_hooks={"response": [sync_contract_hook]})`."""
+    response.request.read()
+    response.read()
+    _check_response(response)
+
+
+def _check_response(response: httpx.Response) -> None:
+    request, headers = response.request, dict(response.headers)
+    query, path = request.url.query.decode(), request.url.path
+    check(Exchange(request.method, path, query, request.content, response.status_code, headers, response.content))
 
 
 def find_path(path: str) -> tuple[str, dict[str, str]] | None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.api.contract import sync_contract_hook
 from tests.support.ports import free_port
 from tests.support.processes import TOKEN, Process, Processes, Server
 
@@ -39,7 +40,11 @@ class Api:
     def __init__(self, url: str) -> None:
         self.url = url
         self._client = httpx.Client(
-            base_url=url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=90, trust_env=False
+            base_url=url,
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=90,
+            trust_env=False,
+            event_hooks={"response": [sync_contract_hook]},
         )
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.stage import SECRET, Api, Journal, Stage, start_worker, until
@@ -116,11 +117,11 @@ def test_an_app_calls_its_own_tasks_from_async_and_sync_code(stage: Stage) -> No
     env = {"HURLBAT_URL": stage.server.url, "HURLBAT_TOKEN": TOKEN}
     worker = start_worker(stage.processes, Journal(stage.folder / "callers"), **env)
 
-    with Api(worker.url) as app:
-        assert app.call("GET", "/hello/Ada") == {"greeting": "Hello, Ada!"}
-        assert app.call("GET", "/hello-sync/Bob") == {"greeting": "Hello, Bob!"}
-        assert app.call("GET", "/sums/50") == [n + 1 for n in range(50)]
-        later = app.call("GET", "/later/40")
+    with httpx.Client(base_url=worker.url, timeout=90, trust_env=False) as app:
+        assert app.get("/hello/Ada").json() == {"greeting": "Hello, Ada!"}
+        assert app.get("/hello-sync/Bob").json() == {"greeting": "Hello, Bob!"}
+        assert app.get("/sums/50").json() == [n + 1 for n in range(50)]
+        later = app.get("/later/40").json()
 
     assert stage.api.ended(later)["output"] == 41
     worker.kill()
