@@ -18,6 +18,7 @@ from hurlbat_dispatcher.errors import (
 )
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.migration import migrate
+from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
@@ -34,6 +35,7 @@ __all__ = [
     "MethodRefused",
     "Mode",
     "NotFound",
+    "Outside",
     "Overloaded",
     "Page",
     "Problem",

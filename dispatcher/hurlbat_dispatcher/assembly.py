@@ -9,21 +9,21 @@ from typing import Any, Final
 
 import structlog
 
-from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
+from hurlbat_dispatcher.clock import Clock, Ids
 from hurlbat_dispatcher.fleet import Fleet
 from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.loops import every
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.outbox import Outbox
+from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, own_destinations
-from hurlbat_dispatcher.push.transport import Network, Transport
+from hurlbat_dispatcher.push.transport import Transport
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
-from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.leases import leave
 from hurlbat_dispatcher.store.tokens import good_tokens, keep_first_token
 from hurlbat_dispatcher.telemetry import Telemetry
@@ -165,16 +165,13 @@ class Parts:
             log.error("what was done beside failed", error=repr(task.exception()))
 
 
-async def assemble(settings: Settings, *, clock: Clock | None = None, transport: Network | None = None) -> Parts:
+async def assemble(settings: Settings, outside: Outside) -> Parts:
     """Open the database and start a server's parts. Raises `CannotOpen`, `DatabaseTrouble`."""
-    clock = clock or SystemClock()
-    chance = Chance()
-    ids = Ids(clock, chance)
-    store = database(settings.database_url, clock)
+    store = outside.database(settings.database_url, outside.clock)
     await store.open()
     try:
         await store.prepare()
-        parts = await _build(settings, clock, chance, ids, store, transport)
+        parts = await _build(settings, outside, store)
     except BaseException:
         await store.close()
         raise
@@ -189,14 +186,9 @@ async def assemble(settings: Settings, *, clock: Clock | None = None, transport:
     return parts
 
 
-async def _build(
-    settings: Settings,
-    clock: Clock,
-    chance: Chance,
-    ids: Ids,
-    store: Database,
-    transport: Network | None,
-) -> Parts:
+async def _build(settings: Settings, outside: Outside, store: Database) -> Parts:
+    clock = outside.clock
+    ids = Ids(clock, outside.chance)
     vault = Vault(_keys(settings, store))
     first = await _first_token(settings, store)
     tokens = await _tokens(settings, store)
@@ -205,7 +197,7 @@ async def _build(
     desk = Desk(
         me=ids.new(),
         registry=registry,
-        chance=chance,
+        chance=outside.chance,
         lease=int(settings.lease * 1000),
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
@@ -213,7 +205,7 @@ async def _build(
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
     guard = Guard(settings.allowed_networks, own=own)
-    network = Transport(guard, transport=transport, proxy=settings.proxy)
+    network = Transport(guard, transport=outside.network, proxy=settings.proxy)
     await network.start()
     push = PushClient(network, clock, ids=ids, heartbeat=settings.heartbeat)
     parts = Parts(

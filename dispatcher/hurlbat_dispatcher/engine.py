@@ -16,15 +16,14 @@ import structlog
 
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher.assembly import Parts, assemble
-from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker, WorkerState
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.push.transcript import failure_of
-from hurlbat_dispatcher.push.transport import Network
 from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
@@ -80,16 +79,15 @@ class HeartbeatReply:
 class Engine:
     """The dispatcher. Build it, `start` it, use it, `stop` it."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, transport: Network | None = None) -> None:
+    def __init__(self, settings: Settings, outside: Outside | None = None) -> None:
         self.settings = settings
-        self._clock = clock
-        self._transport = transport
+        self._outside = outside or Outside()
         self._parts: Parts | None = None
         self._stopping = False
 
     async def start(self) -> None:
         """Open the database, bring its schema up to date where it is ours alone, begin to work. Raises `CannotOpen`."""
-        self._parts = await assemble(self.settings, clock=self._clock, transport=self._transport)
+        self._parts = await assemble(self.settings, self._outside)
 
     async def stop(self, grace: float) -> None:
         """Start nothing more, wait so many seconds for answers, give back what was not sent, and close.

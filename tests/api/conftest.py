@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from hurlbat_app.api import create_app
-from hurlbat_dispatcher import Engine, Settings
+from hurlbat_dispatcher import Engine, Outside, Settings
 from tests.api.contract import held_to_contract
 
 TOKEN = "an-api-token-of-the-tests"
@@ -55,7 +55,7 @@ def worker() -> FakeWorker:
 @pytest.fixture
 async def engine(settings: Settings, worker: FakeWorker) -> AsyncIterator[Engine]:
     """A running engine."""
-    engine = Engine(settings, transport=httpx.MockTransport(worker))
+    engine = Engine(settings, Outside(network=httpx.MockTransport(worker)))
     await engine.start()
     yield engine
     await engine.stop(0)

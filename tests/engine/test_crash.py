@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Run, RunState, Unavailable
+from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Outside, Run, RunState, Unavailable
 from tests.engine.far_side import Call, streaming
 from tests.engine.world import World, refused
 
@@ -144,7 +144,7 @@ async def test_an_attempt_that_outlives_a_stop_may_still_report(local: World) ->
 
 
 async def test_a_second_server_on_the_same_file_is_refused_and_welcome_after_the_first(local: World) -> None:
-    second = Engine(local.settings, transport=local.network.transport())
+    second = Engine(local.settings, Outside(network=local.network.transport()))
     problem = await refused(second.start())
     assert isinstance(problem, CannotOpen)
     assert "another server uses" in str(problem)

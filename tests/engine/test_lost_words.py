@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from hurlbat_dispatcher import RunState
+from hurlbat_dispatcher import Engine, Outside, RunState
 from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.turn.operations import Beat, Freed, Signal
@@ -46,7 +46,7 @@ async def test_a_late_word_of_a_freed_slot_does_not_free_the_slot_of_the_next_at
 async def test_a_clock_that_is_set_back_by_an_hour_stops_no_timer(sqlite_url: str) -> None:
     clock = TurnedBack()
     world = World(sqlite_url)
-    world.engine._clock = clock
+    world.engine = Engine(world.settings, Outside(clock=clock, network=world.network.transport()))
     async with world:
         await world.worker()
         await world.ended(await world.submit())

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from hurlbat.policy import TaskPolicy
-from hurlbat_dispatcher import Engine, Mode, Run, Settings, Submission, Worker, WorkerSpec
+from hurlbat_dispatcher import Engine, Mode, Outside, Run, Settings, Submission, Worker, WorkerSpec
 from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.store.statement import Script, Statement
@@ -46,7 +46,7 @@ class World:
     def __init__(self, url: str, network: Network | None = None, **settings: Any) -> None:
         self.settings = settings_for(url, **settings)
         self.network = network or Network()
-        self.engine = Engine(self.settings, transport=self.network.transport())
+        self.engine = Engine(self.settings, Outside(network=self.network.transport()))
 
     async def __aenter__(self) -> Self:
         await self.engine.start()
@@ -222,7 +222,7 @@ class World:
 
     async def restart(self) -> None:
         """Start another engine on the same database."""
-        self.engine = Engine(self.settings, transport=self.network.transport())
+        self.engine = Engine(self.settings, Outside(network=self.network.transport()))
         await self.engine.start()
 
 

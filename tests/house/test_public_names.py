@@ -38,6 +38,7 @@ DISPATCHER = [
     "MethodRefused",
     "Mode",
     "NotFound",
+    "Outside",
     "Overloaded",
     "Page",
     "Problem",

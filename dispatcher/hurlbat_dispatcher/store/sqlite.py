@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -109,9 +109,10 @@ class SqliteDatabase:
     async def _run(self, thread: aiosqlite.Connection | None, script: Script[T], begin: str, end: str) -> T:
         if thread is None:
             raise DatabaseTrouble("the database is closed")
+        dialect = self._engine_or_trouble().dialect
         try:
             # aiosqlite offers no public way to run a function of one's own on its thread
-            result: T = await thread._execute(self._transact, thread, script, begin, end)  # type: ignore[no-untyped-call]  # its own
+            result: T = await thread._execute(transact, thread._conn, dialect, script, begin, end)  # type: ignore[no-untyped-call]  # its own
         except sqlite3.IntegrityError as error:
             raise Clash(str(error)) from error
         except sqlite3.DataError:  # a value that no database takes: the fault of whoever gave it
@@ -123,33 +124,6 @@ class SqliteDatabase:
                 raise DatabaseTrouble("the database is closed") from error
             raise
         return result
-
-    def _transact(self, thread: aiosqlite.Connection, script: Script[T], begin: str, end: str) -> T:
-        connection = thread._conn
-        dialect = self._engine_or_trouble().dialect
-        connection.execute(begin)
-        try:
-            rows: Rows | None = None  # as a generator is begun
-            while True:
-                try:
-                    ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
-                except StopIteration as done:
-                    connection.execute(end)
-                    result: T = done.value
-                    return result
-                prepared = ask.statement.prepared(dialect)
-                if isinstance(ask, Fetch):
-                    rows = connection.execute(prepared.sql, prepared.arrange(ask.values)).fetchall()
-                else:
-                    if ask.rows:
-                        values = ask.rows if prepared.as_declared else [prepared.arrange(row) for row in ask.rows]
-                        connection.executemany(prepared.sql, values)
-                    rows = ()
-        except BaseException:
-            script.close()
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     def _make_engine(self) -> AsyncEngine:
         engine = create_async_engine(
@@ -194,6 +168,33 @@ class SqliteDatabase:
             raise CannotOpen(
                 f"another server uses {self._path}; stop it, or let several servers share a PostgreSQL database"
             ) from error
+
+
+def transact(connection: sqlite3.Connection, dialect: Dialect, script: Script[T], begin: str, end: str) -> T:
+    """Run a whole script on a connection, in the calling thread."""
+    connection.execute(begin)
+    try:
+        rows: Rows | None = None  # as a generator is begun
+        while True:
+            try:
+                ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
+            except StopIteration as done:
+                connection.execute(end)
+                result: T = done.value
+                return result
+            prepared = ask.statement.prepared(dialect)
+            if isinstance(ask, Fetch):
+                rows = connection.execute(prepared.sql, prepared.arrange(ask.values)).fetchall()
+            else:
+                if ask.rows:
+                    values = ask.rows if prepared.as_declared else [prepared.arrange(row) for row in ask.rows]
+                    connection.executemany(prepared.sql, values)
+                rows = ()
+    except BaseException:
+        script.close()
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 async def _thread_of(connection: AsyncConnection) -> aiosqlite.Connection:
