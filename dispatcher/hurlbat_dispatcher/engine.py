@@ -84,10 +84,18 @@ class Engine:
         self._outside = outside or Outside()
         self._parts: Parts | None = None
         self._stopping = False
+        self._not_at_work = ("starting", "the server is starting")
 
     async def start(self) -> None:
-        """Open the database, bring its schema up to date where it is ours alone, begin to work. Raises `CannotOpen`."""
-        self._parts = await assemble(self.settings, self._outside)
+        """Open the database, bring its schema up to date where it is ours alone, begin to work.
+
+        Raises `CannotOpen`, and `DatabaseTrouble` when it may be worth another try.
+        """
+        try:
+            self._parts = await assemble(self.settings, self._outside)
+        except DatabaseTrouble as trouble:
+            self._not_at_work = ("database_unavailable", str(trouble))
+            raise
 
     async def stop(self, grace: float) -> None:
         """Start nothing more, wait so many seconds for answers, give back what was not sent, and close.
@@ -99,6 +107,7 @@ class Engine:
             self._parts.waiters.wake_all()
             await self._parts.stop(grace)
             self._parts = None
+            self._not_at_work = ("not_running", "the server is not running")
 
     def hurry(self) -> None:
         """Let a `stop` wait for answers no longer: it ends as if its time were over."""
@@ -289,7 +298,7 @@ class Engine:
     @property
     def _at_work(self) -> Parts:
         if self._parts is None:
-            raise Unavailable("not_running", "the server is not running", retry_after=1)
+            raise Unavailable(*self._not_at_work, retry_after=1)
         return self._parts
 
     @property
