@@ -1,8 +1,7 @@
 """Puts the engine's parts together, starts them in order, and stops them in reverse."""
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +14,7 @@ from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.loops import every
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
+from hurlbat_dispatcher.neighbours import Neighbours
 from hurlbat_dispatcher.outbox import Outbox
 from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.push.client import PushClient
@@ -24,12 +24,13 @@ from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
-from hurlbat_dispatcher.store.leases import leave
+from hurlbat_dispatcher.store.leases import Ownership, leave
 from hurlbat_dispatcher.store.tokens import good_tokens, keep_first_token
+from hurlbat_dispatcher.taken import Taken
 from hurlbat_dispatcher.telemetry import Telemetry
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Freed, Refresh, Tick
+from hurlbat_dispatcher.turn.operations import Refresh, Tick
 from hurlbat_dispatcher.waiters import Waiters
 from hurlbat_dispatcher.writer import Writer
 
@@ -40,8 +41,6 @@ SWEEP_ALONE: Final = 60.0
 SWEEP_SHARED: Final = 5.0
 RECHECK_SECONDS: Final = 2.0
 RETENTION_SECONDS: Final = 60.0
-MAX_NOTIFIED: Final = 150
-"""Run ids in one message to the other servers: a payload of PostgreSQL's holds 8,000 bytes."""
 
 
 @dataclass(slots=True)
@@ -65,6 +64,8 @@ class Parts:
     fleet: Fleet = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
+    neighbours: Neighbours = field(init=False)
+    taken: Taken = field(default_factory=Taken)
     _duties: list[asyncio.Task[Any]] = field(default_factory=list)
     _writing: asyncio.Task[None] | None = None
     _telling: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -73,33 +74,43 @@ class Parts:
         """Do what follows a commit: send, cancel, wake those who wait, tell the other servers."""
         self.telemetry.committed(ledger, self.writer.last_size)
         self.waiters.finished(ledger.finished)
-        self.outbox.send(ledger.deliveries)
+        for run_id in ledger.finished:
+            self.taken.over(run_id)
+        for run_id, _ in ledger.freed:
+            self.taken.over(run_id)
+        if ledger.connected is not None:
+            self.taken.keep(ledger.connected)
+        self.outbox.send([one for one in ledger.deliveries if self.taken.take(one[1].run_id, one[1].attempt)])
         if ledger.cancels:
             self.outbox.cancel(ledger.cancels)
         if self.database.shared:
-            if not self.desk.owns and ledger.freed:
-                self._tell({}, freed=ledger.freed)
-            if ledger.finished or (ledger.queued and not self.desk.owns):
-                self._tell({"queued": ledger.queued and not self.desk.owns}, finished=ledger.finished)
+            self.neighbours.committed(ledger)
 
     def registry_changed(self) -> None:
         """Tell the other servers that they should read the registry anew."""
         if self.database.shared:
-            self._tell({"registry": True})
+            self.neighbours.registry_changed()
 
-    def heard(self, message: str) -> None:
-        """Take a message of another server."""
-        said = json.loads(message)
-        finished = said.get("finished") or []
-        self.waiters.finished(finished)
-        if self.desk.owns:
-            freed = said.get("freed")
-            if freed:
-                self.writer.put(Freed(freed))
-            if said.get("queued"):
-                self.writer.put(Tick())
-        if said.get("registry"):
-            self._spawn(self._reload())
+    def finished(self, run_ids: Sequence[str]) -> None:
+        """Wake who waits for runs that have ended elsewhere."""
+        self.waiters.finished(run_ids)
+
+    def let_go(self, attempts: Iterable[tuple[str, str, int]]) -> None:
+        """Stop to send what was cancelled elsewhere."""
+        self.outbox.let_go(attempts)
+
+    def reload(self) -> None:
+        """Read the registry anew, soon."""
+        self.spawn(self._reload())
+
+    def look(self) -> None:
+        """See who is there, soon."""
+        self.spawn(self.lease.run_once())
+
+    def held(self, ownership: Ownership) -> None:
+        """Know who starts the runs, and who else may be given work."""
+        self.desk.peers = ownership.peers
+        self.writer.own(ownership.epoch if ownership.owner == self.desk.me else None)
 
     async def begin(self) -> None:
         """Start all duties."""
@@ -108,18 +119,25 @@ class Parts:
         await self.fleet.load()
         self._writing = asyncio.create_task(self.writer.run(), name="hurlbat writer")
         await self.lease.run_once()
-        await self.database.listen(self.heard)
+        await self.database.listen(self.neighbours.heard)
         sweep = SWEEP_SHARED if self.database.shared else SWEEP_ALONE
         retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention)
         self._duty("sweep", sweep, self._sweep)
         self._duty("recheck", RECHECK_SECONDS, self.health.recheck)
         self._duty("retention", RETENTION_SECONDS, retention.run_once)
         if self.database.shared:
-            self._duty("lease", self.settings.lease / 3, self.lease.run_once)
+            self._duty("lease", self.lease.pause, self.lease.run_once)
+            self.neighbours.moved()
 
     async def stop(self, grace: float) -> None:
         """Stop everything in reverse order."""
         self.desk.draining = True
+        if self.database.shared:
+            with suppress(DatabaseTrouble):
+                await self.lease.hand_over()
+                self.writer.own(None)
+                self.writer.recall()
+                self.neighbours.moved()
         await self.outbox.drain(grace)
         for duty in self._duties:
             duty.cancel()
@@ -136,7 +154,7 @@ class Parts:
         await self.database.close()
 
     async def _sweep(self) -> None:
-        await self.database.listen(self.heard)
+        await self.database.listen(self.neighbours.heard)
         self.tokens = await _tokens(self.settings, self.database)
         await self._reload()
         self.writer.recall()
@@ -146,15 +164,11 @@ class Parts:
         await self.fleet.load()
         self.writer.put(Refresh())
 
-    def _tell(self, said: dict[str, Any], **runs: Sequence[str]) -> None:
-        for name, ids in (runs or {"finished": ()}).items():
-            for at in range(0, max(1, len(ids)), MAX_NOTIFIED):
-                self._spawn(self.database.notify(json.dumps(said | {name: ids[at : at + MAX_NOTIFIED]})))
-
-    def _duty(self, name: str, seconds: float, run_once: Any) -> None:
+    def _duty(self, name: str, seconds: float | Callable[[], float], run_once: Any) -> None:
         self._duties.append(asyncio.create_task(every(seconds, self.clock, name, run_once), name=f"hurlbat {name}"))
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Do something beside; a failure is logged."""
         task = asyncio.ensure_future(work)
         self._telling.add(task)
         task.add_done_callback(self._told)
@@ -218,8 +232,10 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         limit=settings.queue_limit,
         committed=parts.committed,
         handed_over=lambda: parts.outbox.handed_over,
+        took=lambda: parts.taken.attempts,
     )
-    parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, own=parts.writer.own)
+    parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, held=parts.held)
+    parts.neighbours = Neighbours(desk, parts, put=parts.writer.put, notify=store.notify, spawn=parts.spawn)
     parts.fleet = Fleet(
         TENANT,
         store,

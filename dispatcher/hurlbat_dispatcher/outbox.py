@@ -121,12 +121,19 @@ class Outbox:
         """Tell workers of cancelled attempts; one that was not sent yet stays here."""
         by_worker: dict[str, list[CancelOrder]] = {}
         for order in orders:
-            if not self._take_back(order):
+            if not self._take_back(order.worker, (order.run_id, order.attempt)):
                 by_worker.setdefault(order.worker, []).append(order)
         for worker, listed in by_worker.items():
             target = self._registry.targets.get(worker)
             if target is not None:
                 self._spawn(self._tell(target, listed))
+
+    def let_go(self, attempts: Iterable[tuple[str, str, int]]) -> None:
+        """Stop to send attempts (worker, run id, attempt) that another server has cancelled, and told the worker of."""
+        keys = [
+            (run_id, attempt) for worker, run_id, attempt in attempts if not self._take_back(worker, (run_id, attempt))
+        ]
+        self._close(keys)
 
     async def drain(self, grace: float) -> None:
         """Give back what was not sent, wait for answers, then leave the runs that started to leases of their own."""
@@ -230,7 +237,7 @@ class Outbox:
                     if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
                         good += 1
                     elif isinstance(answer, Failed) and answer.code is ErrorCode.EXECUTION_TIMEOUT:
-                        overdue.append(CancelOrder(worker, run_id, attempt, "execution_timeout"))
+                        overdue.append(CancelOrder(worker, run_id, attempt, "execution_timeout", None))
                 case Detached(run_id, attempt):
                     detached.append((run_id, attempt))
                     self._forget(parcel, (run_id, attempt))
@@ -278,13 +285,13 @@ class Outbox:
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 
-    def _take_back(self, order: CancelOrder) -> bool:
-        tray = self._trays.get(order.worker)
+    def _take_back(self, worker: str, key: Key) -> bool:
+        tray = self._trays.get(worker)
         for run in tray.queue if tray else ():
-            if run.run_id == order.run_id and run.attempt == order.attempt:
+            if (run.run_id, run.attempt) == key:
                 assert tray is not None
                 tray.queue.remove(run)
-                self._put(Stopped([(order.run_id, order.attempt)]))
+                self._put(Stopped([key]))
                 return True
         return False
 
@@ -292,16 +299,19 @@ class Outbox:
         told: dict[Key, str] = {}
         if target.mode is Mode.PROTOCOL:
             told = dict(await self._push.cancel(target, [(one.run_id, one.attempt, one.reason) for one in orders]))
+        stopped = [key for key, status in told.items() if status == "stopped"]
+        if stopped:
+            self._put(Stopped(stopped))
+        self._close([(order.run_id, order.attempt) for order in orders])
+
+    def _close(self, keys: Iterable[Key]) -> None:
+        """Expect no more of cancelled attempts, and close a delivery that carries nothing else."""
         parcels: dict[Parcel, None] = {}
-        for order in orders:
-            key = (order.run_id, order.attempt)
+        for key in keys:
             parcel = self._live.get(key)
             if parcel is not None:
                 parcel.cancelled.add(key)
                 parcels[parcel] = None
-        stopped = [key for key, status in told.items() if status == "stopped"]
-        if stopped:
-            self._put(Stopped(stopped))
         for parcel in parcels:
             if parcel.task is not None and all(key in parcel.cancelled for key in parcel.waiting):
                 parcel.task.cancel()

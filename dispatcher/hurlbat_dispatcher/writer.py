@@ -46,6 +46,7 @@ class Writer:
         limit: int,
         committed: Callable[[Ledger], None],
         handed_over: Callable[[], frozenset[Attempt]],
+        took: Callable[[], frozenset[Attempt]],
     ) -> None:
         self._database = database
         self._desk = desk
@@ -53,6 +54,7 @@ class Writer:
         self._limit = limit
         self._committed = committed
         self._handed_over = handed_over
+        self._took = took
         self._queue: deque[Operation] = deque()
         self._entries = 0
         self._wake = asyncio.Event()
@@ -102,8 +104,8 @@ class Writer:
             self.put(Tick(sweep=True))
 
     def recall(self) -> None:
-        """Rescue attempts of this server that are neither with a worker nor on their way back, for whatever reason."""
-        self.put(Recall(self._in_hand(), before=self._desk.last_now - RECALL_AFTER))
+        """Send what was started for this server without its knowing, and rescue what it has lost on the way."""
+        self.put(Recall(self._in_hand(), self._took(), before=self._desk.last_now - RECALL_AFTER))
 
     def close(self) -> None:
         """Let `run` return once everything queued is done."""
@@ -238,7 +240,7 @@ class Writer:
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
         if trouble.unknown:
-            self._queue.appendleft(Recall(self._in_hand()))
+            self._queue.appendleft(Recall(self._in_hand(), self._took()))
         self._queue.append(Tick(sweep=True))
 
     def _in_hand(self) -> frozenset[Attempt]:

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Engine, Outside, RunState
-from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.clock import SystemClock
+from hurlbat_dispatcher.neighbours import Neighbours
 from hurlbat_dispatcher.turn.operations import Beat, Freed, Signal
 from tests.engine.far_side import Call, FakeWorker, accepted
 from tests.engine.world import World
@@ -34,7 +34,7 @@ async def test_a_late_word_of_a_freed_slot_does_not_free_the_slot_of_the_next_at
         worker.work = worker.held
         first, second = await world.submit(), await world.submit()
         await world.until(lambda: len(worker.open) == 1)
-        world.parts.writer.put(Freed([first.id]))  # it speaks of an attempt before this one
+        world.parts.writer.put(Freed([(first.id, 0)]))  # it speaks of an attempt before this one
         await world.turns()
         assert await world.load() == 1
         assert (await world.engine.get_run(second.id)).state is RunState.QUEUED
@@ -60,7 +60,7 @@ async def test_a_worker_that_was_registered_elsewhere_unheard_is_found_by_the_sw
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
-    monkeypatch.setattr(Parts, "heard", lambda *_: None)
+    monkeypatch.setattr(Neighbours, "heard", lambda *_: None)
     async with World(postgres_url) as owner, World(postgres_url, owner.network) as other:
         fake = FakeWorker("w", [{"name": "echo"}])
         owner.network.workers["w"] = fake

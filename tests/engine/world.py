@@ -227,7 +227,7 @@ class World:
 
 
 def _counted(picture: Picture) -> Any:
-    running = {run_id: slots.worker for run_id, slots in picture.running.items()}
+    running = {run_id: (one.slots.worker, one.attempt, one.sender) for run_id, one in picture.running.items()}
     used = {name: slots.used for name, slots in picture.slots.items() if slots.used}
     waiting = {
         lane.id: sorted(run for run in lane.heap if run not in lane.gone)

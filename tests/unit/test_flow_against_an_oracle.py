@@ -157,7 +157,7 @@ class Histories(RuleBasedStateMachine):
         for lane, (task, _) in LANES.items():
             self.lanes[lane] = self.picture.lane(lane, task, self.lane_workers[lane])
         for run_id, worker in self.truth.running.items():
-            self.picture.occupy(run_id, self.picture.slots[worker])
+            self.picture.occupy(run_id, self.picture.slots[worker], 1, "me")
         for known in self.lanes.values():
             rows = self.truth.read(known, None)
             self.picture.refill(known, rows, more=len(rows) == HORIZON)
@@ -178,7 +178,7 @@ class Histories(RuleBasedStateMachine):
         for name, slots in self.picture.slots.items():
             assert slots.used == sum(worker == name for worker in self.truth.running.values())
             assert 1 <= slots.window.size <= slots.window.slots
-        assert {run_id: slots.worker for run_id, slots in self.picture.running.items()} == self.truth.running
+        assert {run_id: one.slots.worker for run_id, one in self.picture.running.items()} == self.truth.running
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -274,7 +274,7 @@ def test_a_newcomer_with_a_higher_priority_is_seen_behind_a_lane_that_waits_long
     slots = picture.worker("w", 1)
     slots.serving = True
     one, two = picture.lane(1, "one", ("w",)), picture.lane(2, "two", ("w",))
-    picture.occupy("busy", slots)
+    picture.occupy("busy", slots, 1, "me")
     picture.add(one, Waiting(rank(0, 2), "one", 2), 0)
     picture.add(two, Waiting(rank(10, 2), "two", 2), 10)
     picture.add(two, Waiting(rank(20, 3), "urgent", 3), 20)

@@ -146,6 +146,14 @@ class Pool:
         return self.ring[0] if self.ring else None
 
 
+class Flight(NamedTuple):
+    """An attempt that holds a slot, and the server that sends it."""
+
+    slots: Slots
+    attempt: int
+    sender: str
+
+
 class Started(NamedTuple):
     """A run that starts now, and the worker that takes it."""
 
@@ -162,7 +170,9 @@ class Picture:
         self.slots: dict[str, Slots] = {}
         self.pools: dict[tuple[str, ...], Pool] = {}
         self.lanes: dict[int, Lane] = {}
-        self.running: dict[str, Slots] = {}
+        self.running: dict[str, Flight] = {}
+        self.sending: dict[str, int] = {}
+        """How many attempts in flight each server sends."""
         self.hungry: dict[int, Lane] = {}
         self._active: dict[Pool, None] = {}
         self._shut: dict[Slots, None] = {}
@@ -261,19 +271,36 @@ class Picture:
         if not lane.waits:
             self._enter(lane)
 
-    def occupy(self, run_id: str, slots: Slots) -> None:
+    def occupy(self, run_id: str, slots: Slots, attempt: int, sender: str) -> None:
         """Count an attempt that is in flight already."""
-        if run_id not in self.running:
-            self.running[run_id] = slots
+        flight = self.running.get(run_id)
+        if flight is None:
+            self.running[run_id] = Flight(slots, attempt, sender)
             slots.used += 1
+            self.sending[sender] = self.sending.get(sender, 0) + 1
+        elif flight.attempt != attempt:
+            self.sent_by(run_id, attempt, sender)
 
-    def release(self, run_id: str) -> Slots | None:
-        """Give back what the run's attempt took, once; None when it held nothing."""
-        slots = self.running.pop(run_id, None)
-        if slots is not None:
-            slots.used -= 1
-            slots.probes.discard(run_id)
-            self.opened(slots)
+    def sent_by(self, run_id: str, attempt: int, sender: str) -> None:
+        """Know which attempt of a run holds its slot, and who sends it."""
+        flight = self.running[run_id]
+        self.running[run_id] = Flight(flight.slots, attempt, sender)
+        self.sending[flight.sender] -= 1
+        self.sending[sender] = self.sending.get(sender, 0) + 1
+
+    def release(self, run_id: str, attempt: int | None = None) -> Slots | None:
+        """Give back what the run's attempt took, once; None when it held nothing, or another attempt holds it now."""
+        flight = self.running.get(run_id)
+        if flight is None or attempt not in (None, flight.attempt):
+            return None
+        del self.running[run_id]
+        slots, _, sender = flight
+        self.sending[sender] -= 1
+        if not self.sending[sender]:
+            del self.sending[sender]
+        slots.used -= 1
+        slots.probes.discard(run_id)
+        self.opened(slots)
         return slots
 
     # -- the decision ------------------------------------------------------------------------------------------------
@@ -300,7 +327,7 @@ class Picture:
             run = lane.head()
             if run is not None:
                 heappop(lane.heap)
-                self.occupy(run.run_id, chosen)
+                self.occupy(run.run_id, chosen, 0, "")
                 if chosen.probing:
                     chosen.probes.add(run.run_id)
                 started.append(Started(run.run_id, lane, chosen))

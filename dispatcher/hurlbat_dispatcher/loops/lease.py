@@ -5,43 +5,73 @@ lease seem longer than it is.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
-from hurlbat_dispatcher.store.leases import renew
+from hurlbat_dispatcher.store.leases import Ownership, hand_over, renew
 
 log = structlog.get_logger("hurlbat.lease")
+
+RENEWALS: Final = 3
+"""How often a lease is renewed in its length."""
+AFTER_THE_OWNER: Final = 0.05
+"""Seconds after the end of the owner's lease at which the others look whether it was renewed."""
 
 
 class Lease:
     """Proof that this server is believed to be alive. `seconds` is its length."""
 
     def __init__(
-        self, me: str, database: Database, clock: Clock, *, seconds: float, own: Callable[[int | None], None]
+        self,
+        me: str,
+        database: Database,
+        clock: Clock,
+        *,
+        seconds: float,
+        held: Callable[[Ownership], None],
     ) -> None:
         self._me = me
         self._database = database
         self._clock = clock
         self._seconds = seconds
-        self._own = own
+        self._held = held
         self._until = 0.0
         self._owner: str | None = None
+        self._others_until = 0.0
+        self._stopping = False
 
     def holds(self) -> bool:
         """Tell whether the lease is good now. On a database of our own it always is."""
         return not self._database.shared or self._clock.monotonic() < self._until
 
+    def pause(self) -> float:
+        """Return the seconds until the next look: in time to renew, and when the owner's lease may be over."""
+        usual = self._seconds / RENEWALS
+        if self._owner == self._me or self._stopping:
+            return usual
+        return min(usual, max(AFTER_THE_OWNER, self._others_until - self._clock.monotonic() + AFTER_THE_OWNER))
+
     async def run_once(self) -> None:
         """Renew it; take the lanes when nobody has them."""
         before = self._clock.monotonic()
-        held = await self._database.write(renew(self._me, int(self._seconds * 1000), alone=not self._database.shared))
+        length = int(self._seconds * 1000)
+        held = await self._database.write(
+            renew(self._me, length, alone=not self._database.shared, stopping=self._stopping)
+        )
         if self._until and before > self._until:
             log.warning("the lease had run out; others may have rescued what was in flight", by=before - self._until)
         self._until = before + self._seconds
+        self._others_until = self._clock.monotonic() + (held.lease_until - held.now) / 1000
         if held.owner != self._owner:
             self._owner = held.owner
             mine = "this server starts the runs" if held.owner == self._me else "another server starts the runs"
             log.info(mine, epoch=held.epoch, owner=held.owner)
-        self._own(held.epoch if held.owner == self._me else None)
+        self._held(held)
+
+    async def hand_over(self) -> None:
+        """Take no more work, and let another server start the runs. What is in flight here goes on."""
+        self._stopping = True
+        await self._database.write(hand_over(self._me, int(self._seconds * 1000)))

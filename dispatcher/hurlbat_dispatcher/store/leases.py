@@ -6,18 +6,23 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.store.schema import dispatcher, shard
-from hurlbat_dispatcher.store.statement import Ask, DatabaseNow, Rows, Statement, bind
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Rows, Statement, bind
 
 SHARD = 1
 """The one shard that there is."""
 
 
 class Ownership(NamedTuple):
-    """The state of the shard: whose it is, in which epoch, and the database's time in ms when that was read."""
+    """The state of the shard: whose it is, in which epoch and until when, and who else may be given work.
+
+    Times are ms by the database's clock; `now` is when this was read.
+    """
 
     owner: str | None
     epoch: int
+    lease_until: int
     now: int
+    peers: tuple[str, ...]
 
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
@@ -40,13 +45,34 @@ _HERE = dispatcher.c.id == bind("b_id", sa.String())
 _FIND = Statement(sa.select(dispatcher.c.lease_until).where(_HERE), ("b_id",))
 _ENTER = Statement(
     sa.insert(dispatcher).values(
-        id=bind("id", sa.String()), started_at=bind("now", sa.BigInteger()), lease_until=bind("until", sa.BigInteger())
+        id=bind("id", sa.String()),
+        started_at=bind("now", sa.BigInteger()),
+        lease_until=bind("until", sa.BigInteger()),
+        stopping=bind("stopping", sa.Integer()),
     ),
-    ("id", "now", "until"),
+    ("id", "now", "until", "stopping"),
 )
 _RENEW = Statement(
-    sa.update(dispatcher).where(_HERE).values(lease_until=bind("until", sa.BigInteger())), ("until", "b_id")
+    sa.update(dispatcher)
+    .where(_HERE)
+    .values(lease_until=bind("until", sa.BigInteger()), stopping=bind("stopping", sa.Integer())),
+    ("until", "stopping", "b_id"),
 )
+_TAKES_WORK = sa.and_(dispatcher.c.stopping == 0, dispatcher.c.lease_until > bind("now", sa.BigInteger()))
+_PEERS = Statement(
+    sa.select(dispatcher.c.id)
+    .where(_TAKES_WORK, dispatcher.c.id != bind("b_id", sa.String()))
+    .order_by(dispatcher.c.id),
+    ("now", "b_id"),
+)
+ALIVE = Statement(
+    sa.select(dispatcher.c.id)
+    .where(_TAKES_WORK, AnyOf(dispatcher.c.id, "ids", "varchar"))
+    .order_by(dispatcher.c.id)
+    .with_for_update(read=True),
+    ("now", "ids"),
+)
+"""Which of these servers may be given work. Held until the commit: none of them stops in the middle of a turn."""
 _LEAVE = Statement(sa.delete(dispatcher).where(_HERE), ("b_id",))
 _FORGET = Statement(
     sa.delete(dispatcher).where(dispatcher.c.lease_until < bind("before", sa.BigInteger())), ("before",)
@@ -54,33 +80,47 @@ _FORGET = Statement(
 _FORGET_OTHERS = Statement(sa.delete(dispatcher).where(dispatcher.c.id != bind("b_id", sa.String())), ("b_id",))
 
 
-def renew(me: str, lease: int, *, alone: bool = False) -> Generator[Ask, Rows, Ownership]:
+def renew(me: str, lease: int, *, alone: bool = False, stopping: bool = False) -> Generator[Ask, Rows, Ownership]:
     """Renew this server's lease (ms), and the ownership of the shard if it is ours or nobody's.
 
     `alone`: nobody else can be alive, as the database is ours; whoever is still in it is a former life of this server.
+    `stopping`: this server only brings to an end what it has.
     """
     rows = yield _STATE.fetch()
     owner, epoch, lease_until, now = rows[0]
     until = now + lease
     found = yield _FIND.fetch(me)
     if found:
-        yield _RENEW.write([(until, me)])
+        yield _RENEW.write([(until, int(stopping), me)])
     else:
-        yield _ENTER.write([(me, now, until)])
+        yield _ENTER.write([(me, now, until, int(stopping))])
     yield _FORGET.write([(now - 100 * lease,)])
     if alone:
         yield _FORGET_OTHERS.write([(me,)])
-    if owner != me and (alone or owner is None or lease_until <= now):
+    if owner != me and not stopping and (alone or owner is None or lease_until <= now):
         owner, epoch = me, epoch + 1
     if owner == me:
+        lease_until = until
         yield _TAKE.write([(me, epoch, until)])
-    return Ownership(owner, epoch, now)
+    peers = () if alone else (yield _PEERS.fetch(now, me))
+    return Ownership(owner, epoch, lease_until, now, tuple(row[0] for row in peers))
+
+
+def hand_over(me: str, lease: int) -> Generator[Ask, Rows, None]:
+    """Take no more work, and give up the shard if it is ours; what is in flight goes on for another lease (ms)."""
+    now = yield from _give_up(me)
+    yield _RENEW.write([(now + lease, 1, me)])
 
 
 def leave(me: str) -> Generator[Ask, Rows, None]:
     """Give up the shard if it is ours, and the lease."""
+    yield from _give_up(me)
+    yield _LEAVE.write([(me,)])
+
+
+def _give_up(me: str) -> Generator[Ask, Rows, int]:
     rows = yield _STATE.fetch()
-    owner, epoch, _, _ = rows[0]
+    owner, epoch, _, now = rows[0]
     if owner == me:
         yield _TAKE.write([(None, epoch, 0)])
-    yield _LEAVE.write([(me,)])
+    return int(now)

@@ -100,14 +100,28 @@ ENDINGS = Statement(
 )
 """How runs ended, for those that are to start again."""
 
+_TO_SEND = [run.c[name] for name in ("id", "task", "attempt", "max_attempts", "input", "metadata")]
+
 PAYLOADS = Statement(
-    sa.select(run.c.id, run.c.task, run.c.attempt, run.c.tries, run.c.max_attempts, run.c.input, run.c.metadata)
+    sa.select(*_TO_SEND, run.c.sender)
     .where(_TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state == inline(RunState.QUEUED))
     .order_by(run.c.id)
     .with_for_update(),
     ("tenant", "ids"),
 )
-"""What is needed to send waiting runs; one that waits no longer is missing."""
+"""What is needed to send waiting runs, and who would like to; one that waits no longer is missing."""
+
+TAKE = Statement(
+    sa.select(*_TO_SEND, run.c.worker).where(
+        _TENANT,
+        AnyOf(run.c.id, "ids", _ITEM),
+        RUNNING,
+        run.c.lease_until.is_(None),
+        run.c.sender == bind("me", sa.String()),
+    ),
+    ("tenant", "ids", "me"),
+)
+"""What is needed to send attempts that were started for this server to send."""
 
 
 def _update(
@@ -213,9 +227,9 @@ ORPHANED = Statement(
 )
 """Running attempts whose sender is gone, or is this server in a former life."""
 CONNECTED = Statement(
-    sa.select(*_LIGHT)
+    sa.select(run.c.id, run.c.attempt, run.c.started_at)
     .where(RUNNING, run.c.lease_until.is_(None), run.c.sender == bind("me", sa.String()))
-    .with_for_update(),
+    .order_by(run.c.id),
     ("me",),
 )
 """Running attempts that live on this server's own lease."""
@@ -231,7 +245,11 @@ NEXT_MOMENT = Statement(
         sa.select(sa.func.min(run.c.expires_at)).where(EXPIRING).scalar_subquery(),
         sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
         sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
-    )
+        sa.select(sa.func.min(dispatcher.c.lease_until))
+        .where(dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > bind("now", sa.BigInteger()))
+        .scalar_subquery(),
+    ),
+    ("me", "now"),
 )
 NOW = Statement(sa.select(DatabaseNow()))
 
@@ -244,8 +262,9 @@ def database_now() -> Generator[Ask, Rows, int]:
 
 # -- the picture -----------------------------------------------------------------------------------------------------
 
-IN_FLIGHT = Statement(sa.select(run.c.id, run.c.worker).where(RUNNING).order_by(run.c.id))
-IN_HOLD = Statement(sa.select(run.c.id, run.c.worker).where(HELD).order_by(run.c.id))
+_FLIGHT = [run.c[name] for name in ("id", "worker", "attempt", "sender")]
+IN_FLIGHT = Statement(sa.select(*_FLIGHT).where(RUNNING).order_by(run.c.id))
+IN_HOLD = Statement(sa.select(*_FLIGHT).where(HELD).order_by(run.c.id))
 HEADS = Statement(
     sa.select(run.c.rank, run.c.id, run.c.priority)
     .where(

@@ -177,6 +177,7 @@ dispatcher = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("started_at", Millis, nullable=False),
     sa.Column("lease_until", Millis, nullable=False),
+    sa.Column("stopping", sa.Integer, nullable=False, server_default="0"),
 )
 
 shard = sa.Table(

@@ -6,16 +6,12 @@ update. Nothing here waits for the network.
 
 from collections.abc import Generator, Sequence
 
-from hurlbat.wire import DeliveredRun
-from hurlbat_dispatcher.domain.flow import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Task
 from hurlbat_dispatcher.errors import Conflict, NotFound
 from hurlbat_dispatcher.store import leases, runs
 from hurlbat_dispatcher.store.runs import RunRow
-from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
-from hurlbat_dispatcher.turn import decide, due
+from hurlbat_dispatcher.turn import decide, due, starts
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import (
@@ -33,6 +29,7 @@ from hurlbat_dispatcher.turn.operations import (
     Signal,
     Stopped,
     Submit,
+    Take,
     Tick,
 )
 from hurlbat_dispatcher.turn.submits import Waiters, answer_submits, place, read_keys
@@ -58,14 +55,16 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         elif isinstance(operation, Tick):
             yield from due.tick(desk, ledger, operation)
         elif isinstance(operation, Recall):
-            yield from due.recall(desk, ledger, operation)
+            yield from starts.recall(desk, ledger, operation)
+        elif isinstance(operation, Take):
+            yield from starts.take(desk, ledger, operation.run_ids)
         else:
             _apply(desk, ledger, operation)
     desk.picture.clock(now)
     started = desk.picture.admit(now, MAX_STARTS) if desk.owns and not desk.draining else []
     if len(started) == MAX_STARTS:
         ledger.wake_at(now)
-    yield from _start(desk, ledger, started, waiters)
+    yield from starts.start(desk, ledger, started, waiters)
     for row in waiters.values():
         ledger.inserts.append(row)
         if not row.ready:
@@ -104,8 +103,6 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
-            case Freed(run_ids):
-                wanted.update((run_id, None) for run_id in run_ids)
             case Beat(run_id) | Cancel(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
@@ -145,11 +142,9 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
                     ledger.reply(operation, None)
                 else:
                     ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running"))
-        case Freed(run_ids):
-            for run_id in run_ids:
-                row = ledger.rows.get(run_id)
-                if row is None or (row.state != RunState.RUNNING and row.holds_until is None):
-                    desk.release(run_id)
+        case Freed(attempts):
+            for run_id, attempt in attempts:
+                desk.release(run_id, attempt)
         case Signal():
             _signal(desk, ledger, operation)
         case Refresh():
@@ -229,67 +224,6 @@ def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
     if signal.rest is not None:
         slots.rest(ledger.now, signal.rest)
         desk.picture.shut(slots)
-
-
-def _start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waiters) -> Generator[Ask, Rows, None]:
-    """Store the starts: new runs are inserted as running, waiting ones are read first, if they still wait."""
-    waiting: dict[str, Started] = {}
-    for start in started:
-        row = waiters.pop(start.run_id, None)
-        if row is None:
-            waiting[start.run_id] = start
-            continue
-        row = row._replace(
-            state=RunState.RUNNING.value,
-            ready=1,
-            attempt=1,
-            tries=1,
-            started_at=ledger.now,
-            worker=start.slots.worker,
-            sender=desk.me,
-        )
-        ledger.inserts.append(row)
-        _deliver(desk, ledger, start.slots.worker, row.id, row.task, 1, row.max_attempts, row.input, row.metadata)
-    if not waiting:
-        return
-    found = yield runs.PAYLOADS.fetch(DEFAULT_TENANT, list(waiting))
-    for run_id, task, attempt, _, max_attempts, input_, metadata in found:
-        start = waiting.pop(run_id)
-        if run_id in ledger.touched:
-            desk.release(run_id)
-            continue
-        ledger.starts.append((ledger.now, start.slots.worker, desk.me, DEFAULT_TENANT, run_id))
-        _deliver(desk, ledger, start.slots.worker, run_id, task, attempt + 1, max_attempts, input_, metadata)
-    for run_id in waiting:
-        desk.release(run_id)  # cancelled by another server in the meantime
-    begun = {values[-1] for values in ledger.starts}
-    ledger.readies = [values for values in ledger.readies if values[-1] not in begun]
-
-
-def _deliver(
-    desk: Desk,
-    ledger: Ledger,
-    worker: str,
-    run_id: str,
-    task: str,
-    attempt: int,
-    max_attempts: int,
-    input_: str,
-    metadata: str,
-) -> None:
-    known: Task | None = desk.registry.tasks.get(task)
-    delivered = DeliveredRun(
-        run_id,
-        task,
-        attempt,
-        max_attempts,
-        input_,
-        metadata,
-        (known.execution_timeout if known else 300_000) / 1000,
-        desk.lease_tokens.of(run_id, attempt),
-        f"{desk.report_base}/runs/{run_id}/attempts/{attempt}",
-    )
-    ledger.deliveries.append((worker, delivered))
 
 
 def _refill(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:

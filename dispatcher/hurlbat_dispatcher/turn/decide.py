@@ -54,7 +54,7 @@ def cancel(desk: Desk, ledger: Ledger, row: RunRow, reason: str) -> Problem | No
         holds_until = ledger.now + CANCEL_HOLD_MS
         ledger.wake_at(holds_until)
         _finish(ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
-        ledger.cancels.append(CancelOrder(row.worker or "", row.id, row.attempt, reason))
+        ledger.cancels.append(CancelOrder(row.worker or "", row.id, row.attempt, reason, row.sender))
     else:
         desk.forget_waiting(row)
         _finish(ledger, row, RunEvent.CANCELLED, reason=reason)
@@ -180,7 +180,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
         ledger.note(row, verdict.kind, detail)
     _changed(ledger, row, state=RunState.QUEUED)
     ledger.wake_at(due_at)
-    ledger.freed.append(row.id)
+    ledger.freed.append((row.id, row.attempt))
     ledger.queued = True
 
 
@@ -204,7 +204,7 @@ def _finish(
     _changed(ledger, row, state=state)
     ledger.finished.append(row.id)
     if holds_until is None:
-        ledger.freed.append(row.id)
+        ledger.freed.append((row.id, row.attempt))
 
 
 def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
@@ -220,7 +220,7 @@ def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
 def release(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """Give back what a cancelled attempt still holds."""
     ledger.releases.append((row.tenant, row.id))
-    ledger.freed.append(row.id)
+    ledger.freed.append((row.id, row.attempt))
     ledger.rows[row.id] = row._replace(holds_until=None)
     desk.release(row.id)
 

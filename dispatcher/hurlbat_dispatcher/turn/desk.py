@@ -27,6 +27,10 @@ class Desk:
     """The latest time that a turn had, in ms: no later one has an earlier."""
     draining: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    peers: tuple[str, ...] = ()
+    """The other servers that may be given work, when they were last read."""
+    orphans_at: int | None = None
+    """When the lease of another server may be over, in ms."""
     _heard_at: float = 0.0
 
     @property
@@ -74,9 +78,9 @@ class Desk:
         """Return the lane of a task's waiting runs."""
         return self.picture.lanes.get(lane_id) or self.picture.lane(lane_id, task, self._workers_of(task))
 
-    def release(self, run_id: str) -> None:
-        """Give the run's slot back, where this server counts."""
-        self.picture.release(run_id)
+    def release(self, run_id: str, attempt: int | None = None) -> None:
+        """Give the run's slot back, where this server counts, and if it is this attempt that holds it."""
+        self.picture.release(run_id, attempt)
 
     def forget_waiting(self, row: RunRow) -> None:
         """Take a waiting run out of its lane, where this server has it."""

@@ -3,14 +3,13 @@
 from collections.abc import Generator
 
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
-from hurlbat_dispatcher.domain.outcome import ErrorCode, NotSent
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import AttemptEnd, Recall, Tick
+from hurlbat_dispatcher.turn.operations import Tick
 
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
@@ -25,9 +24,10 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
         decide.expire(desk, ledger, row)
     for row in (yield from _take(ledger, runs.LEASE_OVER, now, MOST)):
         decide.lose(desk, ledger, row)
-    if operation.sweep:
+    if operation.sweep or (desk.orphans_at is not None and now >= desk.orphans_at):
         for row in (yield from _take(ledger, runs.ORPHANED, desk.me, now, MOST)):
             decide.lose(desk, ledger, row)
+    if operation.sweep:
         yield from _recount(desk, ledger)
     holds = yield runs.HOLD_OVER.fetch(now, MOST)
     for tenant, run_id in holds:
@@ -41,25 +41,13 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
         ledger.rows[row.id] = row._replace(ready=1)
 
 
-def recall(desk: Desk, ledger: Ledger, operation: Recall) -> Generator[Ask, Rows, None]:
-    """Settle what this server has started and does not hold in its hands: see `Recall`."""
-    for row in (yield from _take(ledger, runs.CONNECTED, desk.me)):
-        if (row.id, row.attempt) in operation.handed_over:
-            continue
-        if operation.before is not None:
-            if row.started_at is not None and row.started_at < operation.before:
-                decide.lose(desk, ledger, row)
-        else:
-            answer = NotSent(ErrorCode.CONNECT_FAILED, "the database failed while the attempt was stored")
-            decide.end_attempt(desk, ledger, AttemptEnd(row.id, row.attempt, answer))
-
-
 def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
     """Learn when something is due next, after everything of this turn was written."""
     if desk.owns:
-        moments = yield runs.NEXT_MOMENT.fetch()
+        moments = yield runs.NEXT_MOMENT.fetch(desk.me, ledger.now)
         for moment in moments[0]:
             ledger.wake_at(moment)
+        desk.orphans_at = moments[0][-1]
 
 
 def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[Ask, Rows, list[RunRow]]:
@@ -105,11 +93,11 @@ def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, N
     """
     running = yield runs.IN_FLIGHT.fetch()
     held = yield runs.IN_HOLD.fetch()
-    there = {row[0]: row[1] for row in (*running, *held)}
+    there = {row[0]: row[1:] for row in (*running, *held)}
     for run_id in [run_id for run_id in desk.picture.running if run_id not in there]:
         desk.release(run_id)
     decided = ledger.touched.union(values[-1] for values in ledger.releases) if ledger else ()
-    for run_id, worker in there.items():
+    for run_id, (worker, attempt, sender) in there.items():
         slots = desk.picture.slots.get(worker)
         if slots is not None and run_id not in decided:
-            desk.picture.occupy(run_id, slots)
+            desk.picture.occupy(run_id, slots, attempt, sender)

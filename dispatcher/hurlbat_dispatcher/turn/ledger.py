@@ -3,14 +3,14 @@
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Values
-from hurlbat_dispatcher.turn.operations import Operation, Reply
+from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply
 
 _MANY = frozenset({"log", "progress", "late", "not_sent", "pushed_back", "held", "not_started"})
 """Kinds of timeline rows of which a run may have any number."""
@@ -24,6 +24,14 @@ class CancelOrder:
     run_id: str
     attempt: int
     reason: str
+    sender: str | None
+
+
+class Assigned(NamedTuple):
+    """A start that another server is to send."""
+
+    sender: str
+    run_id: str
 
 
 @dataclass(slots=True)
@@ -57,8 +65,11 @@ class Ledger:
     deliveries: list[tuple[str, DeliveredRun]] = field(default_factory=list)
     cancels: list[CancelOrder] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
-    freed: list[str] = field(default_factory=list)
-    """Runs that did not end, and whose slot is free again."""
+    assigned: list[Assigned] = field(default_factory=list)
+    connected: frozenset[str] | None = None
+    """Runs that live on this server's lease, where that was read."""
+    freed: list[Attempt] = field(default_factory=list)
+    """Attempts whose slots are free again."""
     queued: bool = False
     """Something waits that the owner of the lanes has not seen."""
     moment: int | None = None

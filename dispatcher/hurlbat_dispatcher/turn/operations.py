@@ -118,23 +118,31 @@ class Stopped(Operation):
 
 
 @dataclass(slots=True, eq=False)
-class Recall(Operation):
-    """Settle attempts that this server has started and does not hold in its hands.
+class Take(Operation):
+    """Send these runs, which the owner of the lanes has started for this server, as far as that is still so."""
 
-    After a commit whose outcome it never learned nobody was sent them: they are put back, uncharged. In a sweep, of
-    those that started `before` then (ms), word of the end was lost: they are rescued, charged. `handed_over` are those
-    that were sent, or whose end is on its way.
+    run_ids: Sequence[str]
+
+
+@dataclass(slots=True, eq=False)
+class Recall(Operation):
+    """Settle the attempts that live on this server's lease, and that it does not hold in its hands.
+
+    What it never `took` is sent now: word of the start was lost, or the outcome of the start's own commit was never
+    learned. Of what it took and that started `before` then (ms), word of the end was lost: it is rescued, charged.
+    `in_hand` are those that wait, are with a worker, or whose end is on its way.
     """
 
-    handed_over: frozenset[Attempt]
+    in_hand: frozenset[Attempt]
+    took: frozenset[Attempt]
     before: int | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Freed(Operation):
-    """Another server says that attempts of these runs gave their slots back; the rows tell if that is still so."""
+    """Another server has committed that these attempts (run id, attempt) gave their slots back."""
 
-    run_ids: Sequence[str]
+    attempts: Sequence[Attempt]
 
 
 @dataclass(slots=True, eq=False)

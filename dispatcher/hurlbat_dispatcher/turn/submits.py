@@ -52,7 +52,7 @@ def place(desk: Desk, ledger: Ledger, operation: Submit, keys: Keys, waiters: Wa
             lane = desk.lane(entry.lane, entry.task.name)
             desk.picture.add(lane, Waiting(row.rank, row.id, row.priority), ledger.now)
         elif row.ready:
-            waiters[row.id] = row._replace(ready=0)
+            waiters[row.id] = row._replace(ready=0, sender=desk.me)  # whoever took it in would like to send it
     ledger.submits.append((operation, results))
 
 
