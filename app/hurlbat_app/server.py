@@ -1,5 +1,7 @@
 """Run an engine behind an HTTP server, from the socket to the last run that is waited for.
 
+HTTP comes first: while the database cannot be opened, health says so and everything else is refused with 503.
+
 A stop is two steps. First the engine drains while HTTP is still served: readiness is red, nothing is started any more,
 and workers may report what they have. Then HTTP ends. A second signal cuts both short.
 """
@@ -17,12 +19,17 @@ from collections.abc import Awaitable, Callable, Generator
 import uvicorn
 
 from hurlbat_app.api import create_app
-from hurlbat_dispatcher import Engine, Settings
+from hurlbat_dispatcher import DatabaseTrouble, Engine, Settings
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s after which the usual proxies let go of an idle connection."""
 LAST_ANSWERS_SECONDS = 5
 """How long requests may take that are still there when HTTP ends."""
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 5.0
+"""Between two attempts to open a database that is away: it doubles from the first to the longest."""
+LONGEST_SILENCE_SECONDS = 30.0
+"""Between two log lines that say so; doubles likewise."""
 SWITCH_SECONDS = 0.0005
 """How long a thread of the interpreter runs while another waits."""
 
@@ -65,10 +72,12 @@ def _why(error: OSError, host: str, port: int) -> str:
 
 
 async def serve(settings: Settings, listening: socket.socket, beside: Beside) -> None:
-    """Serve until a signal comes, with `beside` running as long. Raises what the engine's start raises."""
+    """Serve until a signal comes, with `beside` running from when the engine is at work.
+
+    Raises what the engine's start raises, but for `DatabaseTrouble`: then it is tried again, while health is told and
+    everything else is refused.
+    """
     engine = Engine(settings)
-    await engine.start()
-    _tune_interpreter()
     http = _Http(
         uvicorn.Config(
             create_app(engine),
@@ -82,15 +91,45 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
         )
     )
+    working = asyncio.create_task(_work(engine, beside))
     try:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(http.serve(sockets=[listening]))
-            besides = group.create_task(_beside(beside, engine))
-            await _until_stopped(engine, serving, settings.drain_seconds)
-            besides.cancel()
+            await _until_stopped(engine, serving, working, settings.drain_seconds)
             http.should_exit = True
     finally:
+        working.cancel()
+        await asyncio.wait({working})
         await engine.stop(0)
+    if not working.cancelled():
+        working.result()
+
+
+async def _work(engine: Engine, beside: Beside) -> None:
+    await _start(engine)
+    _tune_interpreter()
+    await beside(engine)
+
+
+async def _start(engine: Engine) -> None:
+    """Start the engine, again and again while its database is away; log that at once, and then ever more rarely."""
+    clock = asyncio.get_running_loop().time
+    wait = silence = FIRST_WAIT_SECONDS
+    tell_at = 0.0
+    while True:
+        try:
+            await engine.start()
+        except DatabaseTrouble as trouble:
+            if clock() >= tell_at:
+                _log.error("the database cannot be used yet; it is tried again until it can: %s", trouble)
+                silence = min(2 * silence, LONGEST_SILENCE_SECONDS)
+                tell_at = clock() + silence
+        else:
+            if tell_at:
+                _log.info("the database works now")
+            return
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
 def _tune_interpreter() -> None:
@@ -105,20 +144,21 @@ def _tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def _beside(beside: Beside, engine: Engine) -> None:
-    await beside(engine)
-
-
-async def _until_stopped(engine: Engine, serving: asyncio.Task[None], grace: float) -> None:
-    """Wait for a signal, then drain for so many seconds, or until the next one."""
+async def _until_stopped(
+    engine: Engine, serving: asyncio.Task[None], working: asyncio.Task[None], grace: float
+) -> None:
+    """Wait for a signal, then drain for so many seconds, or until the next one. Or for a start that failed for good."""
     signals = _Signals()
     with signals.caught():
         first = asyncio.create_task(signals.next())
-        await asyncio.wait({first, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
+        await asyncio.wait({first, serving, working}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and working.exception() is None:
+            await asyncio.wait({first, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if not first.done():
             first.cancel()
             return
         _log.info("%s: draining for up to %g s; once more to stop now", first.result(), grace)
+        working.cancel()
         draining = asyncio.create_task(engine.stop(grace))
         second = asyncio.create_task(signals.next())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)

@@ -46,8 +46,9 @@ def test_an_unknown_kind_of_database_is_named(processes: Processes, command: str
 
 
 def test_a_database_that_cannot_be_reached_is_named(processes: Processes, free_port: int) -> None:
+    """A server waits for it instead: see `tests/trouble/test_start.py`."""
     url = f"postgresql://postgres@127.0.0.1:{free_port}/hurlbat"
-    process = hurlbat(processes, "serve", HURLBAT_DATABASE_URL=url, HURLBAT_SECRET_KEY=SECRET_KEY)
+    process = hurlbat(processes, "migrate", HURLBAT_DATABASE_URL=url, HURLBAT_SECRET_KEY=SECRET_KEY)
 
     assert_refused(process, 1, "PostgreSQL at 127.0.0.1 cannot be reached")
 

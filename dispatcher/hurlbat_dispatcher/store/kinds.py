@@ -1,7 +1,5 @@
 """The only place that asks which database it is."""
 
-from sqlalchemy.engine import make_url
-
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import CannotOpen, Database
 from hurlbat_dispatcher.store.sqlite import SqliteDatabase
@@ -9,7 +7,7 @@ from hurlbat_dispatcher.store.sqlite import SqliteDatabase
 
 def database(url: str, clock: Clock) -> Database:
     """Return the database behind the URL, not yet open. Raises `CannotOpen` for an unknown kind."""
-    kind = make_url(url).get_backend_name()
+    kind = url.partition(":")[0].partition("+")[0]
     if kind == "sqlite":
         return SqliteDatabase(url, clock)
     if kind == "postgresql":

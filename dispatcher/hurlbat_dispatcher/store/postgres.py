@@ -9,26 +9,37 @@ from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
+import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble, Heard
+from hurlbat_dispatcher.store.database import CannotOpen, Clash, DatabaseTrouble, Heard
+from hurlbat_dispatcher.store.dial import Dial
 from hurlbat_dispatcher.store.migrate import check_version, has_schema, upgrade
 from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
 
 T = TypeVar("T")
 
+log = structlog.get_logger("hurlbat.database")
+
 CHANNEL = "hurlbat"
 READERS = 4
-CONNECT_SECONDS = 10.0
+READER_SECONDS = 10.0
+"""How long to wait for one of them."""
 STATEMENT_SECONDS = 30.0
+"""How long a statement may take, locks included; the backend itself ends it 5 s before, so that it holds on to nothing.
+
+Longer than a lease: a database that stalls stalls for all, so that nobody could take over, and to cut short what is
+only slow would begin it again and again. That nobody is there any longer is known sooner (`store.dial`).
+"""
 TRANSACTION_SECONDS = 10.0
 """How long a begin, a commit or a rollback may take: a backend that does not answer is given up then."""
 TALK_SECONDS = 5.0
 MAX_NOTIFICATIONS = 100
 """Notifications that wait for the connection; more are dropped, as each is a hint that the sweep makes up for."""
-_SETTINGS = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
+_MIGRATING = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
+_SETTINGS = _MIGRATING | {"statement_timeout": "25000"}
 _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 """Servers that start together migrate one after the other."""
 _LOST = (
@@ -42,13 +53,13 @@ _LOST = (
 
 
 class PostgresDatabase:
-    """The shared database. See `store.database.Database`."""
+    """The shared database. See `store.database.Database`. Raises `CannotOpen` for a URL that cannot be read."""
 
     shared = True
     file: str | None = None
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url)
+        self._dial = Dial(url)
         self._engine: AsyncEngine | None = None
         self._writer: asyncpg.Connection | None = None
         self._listener: asyncpg.Connection | None = None
@@ -61,22 +72,16 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         """Connect to write and to read."""
-        self._engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"server_settings": _SETTINGS})
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: self._dial.connect(_MIGRATING)
+        )
         try:
-            self._writer = await self._connect()
-            self._readers = await asyncpg.create_pool(
-                self._dsn,
-                min_size=0,
-                max_size=READERS,
-                init=_prepare,
-                server_settings=_SETTINGS,
-                timeout=CONNECT_SECONDS,
-            )
-        except (*_LOST, asyncpg.PostgresError) as error:
+            self._writer = await self._dial.connect(_SETTINGS)
+            await _warn_of_lost_writes(self._writer)
+            self._readers = await asyncpg.create_pool(min_size=0, max_size=READERS, connect=self._connect_reader)
+        except BaseException:
             await self.close()
-            raise DatabaseTrouble(
-                f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}"
-            ) from error
+            raise
 
     async def close(self) -> None:
         """Close every connection."""
@@ -94,13 +99,20 @@ class PostgresDatabase:
 
     async def migrate(self) -> None:
         """Bring the schema up to this version, one server at a time."""
-        await upgrade(self._engine_or_trouble(), before=_ONE_AT_A_TIME)
+        try:
+            await upgrade(self._engine_or_trouble(), before=_ONE_AT_A_TIME)
+        except (*_LOST, DBAPIError) as error:
+            raise _trouble(error) from error
 
     async def prepare(self) -> None:
         """Make the schema where there is none; an older one is for `hurlbat migrate`, as other servers may use it."""
-        if await has_schema(self._engine_or_trouble()):
-            await check_version(self._engine_or_trouble())
-        else:
+        try:
+            known = await has_schema(self._engine_or_trouble())
+            if known:
+                await check_version(self._engine_or_trouble())
+        except (*_LOST, DBAPIError) as error:
+            raise _trouble(error) from error
+        if not known:
             await self.migrate()
 
     async def write(self, script: Script[T]) -> T:
@@ -111,6 +123,9 @@ class PostgresDatabase:
             connection = self._writer
             try:
                 return await self._transact(connection, script, "BEGIN")
+            except _ReadOnly:
+                await self._look_elsewhere()
+                raise
             except BaseException:
                 # whatever state it is in, the next transaction must not inherit it
                 if not connection.is_closed() and connection.is_in_transaction():
@@ -122,10 +137,10 @@ class PostgresDatabase:
         if self._readers is None:
             raise DatabaseTrouble("the database is closed")
         try:
-            async with self._readers.acquire(timeout=CONNECT_SECONDS) as connection:
+            async with self._readers.acquire(timeout=READER_SECONDS) as connection:
                 return await self._transact(connection, script, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")
         except _LOST as error:
-            raise DatabaseTrouble(f"PostgreSQL: {error}") from error
+            raise _trouble(error) from error
 
     async def listen(self, heard: Heard) -> None:
         """Call `heard` with each message of the other servers, on a connection of its own."""
@@ -186,7 +201,7 @@ class PostgresDatabase:
                     ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
                 except StopIteration as done:
                     committing = True
-                    await connection.execute("COMMIT", timeout=TRANSACTION_SECONDS)
+                    await _commit(connection)
                     result: T = done.value
                     return result
                 prepared = ask.statement.prepared(dialect)
@@ -201,6 +216,8 @@ class PostgresDatabase:
                     rows = ()
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.TransactionRollbackError) as error:
             await _roll_back(connection, script)
+            if isinstance(error, asyncpg.StatementCompletionUnknownError):
+                raise _trouble(error, unknown=committing) from error
             raise Clash(str(error)) from error
         except (asyncpg.DataError, ValueError):  # a value that no database takes: the fault of whoever gave it
             await _roll_back(connection, script)
@@ -208,35 +225,33 @@ class PostgresDatabase:
         except TimeoutError as error:  # nothing more can be asked of it, not even to roll back
             script.close()
             connection.terminate()
-            raise DatabaseTrouble("PostgreSQL does not answer", unknown=committing) from error
+            raise _trouble(error, unknown=committing) from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            await _roll_back(connection, script)
+            raise _ReadOnly(f"PostgreSQL: {error}") from error
         except (*_LOST, asyncpg.PostgresError) as error:
             await _roll_back(connection, script)
-            raise DatabaseTrouble(f"PostgreSQL: {error}", unknown=committing) from error
+            raise _trouble(error, unknown=committing and _may_be_done(error)) from error
         except Exception:
             await _roll_back(connection, script)
             raise
 
     async def _reconnect(self) -> asyncpg.Connection:
         try:
-            return await self._connect()
-        except (*_LOST, asyncpg.PostgresError) as error:
-            raise DatabaseTrouble(
-                f"PostgreSQL at {self._url.host or 'its socket'} cannot be reached: {error}"
-            ) from error
+            return await self._dial.connect(_SETTINGS)
+        except CannotOpen as error:  # it could once: a certificate is missing now
+            raise DatabaseTrouble(str(error)) from error
 
-    async def _connect(self) -> asyncpg.Connection:
-        connection = await asyncpg.connect(self._dsn, server_settings=_SETTINGS, timeout=CONNECT_SECONDS)
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await _prepare(connection)
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
+    async def _connect_reader(self, *_: object, **__: object) -> asyncpg.Connection:
+        return await self._reconnect()
 
-    @property
-    def _dsn(self) -> str:
-        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+    async def _look_elsewhere(self) -> None:
+        """Leave a host that takes no writes any longer: another one may do so now, or the same one later."""
+        for connection in (self._writer, self._listener):
+            if connection is not None:
+                connection.terminate()
+        if self._readers is not None:
+            await self._readers.expire_connections()
 
     def _engine_or_trouble(self) -> AsyncEngine:
         if self._engine is None:
@@ -244,8 +259,45 @@ class PostgresDatabase:
         return self._engine
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+class _ReadOnly(DatabaseTrouble):
+    """A host takes no writes: it is a standby, or was made read-only."""
+
+
+async def _commit(connection: Any) -> None:
+    """Commit. A warning says that a standby may not have it yet, as when the wait for that was cancelled."""
+    warnings: list[str] = []
+
+    def warned(_: object, message: Any) -> None:
+        if message.severity_en == "WARNING":
+            warnings.append(message.message)
+
+    connection.add_log_listener(warned)
+    try:
+        done = await connection.execute("COMMIT", timeout=TRANSACTION_SECONDS)
+    finally:
+        connection.remove_log_listener(warned)
+    if warnings:
+        raise DatabaseTrouble(f"PostgreSQL: {warnings[0]}", unknown=True)
+    if done != "COMMIT":
+        raise DatabaseTrouble("PostgreSQL rolled the transaction back")
+
+
+def _may_be_done(error: Exception) -> bool:
+    """Tell whether a COMMIT that failed so may have taken place. Of an ERROR the server has rolled everything back."""
+    return not isinstance(error, asyncpg.PostgresError) or error.severity_en != "ERROR"
+
+
+def _trouble(error: Exception, *, unknown: bool = False) -> DatabaseTrouble:
+    said = getattr(error, "orig", None) or error
+    return DatabaseTrouble(f"PostgreSQL: {str(said) or 'it does not answer'}", unknown=unknown)
+
+
+async def _warn_of_lost_writes(connection: asyncpg.Connection) -> None:
+    if await connection.fetchval("SHOW fsync", timeout=TRANSACTION_SECONDS) == "off":
+        log.warning(
+            "PostgreSQL runs with fsync=off: a crash of its machine loses what was acknowledged; "
+            "set it to on in postgresql.conf"
+        )
 
 
 async def _roll_back(connection: Any, script: Script[Any]) -> None:

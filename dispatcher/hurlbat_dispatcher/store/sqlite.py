@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -33,6 +34,8 @@ _PRAGMAS = (
     "busy_timeout=5000",
     "foreign_keys=on",
 )
+_PASSES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""What may pass by itself, of that which keeps a file from being opened."""
 _CLOSED = ("Connection closed", "no active connection")
 """How aiosqlite says it."""
 
@@ -49,6 +52,7 @@ class SqliteDatabase:
         self._path = make_url(url).database or ":memory:"
         self.file: str | None = None if self._path == ":memory:" else self._path
         self._lock: int | None = None
+        self._files: dict[str, tuple[int, int]] = {}
         self._engine: AsyncEngine | None = None
         self._writer: AsyncConnection | None = None
         self._reader: AsyncConnection | None = None
@@ -68,7 +72,8 @@ class SqliteDatabase:
             await self._read_thread.execute("PRAGMA cache_size=-4096")
         except Exception as error:
             await self.close()
-            raise CannotOpen(f"the SQLite file {self._path} cannot be opened: {_cause(error)}") from error
+            said = f"the SQLite file {self._path} cannot be opened: {_cause(error)}"
+            raise (DatabaseTrouble if _code(error) & 0xFF in _PASSES else CannotOpen)(said) from error
 
     async def close(self) -> None:
         """Close both connections and let the file go."""
@@ -86,7 +91,10 @@ class SqliteDatabase:
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""
-        await upgrade(self._engine_or_trouble())
+        try:
+            await upgrade(self._engine_or_trouble())
+        except DBAPIError as error:
+            raise DatabaseTrouble(f"SQLite: {_cause(error)}") from error
 
     async def prepare(self) -> None:
         """Bring the schema up to this version: nobody else uses the file."""
@@ -110,20 +118,43 @@ class SqliteDatabase:
         if thread is None:
             raise DatabaseTrouble("the database is closed")
         dialect = self._engine_or_trouble().dialect
+
+        def run() -> T:
+            if end == "COMMIT":
+                self._check_files()
+            return transact(thread._conn, dialect, script, begin, end)
+
         try:
             # aiosqlite offers no public way to run a function of one's own on its thread
-            result: T = await thread._execute(transact, thread._conn, dialect, script, begin, end)  # type: ignore[no-untyped-call]  # its own
+            result: T = await thread._execute(run)  # type: ignore[no-untyped-call]  # its own
         except sqlite3.IntegrityError as error:
             raise Clash(str(error)) from error
         except sqlite3.DataError:  # a value that no database takes: the fault of whoever gave it
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError) as error:
             raise DatabaseTrouble(f"SQLite: {error}") from error
         except ValueError as error:
             if str(error) in _CLOSED:
                 raise DatabaseTrouble("the database is closed") from error
             raise
         return result
+
+    def _check_files(self) -> None:
+        """Raise `DatabaseTrouble` when a file has another's place: what we write would be gone with the process."""
+        if self.file is None:
+            return
+        for name in (self.file, f"{self.file}-wal"):
+            try:
+                found = os.stat(name)
+            except OSError:
+                now = None
+            else:
+                now = found.st_dev, found.st_ino
+            known = self._files.get(name)
+            if known is None and now is not None:
+                self._files[name] = now
+            elif known != now:
+                raise DatabaseTrouble(f"{name} was moved or removed; put it back, or restart the server")
 
     def _make_engine(self) -> AsyncEngine:
         engine = create_async_engine(
@@ -171,7 +202,12 @@ class SqliteDatabase:
 
 
 def transact(connection: sqlite3.Connection, dialect: Dialect, script: Script[T], begin: str, end: str) -> T:
-    """Run a whole script on a connection, in the calling thread."""
+    """Run a whole script on a connection, in the calling thread.
+
+    Raises `DatabaseTrouble` when nobody knows whether the end took place, else what SQLite raises.
+    """
+    if connection.in_transaction:  # which could not be rolled back when it failed
+        connection.execute("ROLLBACK")
     connection.execute(begin)
     try:
         rows: Rows | None = None  # as a generator is begun
@@ -179,7 +215,7 @@ def transact(connection: sqlite3.Connection, dialect: Dialect, script: Script[T]
             try:
                 ask = script.send(rows)  # type: ignore[arg-type]  # None begins a generator
             except StopIteration as done:
-                connection.execute(end)
+                _end(connection, end)
                 result: T = done.value
                 return result
             prepared = ask.statement.prepared(dialect)
@@ -197,6 +233,21 @@ def transact(connection: sqlite3.Connection, dialect: Dialect, script: Script[T]
         raise
 
 
+def _end(connection: sqlite3.Connection, end: str) -> None:
+    """Commit or roll back.
+
+    A commit that fails is not there, with one exception: when the sync failed, it stands in the file, whole. Here it is
+    forgotten and the next one overwrites it, but who opens the file after a crash before that finds it.
+    """
+    try:
+        connection.execute(end)
+    except sqlite3.OperationalError as error:
+        code = _code(error)
+        if code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE:
+            raise DatabaseTrouble(f"SQLite: {error}", unknown=True) from error
+        raise
+
+
 async def _thread_of(connection: AsyncConnection) -> aiosqlite.Connection:
     raw = await connection.get_raw_connection()
     driver = raw.driver_connection
@@ -206,3 +257,9 @@ async def _thread_of(connection: AsyncConnection) -> aiosqlite.Connection:
 
 def _cause(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error)
+
+
+def _code(error: BaseException) -> int:
+    """Return SQLite's extended code of an error, 0 when it is none of SQLite's."""
+    code: int | None = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
+    return code or 0
