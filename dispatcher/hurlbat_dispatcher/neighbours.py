@@ -90,7 +90,7 @@ class Neighbours:
         try:
             said = json.loads(message)
             self._do(said)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             log.warning("a message of another server was not understood", error=repr(error))
 
     def _do(self, said: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ def _still_waiting(
 def _who_else(desk: Desk, now: int, starts: dict[str, _Start]) -> Generator[Ask, Rows, tuple[str, ...]]:
     """Return the other servers that may be given work until the commit."""
     wanted = desk.peers
-    if wanted and desk.picture.sending.get(desk.me, 0) <= senders.AHEAD:
+    if wanted and desk.picture.sending.get(desk.me, 0) + len(starts) <= senders.AHEAD:
         hints = {one.hint for one in starts.values()}
         wanted = tuple(peer for peer in wanted if peer in hints)
     rows = (yield leases.ALIVE.fetch(now, list(wanted))) if wanted else ()

@@ -1,0 +1,204 @@
+"""Several servers share the sending: one starts the runs, each is sent by one of them, and by no two."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hurlbat_dispatcher import Run, RunState
+from hurlbat_dispatcher.domain.senders import AHEAD
+from hurlbat_dispatcher.neighbours import Neighbours
+from hurlbat_dispatcher.turn.operations import Take
+from tests.engine.far_side import FakeWorker
+from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+AN_HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A first server, which starts the runs; no sweep lends a hand."""
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
+    async with World(postgres_url) as world:
+        yield world
+
+
+@pytest.fixture
+async def other(owner: World) -> AsyncIterator[World]:
+    """A second server, of which the first knows."""
+    async with World(owner.settings.database_url, owner.network) as world:
+        await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
+        yield world
+
+
+async def busy(owner: World, other: World, *, slots: int = 8, plain: bool = False) -> FakeWorker:
+    """Register a worker at both servers that holds what it gets."""
+    worker = await owner.worker("w", slots=slots, plain=plain)
+    worker.work = worker.held
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+    return worker
+
+
+async def sender_of(world: World, run_id: str) -> object:
+    """Return the server that a run's attempt was given to."""
+    [(sender,)] = await world.rows(f"SELECT sender FROM run WHERE id = '{run_id}'")
+    return sender
+
+
+def code_of(run: Run) -> str:
+    """Return the code of a run's error."""
+    return str(json.loads(run.error or "{}").get("code"))
+
+
+def deaf(world: World, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """Let a server not hear one kind of message."""
+    do = Neighbours._do
+
+    def all_but(neighbours: Neighbours, said: dict[str, Any]) -> None:
+        if neighbours is not world.parts.neighbours or word not in said:
+            do(neighbours, said)
+
+    monkeypatch.setattr(Neighbours, "_do", all_but)
+
+
+async def test_whoever_took_a_run_in_sends_it_and_the_slot_comes_back(owner: World, other: World) -> None:
+    worker = await busy(owner, other)
+    runs = [await other.submit(input=str(n)) for n in range(4)] + [await owner.submit(input="4")]
+    await owner.until(lambda: len(worker.open) == 5)
+    assert [await sender_of(owner, run.id) for run in runs] == [other.parts.desk.me] * 4 + [owner.parts.desk.me]
+    assert (other.parts.outbox.in_flight, owner.parts.outbox.in_flight) == (4, 1)
+    assert await owner.load() == 5
+    worker.gate.set()
+    assert [run.output for run in await owner.all_ended(runs)] == ["0", "1", "2", "3", "4"]
+    await owner.until(lambda: not owner.parts.desk.picture.running)
+    assert sorted(call.attempt for call in worker.calls) == [1] * 5
+
+
+async def test_an_attempt_whose_message_was_lost_is_sent_by_the_sweep_and_once(
+    owner: World, other: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await busy(owner, other)
+    deaf(other, monkeypatch, "started")
+    run = await other.submit()
+    await owner.until_run(run, lambda found: found.state is RunState.RUNNING)
+    await other.turns()
+    assert worker.calls == []
+    other.parts.writer.recall()
+    await other.turns()
+    other.parts.writer.recall()
+    other.parts.writer.put(Take([run.id]))
+    await other.turns()
+    await other.until(lambda: len(worker.open) == 1)
+    worker.gate.set()
+    ended = await owner.ended(run)
+    assert (ended.state, ended.attempt, len(worker.calls)) == (RunState.COMPLETED, 1, 1)
+
+
+async def test_what_was_taken_and_lost_is_rescued_though_it_came_from_another_server(
+    owner: World, other: World
+) -> None:
+    worker = await busy(owner, other)
+    other.parts.outbox.send = lambda deliveries: None  # type: ignore[method-assign]
+    run = await other.submit()
+    await owner.until_run(run, lambda found: found.state is RunState.RUNNING)
+    await other.until(lambda: len(other.parts.taken.attempts) == 1)
+    await owner.change(f"UPDATE run SET started_at = started_at - {AN_HOUR_MS} WHERE id = '{run.id}'")
+    other.parts.writer.recall()
+    ended = await owner.ended(run)
+    assert (ended.state, code_of(ended)) == (RunState.FAILED, "unknown_outcome")
+    assert worker.calls == []
+
+
+async def test_a_server_that_stops_is_given_nothing_more(owner: World, other: World) -> None:
+    """The owner knows nothing of it: only the row of the other server tells, and it is read in the same turn."""
+    worker = await busy(owner, other)
+    worker.gate.set()
+    first = await other.submit(delay=0.5)
+    await owner.change(f"UPDATE run SET sender = '{other.parts.desk.me}' WHERE id = '{first.id}'")
+    await other.change(f"UPDATE dispatcher SET stopping = 1 WHERE id = '{other.parts.desk.me}'")
+    assert owner.parts.desk.peers == (other.parts.desk.me,)
+    ended = await owner.ended(first)
+    assert (ended.state, await sender_of(owner, first.id)) == (RunState.COMPLETED, owner.parts.desk.me)
+
+
+async def test_a_server_that_stops_gives_back_uncharged_what_it_was_given_and_did_not_hear_of(
+    owner: World, other: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await busy(owner, other)
+    worker.gate.set()
+    deaf(other, monkeypatch, "started")
+    run = await other.submit(input="3")
+    await owner.until_run(run, lambda found: found.state is RunState.RUNNING)
+    await other.engine.stop(5)
+    ended = await owner.ended(run)
+    assert (ended.state, ended.output, ended.attempt, ended.tries) == (RunState.COMPLETED, "3", 2, 1)
+    assert [call.attempt for call in worker.calls] == [2]
+
+
+async def test_the_lanes_change_hands_while_the_server_that_had_them_still_waits_for_answers(
+    owner: World, other: World
+) -> None:
+    worker = await busy(owner, other)
+    slow = await owner.submit(input="1")
+    await owner.until(lambda: len(worker.open) == 1)
+    stopping = asyncio.ensure_future(owner.engine.stop(30))
+    await other.until(lambda: other.parts.desk.owns)
+    worker.work = None
+    quick = await other.ended(await other.submit(input="2"))
+    assert (quick.state, stopping.done()) == (RunState.COMPLETED, False)
+    worker.gate.set()
+    await stopping
+    ended = await other.ended(slow)
+    assert (ended.state, ended.attempt) == (RunState.COMPLETED, 1)
+
+
+async def test_a_cancelled_attempt_is_let_go_by_the_server_that_sends_it(owner: World, other: World) -> None:
+    worker = await busy(owner, other, plain=True)
+    run = await other.submit()
+    await other.until(lambda: len(worker.open) == 1)
+    await owner.engine.cancel_run(run.id)
+    await other.until(lambda: other.parts.outbox.in_flight == 0)
+    await owner.until(lambda: not owner.parts.desk.picture.running)
+    assert (await owner.engine.get_run(run.id)).state is RunState.CANCELLED
+
+
+async def test_attempts_of_a_server_that_died_are_rescued_when_its_lease_is_over_without_a_sweep(
+    owner: World, other: World
+) -> None:
+    worker = await busy(owner, other)
+    run = await other.submit()
+    await other.until(lambda: len(worker.open) == 1)
+    await owner.tick()  # it learns until when the other one lives
+    await other.crash()
+    ended = await owner.ended(run)
+    assert (ended.state, code_of(ended)) == (RunState.FAILED, "unknown_outcome")
+
+
+async def test_a_pile_of_runs_is_sent_by_both(owner: World, other: World) -> None:
+    many = 4 * AHEAD
+    worker = await busy(owner, other, slots=many)
+    await owner.engine.pause_worker("w")
+    runs = await owner.submit_all(many)
+    await owner.change("UPDATE run SET ready = 0")  # as if they had come due
+    owner.parts.writer._stale = True
+    owner.parts.desk.picture.slots["w"].window.resize(many)
+    owner.parts.desk.picture.slots["w"].window.size = many
+    await owner.engine.resume_worker("w")
+    await owner.tick()
+    worker.gate.set()
+    ended = await owner.all_ended(runs)
+    assert {run.state for run in ended} == {RunState.COMPLETED}
+    rows = await owner.rows("SELECT sender, count(*) FROM run GROUP BY sender")
+    assert dict(rows).keys() == {owner.parts.desk.me, other.parts.desk.me}
+    assert len(worker.calls) == many
+
+
+async def test_an_unknown_word_of_another_server_is_left_alone(owner: World) -> None:
+    for message in ("5", "[]", "{", '{"freed": 5}', '{"freed": [["a"]]}', '{"news": 1}', '{"for": null}'):
+        owner.parts.neighbours.heard(message)
+    await owner.worker()
+    assert (await owner.ended(await owner.submit())).state is RunState.COMPLETED
