@@ -1,5 +1,6 @@
 """The engine of Hurlbat: storage, decisions and pushing behind one door, `Engine`."""
 
+from hurlbat_dispatcher.checkup import Finding, Severity
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
@@ -16,6 +17,7 @@ from hurlbat_dispatcher.errors import (
     Unauthorized,
     Unavailable,
 )
+from hurlbat_dispatcher.examination import Examination, examine
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.migration import migrate
 from hurlbat_dispatcher.outside import Outside
@@ -29,6 +31,8 @@ __all__ = [
     "Conflict",
     "DatabaseTrouble",
     "Engine",
+    "Examination",
+    "Finding",
     "Forbidden",
     "HeartbeatReply",
     "Invalid",
@@ -44,6 +48,7 @@ __all__ = [
     "RunState",
     "Settings",
     "SettingsError",
+    "Severity",
     "Submission",
     "Task",
     "TimelineEntry",
@@ -54,6 +59,7 @@ __all__ = [
     "WorkerSpec",
     "WorkerState",
     "WrongKey",
+    "examine",
     "load_settings",
     "migrate",
 ]

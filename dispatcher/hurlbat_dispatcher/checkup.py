@@ -70,6 +70,9 @@ class Code(StrEnum):
     HELD_TOO_LONG = "held_too_long"
     WAITING_BESIDE_ROOM = "waiting_beside_room"
     WORKER_GONE = "worker_gone"
+    # of the database itself
+    NOT_DURABLE = "not_durable"
+    CLOCK_OFF = "clock_off"
 
 
 @dataclass(frozen=True, slots=True)
