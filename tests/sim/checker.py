@@ -1,0 +1,192 @@
+"""Holds every commit, every send, every execution and every answer against what was promised."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.sim.history import History, Key, Rule, name
+from tests.sim.plan import Plan
+from tests.sim.rows import Change, Moment, Reader, Row
+from tests.sim.rules import complaints
+
+HASTE: Final = 12
+"""Starts of one run within a second that are too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start as it was committed: who is to send it, and when that was (ms)."""
+
+    sender: str
+    at: int
+
+
+class Checker:
+    """Watches one history. `now` tells the database's time in ms."""
+
+    def __init__(
+        self, plan: Plan, history: History, connection: sqlite3.Connection, now: Callable[[], int], *, alone: bool
+    ) -> None:
+        self._plan = plan
+        self._history = history
+        self._reader = Reader(connection)
+        self._now = now
+        self._alone = alone
+        self._starts: dict[Key, Start] = {}
+        self._servers: dict[str, str] = {}
+        self._leases: dict[str, int] = {}
+        self._granted: dict[str, list[tuple[int, int]]] = {}
+        self._shard: tuple[str | None, int, int] = (None, 0, 0)
+        self._keys: dict[tuple[str, str], list[str]] = {}
+        self._until: dict[str, int] = {}
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        """What is committed now."""
+        return self._reader.rows
+
+    # -- commits ------------------------------------------------------------------------------------------------------
+
+    def committed(self, process: str) -> None:
+        """Look at what a process has just committed."""
+        self._history.counts["commits"] += 1
+        moment = self._look_at_leases(process)
+        changes = self._reader.changes()
+        for change in changes:
+            for rule, what in complaints(change, moment, self._plan, self._history):
+                self._history.broke(rule, what)
+            self._remember(change, moment)
+        self._count_slots(changes)
+
+    def _look_at_leases(self, process: str) -> Moment:
+        now, leases, shard = self._now(), self._reader.leases(), self._reader.shard()
+        longest = now + int(self._plan.lease * 1000)
+        for server, until in leases.items():
+            self._servers.setdefault(server, process)
+            if until != self._leases.get(server):
+                self._granted.setdefault(server, []).append((now, until))
+                if until > longest:
+                    self._history.broke(Rule.LEASE, f"{process} has a lease of {(until - now) / 1000:g} s")
+        owner, epoch, until = shard
+        before, last, owned_until = self._shard
+        if owner != before and owner is not None:
+            if epoch <= last:
+                self._history.broke(Rule.OWNER, f"{process} took the lanes without a new epoch")
+            if before is not None and owned_until > now and not self._alone:
+                self._history.broke(Rule.OWNER, f"{process} took the lanes of {before}, whose lease was good")
+        if until > longest:
+            self._history.broke(Rule.LEASE, f"{process} owns the lanes for {(until - now) / 1000:g} s")
+        if shard != self._shard or leases.keys() != self._leases.keys():
+            self._history.note(f"owner {owner} epoch {epoch}, {len(leases)} leases")
+        self._leases, self._shard = leases, shard
+        return Moment(process, now, owner, epoch, until, leases, self._servers)
+
+    def _remember(self, change: Change, moment: Moment) -> None:
+        before, after = change.before, change.after
+        if after is None:
+            return
+        was = "-" if before is None else f"{before.state}#{before.attempt}"
+        self._history.note(f"{after.id} {was} to {after.state}#{after.attempt} tries {after.tries} due {after.due_at}")
+        if after.state == "running" and (before is None or before.attempt != after.attempt):
+            self._starts[after.id, after.attempt] = Start(after.sender or "", moment.now)
+            earlier = self._starts.get((after.id, after.attempt - HASTE))
+            if earlier is not None and moment.now - earlier.at < 1_000:
+                self._history.broke(Rule.HASTE, f"{after.id} was started {HASTE} times within a second")
+        if before is None and after.idempotency_key is not None:
+            self._hold_key(after)
+
+    def _hold_key(self, new: Row) -> None:
+        """Let a key name one run: until it has ended, or for as long as was asked for. A replay does not take it back."""
+        holders = self._keys.setdefault((new.task, new.idempotency_key or ""), [])
+        for other in (self.rows[run_id] for run_id in holders if run_id in self.rows):
+            held = not other.final and not self._history.replayed[other.id]
+            if held or self._until.get(other.id, 0) > new.created_at:
+                self._history.broke(Rule.KEYS, f"{new.id} was stored with the key of {other.id}")
+        holders.append(new.id)
+        until = self._reader.key_until(new.id)
+        if until is not None:
+            self._until[new.id] = until
+
+    def _count_slots(self, changes: Sequence[Change]) -> None:
+        started = {
+            change.after.worker: None
+            for change in changes
+            if change.after is not None
+            and change.after.state == "running"
+            and (change.before is None or change.before.attempt != change.after.attempt)
+        }
+        if not started:
+            return
+        slots = self._reader.slots()
+        for worker in started:
+            used = sum(row.occupies and row.worker == worker for row in self.rows.values())
+            if worker is None or used > slots.get(worker, 0):
+                self._history.broke(Rule.SLOTS, f"{used} attempts are at {worker}, which has {slots.get(worker or '')}")
+
+    # -- what is sent and executed -------------------------------------------------------------------------------------
+
+    def sends(self, process: str, keys: Sequence[Key], decided: float) -> None:
+        """Look at a delivery that leaves. `decided` is when (seconds of the loop) its sender decided on it."""
+        for key in keys:
+            self._history.note(f"{process} sends {name(key)}")
+            start = self._starts.get(key)
+            if start is None:
+                self._history.broke(Rule.COMMITTED, f"{process} sends {name(key)}, which is not stored as started")
+                continue
+            if key in self._history.sent:
+                self._history.broke(
+                    Rule.ONCE, f"{process} sends {name(key)}, which {self._history.sent[key]} has sent"
+                )
+            self._history.sent[key] = process
+            if self._servers.get(start.sender) != process:
+                self._history.broke(
+                    Rule.SENDER, f"{process} sends {name(key)} in the place of {self._servers.get(start.sender)}"
+                )
+            elif not self._alone and not self._held(start.sender, decided):
+                self._history.broke(Rule.FENCE, f"{process} sends {name(key)}, and its lease was over at {decided:g}")
+
+    def _held(self, server: str, decided: float) -> bool:
+        """Tell whether the server's lease was good then: of what it had been granted before, something still lasted."""
+        at = self._now() - round((asyncio.get_running_loop().time() - decided) * 1000)
+        return any(granted <= at < until for granted, until in self._granted.get(server, ()))
+
+    def executes(self, worker: str, at_work: Sequence[Key]) -> None:
+        """Look at a worker that begins another attempt: beyond its slots there are only those that were given up."""
+        current = [key for key in at_work if self._occupies(key)]
+        slots = next(one.slots for one in self._plan.workers if one.name == worker)
+        if len(current) > slots:
+            listed = ", ".join(map(name, current))
+            self._history.broke(Rule.SLOTS, f"{worker} has {slots} slots and executes {listed}")
+
+    def _occupies(self, key: Key) -> bool:
+        row = self.rows.get(key[0])
+        return row is not None and row.attempt == key[1] and row.occupies
+
+    def executed(self, key: Key) -> None:
+        """Look at an attempt that begins."""
+        run_id, _ = key
+        row = self.rows.get(run_id)
+        if row is None:
+            self._history.broke(Rule.COMMITTED, f"{name(key)} is executed and is not stored")
+        elif self._plan.task(row.task).max_attempts == 1:
+            most = 1 + self._history.replayed[run_id]
+            if len(self._history.executed[run_id]) > most:
+                self._history.broke(
+                    Rule.AT_MOST_ONCE, f"{run_id} was executed in its attempts {self._history.executed[run_id]}"
+                )
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def look_back(self) -> None:
+        """Hold what is stored now against all that was seen on the way."""
+        stored = self._reader.everything()
+        if stored != self._reader.rows:
+            self._history.broke(Rule.KEPT, "something changed that was never committed")
+        for run_id, asked in self._history.acknowledged.items():
+            row = stored.get(run_id)
+            if row is None or (row.task, row.idempotency_key) != (asked.task, asked.key):
+                self._history.broke(Rule.STORED, f"the acknowledged {run_id} is not stored as it was asked for")
+            elif row.input != asked.input and asked.key is None:
+                self._history.broke(Rule.STORED, f"the input of {run_id} is not what was asked for")

@@ -1,0 +1,213 @@
+"""What a commit may do to a run: rules over the row before, the row after, the moment, and what happened outside.
+
+Written from the promises alone and not from the engine's code: a rule that asked the engine would agree with its bugs.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from tests.sim.history import History, Rule
+from tests.sim.plan import Plan, TaskPlan
+from tests.sim.rows import Change, Moment, Row
+
+Complaint = tuple[Rule, str]
+
+HOLD_MS: Final = 5_000
+"""How long a cancelled attempt keeps its slot, at most."""
+SAME: Final = 2
+"""Milliseconds by which two times of one transaction may differ."""
+
+
+def complaints(change: Change, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
+    """Return what is wrong with this change of a run."""
+    before, after = change.before, change.after
+    if after is None:
+        yield Rule.KEPT, f"{before.id if before else '?'} was removed"
+        return
+    yield from _fits(after)
+    yield from _lease(before, after, moment, plan)
+    if before is None:
+        yield from _born(after, moment)
+    elif after.attempt != before.attempt:
+        yield from _started(before, after, moment)
+    elif before.final:
+        yield from _after_the_end(before, after, plan, history)
+    elif after.final:
+        yield from _ended(before, after, moment, plan, history)
+    elif before.state == "running" and after.state == "queued":
+        yield from _put_back(before, after, moment, plan.task(after.task), history)
+    elif before.state != after.state:
+        yield Rule.TABLE, f"{after.id} went from {before.state} to {after.state}"
+    else:
+        yield from _went_on(before, after, moment)
+
+
+def _fits(row: Row) -> Iterator[Complaint]:
+    if not 0 <= row.tries <= row.attempt or row.tries > row.max_attempts:
+        yield Rule.COUNTED, f"{row.id} has {row.tries} tries of {row.max_attempts} in {row.attempt} attempts"
+    if row.state == "running" and (row.worker is None or row.sender is None or row.started_at is None):
+        yield Rule.SNAPSHOT, f"{row.id} is running without a worker, a sender or a start"
+    if (row.output is not None) != (row.state == "completed"):
+        yield Rule.SNAPSHOT, f"{row.id} is {row.state} and its output is {row.output}"
+    if (row.finished_at is not None) != row.final:
+        yield Rule.SNAPSHOT, f"{row.id} is {row.state} and finished at {row.finished_at}"
+    if row.state == "queued" and (row.worker, row.lease_until, row.holds_until) != (None,) * 3:
+        yield Rule.SNAPSHOT, f"{row.id} is queued and holds what only running ones hold"
+    if row.final and row.lease_until is not None:
+        yield Rule.LEFT, f"{row.id} is {row.state} and has a lease"
+
+
+def _born(after: Row, moment: Moment) -> Iterator[Complaint]:
+    if after.state == "running":
+        yield from _start(after, after.due_at, moment)
+        if (after.attempt, after.tries) != (1, 1):
+            yield Rule.COUNTED, f"{after.id} begins with attempt {after.attempt} and {after.tries} tries"
+    elif after.state != "queued" or (after.attempt, after.tries) != (0, 0):
+        yield Rule.TABLE, f"{after.id} begins as {after.state} with attempt {after.attempt} and {after.tries} tries"
+    if after.ready and not moment.by_owner:
+        yield Rule.OWNER, f"{after.id} was put into its lane by {moment.process}, which does not own the lanes"
+
+
+def _started(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
+    if (before.state, after.state) != ("queued", "running"):
+        yield Rule.TABLE, f"{after.id} has a new attempt and went from {before.state} to {after.state}"
+    if (after.attempt, after.tries) != (before.attempt + 1, before.tries + 1):
+        counts = f"attempt {before.attempt} to {after.attempt}, tries {before.tries} to {after.tries}"
+        yield Rule.COUNTED, f"{after.id} went from {counts}"
+    if after.max_attempts != before.max_attempts:
+        yield Rule.COUNTED, f"{after.id} has another max_attempts by its start"
+    yield from _start(after, before.due_at, moment)
+
+
+def _start(after: Row, due_at: int, moment: Moment) -> Iterator[Complaint]:
+    if not moment.by_owner:
+        yield Rule.OWNER, f"{moment.process} started {after.id}, and {moment.owner} owns the lanes"
+    if moment.now < due_at or after.started_at is None or after.started_at < due_at:
+        yield Rule.DUE, f"{after.id} started {due_at - moment.now} ms before it was due"
+    if after.expires_at is not None and after.expires_at < moment.now - SAME and after.tries == 1:
+        yield Rule.EXPIRED, f"{after.id} started {moment.now - after.expires_at} ms after it had expired"
+
+
+def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
+    if after.attempt != before.attempt or after.tries != before.tries or after.max_attempts != before.max_attempts:
+        yield Rule.COUNTED, f"the counts of {after.id} changed at its end"
+    match before.state, after.state:
+        case "running", "completed":
+            said = history.outputs.get((after.id, after.attempt))
+            garbled = said is not None and plan.garbles and plan.worker(after.worker).plain
+            if said != after.output and not garbled:
+                yield Rule.ANSWER, f"{after.id}#{after.attempt} completed with {after.output}; its worker said {said}"
+        case "running", "failed":
+            yield from _rescued(before, after, moment)
+            key = after.id, after.attempt
+            for_good = after.failure.get("code") == "http_error" or key in history.failures
+            if before.tries < before.max_attempts and not for_good:
+                yield Rule.COUNTED, f"{after.id} failed in try {after.tries} of {after.max_attempts}: {after.error}"
+        case _, "cancelled":
+            expired = before.ttl_at is not None and before.ttl_at <= moment.now + SAME and before.state == "queued"
+            if expired and not moment.by_owner and after.id not in history.cancels:
+                yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
+            if not expired and after.id not in history.cancels:
+                yield Rule.ASKED, f"{after.id} was cancelled and nobody asked for it: {after.reason}"
+            if before.state == "running" and after.holds_until is None:
+                yield Rule.SLOTS, f"the running {after.id} was cancelled and its slot given away at once"
+            if after.holds_until is not None and after.holds_until > moment.now + HOLD_MS + SAME:
+                yield Rule.LEFT, f"the cancelled {after.id} holds its slot for too long"
+        case "queued", "failed":
+            if before.expires_at is None or before.expires_at > moment.now:
+                yield Rule.EXPIRED, f"{after.id} failed as too late before its time"
+            if not moment.by_owner:
+                yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
+        case _:
+            yield Rule.TABLE, f"{after.id} went from {before.state} to {after.state}"
+
+
+def _put_back(before: Row, after: Row, moment: Moment, task: TaskPlan, history: History) -> Iterator[Complaint]:
+    if after.attempt != before.attempt or after.max_attempts != before.max_attempts:
+        yield Rule.COUNTED, f"{after.id} was put back with another attempt"
+    if after.tries == before.tries:
+        yield from _rescued(before, after, moment)
+        if after.tries >= after.max_attempts:
+            yield Rule.COUNTED, f"{after.id} is tried again after {after.tries} of {after.max_attempts} tries"
+        least = _least_wait(task, after.tries, history.failures.get((after.id, after.attempt)))
+        if _says_itself(after):
+            least = 0.0
+        if after.due_at < moment.now + least * 1000 - SAME:
+            wait = (after.due_at - moment.now) / 1000
+            yield Rule.DUE, f"{after.id} is due again in {wait:g} s, and its policy says {least:g} at least"
+    elif after.tries != before.tries - 1:
+        yield Rule.COUNTED, f"{after.id} went from {before.tries} to {after.tries} tries when it was put back"
+    elif after.due_at < moment.now - SAME:
+        yield Rule.DUE, f"{after.id} was put back and is due before now"
+
+
+def _says_itself(after: Row) -> bool:
+    """Whether the answer may have said by itself when to come again."""
+    return after.failure.get("code") == "http_error"
+
+
+def _least_wait(task: TaskPlan, tries: int, wish: float | None) -> float:
+    """Return the shortest wait (seconds) that the policy, or what the worker asked for, allows."""
+    wait = task.policy["backoff"]
+    match wait["strategy"]:
+        case "fixed":
+            seconds = wait["initial"]
+        case "list":
+            seconds = wait["delays"][min(tries, len(wait["delays"])) - 1]
+        case _:
+            seconds = min(wait["max"], wait["initial"] * wait["factor"] ** (tries - 1))
+    least = seconds / 2 if wait["jitter"] else seconds
+    return float(least if wish is None else min(least, wish))
+
+
+def _rescued(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
+    """Hold the rescue of an attempt against its lease, and the sender's."""
+    failure = after.failure
+    if failure.get("code") != "lease_expired" and "(lease_expired)" not in str(failure.get("message")):
+        return
+    if before.lease_until is not None:
+        over = before.lease_until <= moment.now
+    else:
+        over = not moment.alive(before.sender) or moment.servers.get(before.sender or "") == moment.process
+    if not over:
+        yield Rule.RESCUE, f"{after.id}#{after.attempt} was rescued by {moment.process} while its lease was good"
+    own = before.lease_until is None and moment.servers.get(before.sender or "") == moment.process
+    if not moment.by_owner and not own:
+        yield Rule.OWNER, f"{moment.process} rescued {after.id} and does not own the lanes"
+
+
+def _after_the_end(before: Row, after: Row, plan: Plan, history: History) -> Iterator[Complaint]:
+    if after.state == "queued":
+        history.replayed[after.id] += 1
+        if history.replayed[after.id] > history.replays[after.id]:
+            yield Rule.ASKED, f"{after.id} was replayed and nobody asked for it"
+        if before.holds_until is not None:
+            yield Rule.SLOTS, f"{after.id} was replayed while its cancelled attempt held its slot"
+        if (after.attempt, after.tries) != (before.attempt, before.tries):
+            yield Rule.COUNTED, f"{after.id} lost its counts by a replay"
+        if after.max_attempts != before.tries + plan.task(after.task).max_attempts:
+            yield Rule.COUNTED, f"{after.id} has max_attempts {after.max_attempts} after {before.tries} tries"
+    elif after._replace(holds_until=before.holds_until) != before:
+        yield Rule.FINAL, f"{after.id} was {before.state} and changed: {_difference(before, after)}"
+
+
+def _went_on(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
+    if (after.tries, after.max_attempts, after.due_at) != (before.tries, before.max_attempts, before.due_at):
+        yield Rule.COUNTED, f"{after.id} changed while it was {after.state}: {_difference(before, after)}"
+    if after.ready > before.ready and not moment.by_owner:
+        yield Rule.OWNER, f"{after.id} was put into its lane by {moment.process}, which does not own the lanes"
+
+
+def _lease(before: Row | None, after: Row, moment: Moment, plan: Plan) -> Iterator[Complaint]:
+    was = None if before is None else before.lease_until
+    if after.lease_until is not None and after.lease_until != was:
+        if after.state != "running":
+            yield Rule.LEASE, f"{after.id} is {after.state} and got a lease"
+        elif after.lease_until > moment.now + plan.lease * 1000 + SAME:
+            yield Rule.LEASE, f"{after.id} got a lease of {(after.lease_until - moment.now) / 1000:g} s"
+
+
+def _difference(before: Row, after: Row) -> str:
+    old, new = before._asdict(), after._asdict()
+    return json.dumps({name: [old[name], new[name]] for name in old if old[name] != new[name]})

@@ -1,0 +1,37 @@
+"""Whether the timeline of a run agrees with its state."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from hurlbat_dispatcher import Run
+
+_PUTS_BACK: Final = frozenset({"retry", "not_sent", "pushed_back", "held", "not_started"})
+_QUIET_AFTER: Final = 100
+"""Starts after which not every one that was not charged is told."""
+_BESIDE: Final = frozenset({"late", "log", "progress"})
+
+
+def disagreements(run: Run) -> Iterator[str]:
+    """Return what of the timeline does not fit the run as it stands."""
+    kinds = [(entry.kind, entry.attempt) for entry in run.timeline if entry.kind not in _BESIDE]
+    if not kinds or kinds[0] != ("created", 0):
+        yield f"it begins with {kinds[:1]}"
+    if run.is_final and kinds[-1][0] != run.state:
+        yield f"it is {run.state} and its timeline ends with {kinds[-1]}"
+    starts = [attempt for kind, attempt in kinds if kind == "started"]
+    if not _complete(starts, run.attempt):
+        yield f"it is in attempt {run.attempt} and its timeline has the starts {starts}"
+    times = [entry.at for entry in run.timeline if entry.kind not in _BESIDE]
+    if times != sorted(times):
+        yield "its timeline goes back in time"
+    put_back = sum(kind in _PUTS_BACK for kind, _ in kinds)
+    ends = put_back + sum(kind == "replayed" for kind, _ in kinds) + (1 if run.is_final or run.attempt else 0)
+    if len(starts) > ends:
+        yield f"it has {len(starts)} starts and {ends} ends"
+
+
+def _complete(starts: list[int], attempt: int) -> bool:
+    """Whether the starts count up to this attempt, as far as each is told."""
+    if attempt <= _QUIET_AFTER:
+        return starts == list(range(1, attempt + 1))
+    return starts == sorted(starts) and starts[:_QUIET_AFTER] == list(range(1, _QUIET_AFTER + 1))
