@@ -81,5 +81,7 @@ def _sentence(text: str) -> str:
 
 
 def _verdict(violations: int, warnings: int) -> str:
-    broken = "No promise is broken" if not violations else f"{violations} findings break a promise"
+    broken = f"{violations} findings break promises"
+    if violations < 2:
+        broken = "1 finding breaks a promise" if violations else "No promise is broken"
     return f"{broken}; {warnings or 'no'} warning{'' if warnings == 1 else 's'}."
