@@ -29,7 +29,7 @@ async def upgrade(engine: AsyncEngine, *, before: sa.Executable | None = None) -
     async with engine.begin() as connection:
         if before is not None:
             await connection.execute(before)
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(upgrade_on)
 
 
 async def has_schema(engine: AsyncEngine) -> bool:
@@ -47,7 +47,8 @@ async def check_version(engine: AsyncEngine) -> None:
         raise CannotOpen("the database's schema is older than this version of Hurlbat; run `hurlbat migrate` first")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade_on(connection: Connection) -> None:
+    """Bring the schema up to this version on one connection, in its transaction. Raises `CannotOpen`."""
     current = _current(connection)
     _refuse_newer(current)
     directory = scripts()
