@@ -6,23 +6,22 @@ A message is a JSON object; who does not know a word in it leaves that word alon
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Any, Final, Protocol, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 import structlog
 
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.ledger import CancelOrder, Ledger
+from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Freed, Operation, Take, Tick
 
 log = structlog.get_logger("hurlbat.neighbours")
 
-MAX_TOLD: Final = 120
-"""Runs in one message: a payload of PostgreSQL's holds 8,000 bytes."""
-MAX_CANCELLED: Final = 40
-"""Cancelled attempts in one message: a worker's name has up to 128 characters."""
-T = TypeVar("T")
+MAX_CHARS: Final = 7_500
+"""How much is said in one message: a payload of PostgreSQL's holds 8,000 bytes."""
+MAX_GATHERED: Final = 20_000
+"""Items of a kind that wait to be told; the oldest are dropped beyond."""
 
 
 class Listener(Protocol):
@@ -42,7 +41,11 @@ class Listener(Protocol):
 
 
 class Neighbours:
-    """The other servers, as far as this one talks to them."""
+    """The other servers, as far as this one talks to them.
+
+    One message is on its way at a time; what is to be told meanwhile is gathered, so that a busy server says more at
+    once and not more often.
+    """
 
     def __init__(
         self,
@@ -58,32 +61,35 @@ class Neighbours:
         self._put = put
         self._notify = notify
         self._spawn = spawn
+        self._news: dict[str, deque[Any]] = {}
+        self._flags: dict[str, bool] = {}
+        self._telling = False
 
     def committed(self, ledger: Ledger) -> None:
         """Tell what a commit of this server means to others."""
-        owns = self._desk.owns
-        for sender, starts in groupby(sorted(ledger.assigned), key=lambda one: one.sender):
-            for some in _portions([one.run_id for one in starts]):
-                self._tell({"for": sender, "started": some})
-        elsewhere = [order for order in ledger.cancels if order.sender not in (None, self._desk.me)]
-        for sender, orders in groupby(sorted(elsewhere, key=_sender), key=_sender):
-            for listed in _portions([(order.worker, order.run_id, order.attempt) for order in orders], MAX_CANCELLED):
-                self._tell({"for": sender, "cancelled": listed})
-        if not owns:
-            for freed in _portions(ledger.freed):
-                self._tell({"freed": freed})
-        queued = {"queued": True} if ledger.queued and not owns else {}
-        portions = list(_portions(ledger.finished)) or ([[]] if queued else [])
-        for finished in portions:
-            self._tell(queued | {"finished": finished})
+        for sender, run_id in ledger.assigned:
+            self._add("started", (sender, run_id))
+        for order in ledger.cancels:
+            if order.sender not in (None, self._desk.me):
+                self._add("cancelled", (order.sender, order.worker, order.run_id, order.attempt))
+        if not self._desk.owns:
+            for attempt in ledger.freed:
+                self._add("freed", attempt)
+            if ledger.queued:
+                self._flags["queued"] = True
+        for run_id in ledger.finished:
+            self._add("finished", run_id)
+        self._tell()
 
     def registry_changed(self) -> None:
         """Tell that the registry should be read anew."""
-        self._tell({"registry": True})
+        self._flags["registry"] = True
+        self._tell()
 
     def moved(self) -> None:
         """Tell that this server has come, or takes no more work."""
-        self._tell({"moved": True})
+        self._flags["moved"] = True
+        self._tell()
 
     def heard(self, message: str) -> None:
         """Do what another server's message asks for."""
@@ -95,13 +101,18 @@ class Neighbours:
 
     def _do(self, said: dict[str, Any]) -> None:
         self._listener.finished([str(run_id) for run_id in said.get("finished", ())])
-        if said.get("for") == self._desk.me:
-            started = [str(run_id) for run_id in said.get("started", ())]
-            if started:
-                self._put(Take(started))
-            self._listener.let_go([(str(one[0]), str(one[1]), int(one[2])) for one in said.get("cancelled", ())])
+        started = [str(run_id) for sender, run_id in said.get("started", ()) if sender == self._desk.me]
+        if started:
+            self._put(Take(started))
+        self._listener.let_go(
+            [
+                (str(worker), str(run_id), int(attempt))
+                for sender, worker, run_id, attempt in said.get("cancelled", ())
+                if sender == self._desk.me
+            ]
+        )
         if self._desk.owns:
-            freed = [(str(one[0]), int(one[1])) for one in said.get("freed", ())]
+            freed = [(str(run_id), int(attempt)) for run_id, attempt in said.get("freed", ())]
             if freed:
                 self._put(Freed(freed))
             if said.get("queued"):
@@ -111,14 +122,32 @@ class Neighbours:
         if said.get("moved"):
             self._listener.look()
 
-    def _tell(self, said: dict[str, Any]) -> None:
-        self._spawn(self._notify(json.dumps(said, separators=(",", ":"))))
+    def _add(self, kind: str, item: Any) -> None:
+        self._news.setdefault(kind, deque(maxlen=MAX_GATHERED)).append(item)
 
+    def _tell(self) -> None:
+        if not self._telling and (self._flags or any(self._news.values())):
+            self._telling = True
+            self._spawn(self._tell_all())
 
-def _sender(order: CancelOrder) -> str:
-    return order.sender or ""
+    async def _tell_all(self) -> None:
+        try:
+            while self._flags or any(self._news.values()):
+                await self._notify(self._message())
+        finally:
+            self._telling = False
 
-
-def _portions(items: Sequence[T], most: int = MAX_TOLD) -> Iterator[Sequence[T]]:
-    for at in range(0, len(items), most):
-        yield items[at : at + most]
+    def _message(self) -> str:
+        """Take as much of the news as one message holds."""
+        said: dict[str, Any] = dict(self._flags)
+        self._flags.clear()
+        room = MAX_CHARS
+        for kind in ("started", "cancelled", "freed", "finished"):
+            gathered = self._news.get(kind) or deque()
+            items: list[Any] = []
+            while gathered and len(text := json.dumps(gathered[0])) < room:
+                room -= len(text) + 1
+                items.append(gathered.popleft())
+            if items:
+                said[kind] = items
+        return json.dumps(said, separators=(",", ":"))

@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Run, RunState
+from hurlbat_dispatcher.turn.crank import turn
+from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, FakeWorker, accepted, marked, said, streaming
 from tests.engine.world import LATER_MS, World
 
@@ -344,3 +346,13 @@ async def test_a_stream_without_heartbeats_is_cut(sqlite_url: str) -> None:
         await world.until_detached(run)
         assert (await world.engine.get_run(run.id)).state is RunState.RUNNING
         await world.until(lambda: not worker.open)
+
+
+async def test_two_ticks_in_one_turn_queue_a_run_once(local: World) -> None:
+    """A second one would read again what the first has read: the copy would free the slot of the run that started."""
+    await local.worker("w", slots=1)
+    await local.engine.pause_worker("w")
+    await local.submit(delay=3600)
+    await local.change("UPDATE run SET due_at = 1, rank = 1")
+    await local.parts.database.write(turn(local.parts.desk, [Tick(), Tick(sweep=True), Tick()]))
+    assert [len(lane.heap) for lane in local.parts.desk.picture.lanes.values()] == [1]

@@ -325,7 +325,9 @@ class Picture:
             heappop(pool.ring)
             lane = first[2]
             run = lane.head()
-            if run is not None:
+            if run is not None and run.run_id in self.running:
+                heappop(lane.heap)  # another server cancelled and replayed it, so it stood here twice
+            elif run is not None:
                 heappop(lane.heap)
                 self.occupy(run.run_id, chosen, 0, "")
                 if chosen.probing:

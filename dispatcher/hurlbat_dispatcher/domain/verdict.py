@@ -54,18 +54,22 @@ class Verdict:
     note: str | None = None
 
 
-def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float, free: int = 0) -> Verdict:
+def judge(
+    answer: Answer, *, tries: int, max_attempts: int, backoff: float, free: int = 0, once: bool = False
+) -> Verdict:
     """Decide on a running attempt.
 
+    `once`: the task is not to run twice, and this is its one start, e.g. in the second life of a run that was replayed.
     `tries` includes this start, `backoff` (seconds) is the policy's wait after it, and `free` counts the starts before
     it that were not charged: a worker that takes runs and never starts them is asked less and less often.
     """
+    once = once or max_attempts == 1
     again = min(PUSHED_BACK_MOST, PUSHED_BACK_WAIT * 2 ** min(free, 10))
     match answer:
         case Succeeded():
             return Verdict(RunEvent.SUCCEEDED, True, "completed")
         case Failed():
-            return _failed(answer, tries, max_attempts, backoff)
+            return _failed(answer, tries, max_attempts, backoff, once=once)
         case NotSent(code, message):
             return Verdict(RunEvent.PUT_BACK, False, "not_sent", 0.0, note=f"{code}: {message}")
         case PushedBack(message, retry_after):
@@ -74,17 +78,17 @@ def judge(answer: Answer, *, tries: int, max_attempts: int, backoff: float, free
         case Held(code, message):
             return Verdict(RunEvent.PUT_BACK, False, "held", 0.0, note=f"{code}: {message}")
         case Unstarted(message):
-            if max_attempts == 1:
+            if once:
                 lost = Failed(ErrorCode.UNKNOWN_OUTCOME, f"the answer was lost: {message}", retryable=False)
                 return Verdict(RunEvent.GAVE_UP, True, "failed", failure=lost)
             return Verdict(RunEvent.PUT_BACK, False, "not_started", again, note=message)
 
 
-def _failed(failure: Failed, tries: int, max_attempts: int, backoff: float) -> Verdict:
+def _failed(failure: Failed, tries: int, max_attempts: int, backoff: float, *, once: bool) -> Verdict:
     if failure.retryable and tries < max_attempts:
         wait = backoff if failure.retry_after is None else failure.retry_after
         return Verdict(RunEvent.PUT_BACK, True, "retry", wait, failure=failure)
-    if max_attempts == 1 and failure.code in _LOST:
+    if once and failure.code in _LOST:
         failure = Failed(
             ErrorCode.UNKNOWN_OUTCOME,
             f"{failure.message} ({failure.code}); with max_attempts 1 it is not repeated",

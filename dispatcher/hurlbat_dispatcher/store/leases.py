@@ -25,12 +25,27 @@ class Ownership(NamedTuple):
     peers: tuple[str, ...]
 
 
+class _State(NamedTuple):
+    """The shard as it was read."""
+
+    owner: str | None
+    epoch: int
+    lease_until: int
+    now: int
+
+    def vacant(self, *, alone: bool, stopping: bool) -> bool:
+        """Tell whether a server may take it from whoever has it."""
+        return not stopping and (alone or self.owner is None or self.lease_until <= self.now)
+
+
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
 FENCE = Statement(sa.select(shard.c.owner, shard.c.epoch, DatabaseNow()).where(_SHARD).with_for_update(read=True))
 """Holds the shard until the commit: nobody takes over in the middle of a turn. The clock is read after."""
-_STATE = Statement(
-    sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD).with_for_update()
-)
+_STATE = sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD)
+_LOOK = Statement(_STATE)
+_HOLD = Statement(_STATE.with_for_update(skip_locked=True))
+"""Nothing, when somebody else is just about it: one who is stopped in the middle of a transaction stops nobody else."""
+_GIVE = Statement(_STATE.with_for_update())
 _TAKE = Statement(
     sa.update(shard)
     .where(_SHARD)
@@ -69,10 +84,13 @@ ALIVE = Statement(
     sa.select(dispatcher.c.id)
     .where(_TAKES_WORK, AnyOf(dispatcher.c.id, "ids", "varchar"))
     .order_by(dispatcher.c.id)
-    .with_for_update(read=True),
+    .with_for_update(read=True, skip_locked=True),
     ("now", "ids"),
 )
-"""Which of these servers may be given work. Held until the commit: none of them stops in the middle of a turn."""
+"""Which of these servers may be given work. Held until the commit: none of them stops in the middle of a turn.
+
+One that is just renewing its lease, or was stopped in the middle of that, is passed over.
+"""
 _LEAVE = Statement(sa.delete(dispatcher).where(_HERE), ("b_id",))
 _FORGET = Statement(
     sa.delete(dispatcher).where(dispatcher.c.lease_until < bind("before", sa.BigInteger())), ("before",)
@@ -84,26 +102,30 @@ def renew(me: str, lease: int, *, alone: bool = False, stopping: bool = False) -
     """Renew this server's lease (ms), and the ownership of the shard if it is ours or nobody's.
 
     `alone`: nobody else can be alive, as the database is ours; whoever is still in it is a former life of this server.
-    `stopping`: this server only brings to an end what it has.
+    `stopping`: this server only brings to an end what it has. The shard is not locked by one who has no business with
+    it: the owner locks it in every turn, and who waits for that would wait long.
     """
-    rows = yield _STATE.fetch()
-    owner, epoch, lease_until, now = rows[0]
-    until = now + lease
+    state = _State._make((yield _LOOK.fetch())[0])
+    if state.owner == me or state.vacant(alone=alone, stopping=stopping):
+        holding = yield _HOLD.fetch()
+        if holding:
+            state = _State._make(holding[0])
+            if state.owner != me and state.vacant(alone=alone, stopping=stopping):
+                state = state._replace(owner=me, epoch=state.epoch + 1)
+            if state.owner == me:
+                state = state._replace(lease_until=state.now + lease)
+                yield _TAKE.write([state[:3]])
+    now = state.now
     found = yield _FIND.fetch(me)
     if found:
-        yield _RENEW.write([(until, int(stopping), me)])
+        yield _RENEW.write([(now + lease, int(stopping), me)])
     else:
-        yield _ENTER.write([(me, now, until, int(stopping))])
+        yield _ENTER.write([(me, now, now + lease, int(stopping))])
     yield _FORGET.write([(now - 100 * lease,)])
     if alone:
         yield _FORGET_OTHERS.write([(me,)])
-    if owner != me and not stopping and (alone or owner is None or lease_until <= now):
-        owner, epoch = me, epoch + 1
-    if owner == me:
-        lease_until = until
-        yield _TAKE.write([(me, epoch, until)])
     peers = () if alone else (yield _PEERS.fetch(now, me))
-    return Ownership(owner, epoch, lease_until, now, tuple(row[0] for row in peers))
+    return Ownership(*state, tuple(row[0] for row in peers))
 
 
 def hand_over(me: str, lease: int) -> Generator[Ask, Rows, None]:
@@ -119,8 +141,9 @@ def leave(me: str) -> Generator[Ask, Rows, None]:
 
 
 def _give_up(me: str) -> Generator[Ask, Rows, int]:
-    rows = yield _STATE.fetch()
-    owner, epoch, _, now = rows[0]
-    if owner == me:
-        yield _TAKE.write([(None, epoch, 0)])
-    return int(now)
+    state = _State._make((yield _LOOK.fetch())[0])
+    if state.owner == me:
+        state = _State._make((yield _GIVE.fetch())[0])
+        if state.owner == me:
+            yield _TAKE.write([(None, state.epoch, 0)])
+    return state.now

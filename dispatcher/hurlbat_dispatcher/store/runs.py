@@ -103,13 +103,13 @@ ENDINGS = Statement(
 _TO_SEND = [run.c[name] for name in ("id", "task", "attempt", "max_attempts", "input", "metadata")]
 
 PAYLOADS = Statement(
-    sa.select(*_TO_SEND, run.c.sender)
+    sa.select(*_TO_SEND, run.c.sender, run.c.ready)
     .where(_TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state == inline(RunState.QUEUED))
     .order_by(run.c.id)
     .with_for_update(),
     ("tenant", "ids"),
 )
-"""What is needed to send waiting runs, and who would like to; one that waits no longer is missing."""
+"""What is needed to send queued runs, who would like to, and whether they are due; others are missing."""
 
 TAKE = Statement(
     sa.select(*_TO_SEND, run.c.worker).where(

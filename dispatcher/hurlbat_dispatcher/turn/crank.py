@@ -49,11 +49,13 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     yield from _load(ledger, operations)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}
+    ticks = [operation for operation in operations if isinstance(operation, Tick)]
     for operation in operations:
         if isinstance(operation, Submit):
             place(desk, ledger, operation, keys, waiters)
         elif isinstance(operation, Tick):
-            yield from due.tick(desk, ledger, operation)
+            if operation is ticks[0]:  # what it reads is not written yet: another one would read it again
+                yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
         elif isinstance(operation, Recall):
             yield from starts.recall(desk, ledger, operation)
         elif isinstance(operation, Take):
@@ -74,7 +76,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     ledger.inserts.sort()
     yield from ledger.write()
     yield from _refill(desk, ledger)
-    if any(isinstance(operation, Tick) for operation in operations):
+    if ticks:
         yield from due.next_moment(desk, ledger)
     answer_submits(ledger)
     ledger.wake_at(desk.picture.alarm() if desk.owns else None)

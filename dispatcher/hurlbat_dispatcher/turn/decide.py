@@ -32,7 +32,12 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
     task = desk.registry.tasks.get(row.task)
     backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
     verdict = judge(
-        end.answer, tries=row.tries, max_attempts=row.max_attempts, backoff=backoff, free=row.attempt - row.tries
+        end.answer,
+        tries=row.tries,
+        max_attempts=row.max_attempts,
+        backoff=backoff,
+        free=row.attempt - row.tries,
+        once=task is not None and task.max_attempts == 1 and row.tries >= row.max_attempts,
     )
     if verdict.event is RunEvent.PUT_BACK:
         _put_back(desk, ledger, row, verdict, mark)

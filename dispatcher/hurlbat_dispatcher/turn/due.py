@@ -9,14 +9,13 @@ from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Tick
 
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
 
 
-def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, None]:
-    """Do what is due now. Only the owner of the lanes does this."""
+def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, None]:
+    """Do what is due now, once in a turn; only the owner of the lanes does this. A `sweep` also recounts."""
     if not desk.owns:
         return
     now = ledger.now
@@ -24,10 +23,10 @@ def tick(desk: Desk, ledger: Ledger, operation: Tick) -> Generator[Ask, Rows, No
         decide.expire(desk, ledger, row)
     for row in (yield from _take(ledger, runs.LEASE_OVER, now, MOST)):
         decide.lose(desk, ledger, row)
-    if operation.sweep or (desk.orphans_at is not None and now >= desk.orphans_at):
+    if sweep or (desk.orphans_at is not None and now >= desk.orphans_at):
         for row in (yield from _take(ledger, runs.ORPHANED, desk.me, now, MOST)):
             decide.lose(desk, ledger, row)
-    if operation.sweep:
+    if sweep:
         yield from _recount(desk, ledger)
     holds = yield runs.HOLD_OVER.fetch(now, MOST)
     for tenant, run_id in holds:

@@ -64,7 +64,7 @@ def start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waite
     missing = [run_id for run_id in mine if run_id not in payloads]
     if missing:
         found = yield runs.PAYLOADS.fetch(DEFAULT_TENANT, missing)
-        payloads.update((row[0], Payload._make(row[:-1])) for row in found)
+        payloads.update((row[0], Payload._make(row[:-2])) for row in found)
     for run_id in mine:
         _deliver(desk, ledger, starts[run_id].worker, payloads[run_id]._replace(attempt=starts[run_id].attempt))
     ledger.readies = [values for values in ledger.readies if values[-1] not in starts]
@@ -128,12 +128,13 @@ def _still_waiting(
         row = ledger.rows.get(run_id)
         if row is None or row.sender is None:
             unknown.append(run_id)
-        elif run_id not in ledger.touched and row.state == RunState.QUEUED:
+        elif run_id not in ledger.touched and row.state == RunState.QUEUED and row.ready:
             starts[run_id] = _Start(one.slots.worker, row.attempt + 1, row.sender)
     found = (yield runs.PAYLOADS.fetch(DEFAULT_TENANT, unknown)) if unknown else ()
-    for *payload, hint in found:
+    for *payload, hint, ready in found:
         read = Payload._make(payload)
-        if read.run_id not in ledger.touched:
+        row = ledger.rows.get(read.run_id)
+        if read.run_id not in ledger.touched and (ready if row is None else row.ready):
             payloads[read.run_id] = read
             starts[read.run_id] = _Start(waiting[read.run_id].slots.worker, read.attempt + 1, hint)
     for run_id in waiting:
