@@ -25,9 +25,12 @@ REFUSED_PAUSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to submit. `idle` is one run at a time with a pause between, `batch` is runs in a bulk submit."""
+    """What to submit, and to which servers.
 
-    url: str
+    `idle` is one run at a time with a pause between, to the first server; `batch` is runs in a bulk submit.
+    """
+
+    urls: list[str]
     token: str
     task: str
     runs: int
@@ -58,9 +61,10 @@ async def submit(load: Load) -> Done:
     size = load.batch if load.submit == "bulk" else 1
     sizes = iter([min(size, load.runs - start) for start in range(0, load.runs, size)])
     bulk = load.submit == "bulk"
-    url = f"{load.url}/runs/bulk" if bulk else f"{load.url}/runs"
+    path = "/runs/bulk" if bulk else "/runs"
     count = 1 if load.submit == "idle" else load.clients
-    connections = [await Connection.open(url, load.token) for _ in range(count)]
+    urls = [load.urls[n % len(load.urls)] + path for n in range(count)]
+    connections = [await Connection.open(url, load.token) for url in urls]
     pause = IDLE_PAUSE if load.submit == "idle" else 0.0
     async with asyncio.timeout(PATIENCE + load.runs / 50), asyncio.TaskGroup() as clients:
         for connection in connections:

@@ -32,15 +32,18 @@ def bench(
     clients: Annotated[int, typer.Option(min=1, max=1_000, help="Connections that submit at once.")] = 128,
     delivery: Annotated[int, typer.Option(min=1, max=64, help="Most runs in one request to the worker.")] = 16,
     slots: Annotated[int, typer.Option(min=1, max=10_000, help="Runs that the worker takes at once.")] = 2_000,
+    servers: Annotated[int, typer.Option(min=1, max=16, help="Servers that share the database (PostgreSQL).")] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Watch the server's memory as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Measure throughput (submit to stored result) and latency, with server, worker and clients of their own."""
     errors = Console(stderr=True, highlight=False)
+    if servers > 1 and (database is None or not database.startswith("postgresql")):
+        raise Failure("several servers share a PostgreSQL database; name it with --database")
     with tempfile.TemporaryDirectory(prefix="hurlbat-bench-") as name:
         folder = Path(name)
         url = database or f"sqlite+aiosqlite:///{folder / 'bench.db'}"
-        plan = Plan(url, runs, submit.value, batch, clients, delivery, slots, memory)
+        plan = Plan(url, runs, submit.value, batch, clients, delivery, slots, servers, memory)
         try:
             report = measure(plan, folder, lambda message: errors.print(f"[dim]{message}[/dim]"))
         except BenchFailure as failure:

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +29,7 @@ IDLE_RUNS = 300
 PAGE = 1_000
 POLL_SECONDS = 0.1
 STALLED_SECONDS = 60.0
+KNOWN_SECONDS = 30.0
 LIBRARIES = ("hurlbat", "aiohttp", "aiosqlite", "asyncpg", "httptools", "sqlalchemy", "starlette", "uvicorn", "uvloop")
 
 
@@ -43,6 +44,7 @@ class Plan:
     clients: int = 128
     delivery: int = 16
     slots: int = 2_000
+    servers: int = 1
     memory: bool = False
 
 
@@ -66,11 +68,11 @@ def measure(plan: Plan, folder: Path, say: Callable[[str], None]) -> figures.Rep
     try:
         with ExitStack() as stack:
             worker = stack.enter_context(local_worker(folder, "hurlbat_app.bench.worker:app", env=worker_env))
-            server = stack.enter_context(local_server(folder, plan.database, access))
+            servers = [stack.enter_context(local_server(folder, plan.database, access)) for _ in range(plan.servers)]
             api = stack.enter_context(
-                httpx.Client(base_url=server.url, headers=access.headers, timeout=120, trust_env=False)
+                httpx.Client(base_url=servers[0].url, headers=access.headers, timeout=120, trust_env=False)
             )
-            bench = _Bench(plan, api, server, worker, task, access)
+            bench = _Bench(plan, api, servers, worker, task, access)
             bench.register(f"{worker.url}/hurlbat/", secret)
             stack.callback(bench.unregister)
             counted = bench.run(say)
@@ -108,10 +110,12 @@ class _Counted:
 class _Bench:
     """The course of one measurement against a running server."""
 
-    def __init__(self, plan: Plan, api: httpx.Client, server: Local, worker: Local, task: str, access: Access) -> None:
+    def __init__(
+        self, plan: Plan, api: httpx.Client, servers: Sequence[Local], worker: Local, task: str, access: Access
+    ) -> None:
         self._plan = plan
         self._api = api
-        self._server = server
+        self._servers = servers
         self._worker = worker
         self._task = task
         self._token = access.token
@@ -121,6 +125,12 @@ class _Bench:
         worker = self._call("POST", "/workers", json=spec)
         if worker["state"] != "ready":
             raise BenchFailure(f"the worker is {worker['state']}: {worker['problem']}")
+        for server in self._servers:  # each hears of it on its own
+            deadline = time.monotonic() + KNOWN_SECONDS
+            while self._api.get(f"{server.url}/tasks/{self._task}").status_code != 200:
+                if time.monotonic() > deadline:
+                    raise BenchFailure(f"a server has not heard of the task after {KNOWN_SECONDS:g} s")
+                time.sleep(POLL_SECONDS)
 
     def unregister(self) -> None:
         self._call("DELETE", f"/workers/{self._task}")
@@ -133,12 +143,11 @@ class _Bench:
         idle = self._submit(IDLE_RUNS, "idle")
         self._drained()
         say(f"load: {plan.runs:,} runs, {plan.clients} clients")
-        pids = self._server.process.pid, self._worker.process.pid
-        before = [cpu_seconds(pid) for pid in pids]
-        with sampled_memory(self._server.process.pid, plan.memory) as memory:
+        before = self._used()
+        with sampled_memory(self._servers[0].process.pid, plan.memory) as memory:
             load = self._submit(plan.runs, plan.submit)
             self._drained()
-        seconds = [cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True)]
+        seconds = [after - used for after, used in zip(self._used(), before, strict=True)]
         cpu = Cpu(*(round(each / plan.runs * 1e6, 1) for each in (*seconds, load["cpu_seconds"])))
         say("counting")
         measured = set(load["ids"])
@@ -151,9 +160,15 @@ class _Bench:
         acknowledged = warm["ids"] + idle["ids"] + load["ids"]
         return _Counted(idle, load, acknowledged, stored, took, cpu, memory)
 
+    def _used(self) -> tuple[float, float]:
+        """Return the CPU seconds of all servers, and of the worker."""
+        return sum(cpu_seconds(one.process.pid) for one in self._servers), cpu_seconds(self._worker.process.pid)
+
     def _submit(self, runs: int, submit: Literal["single", "bulk", "idle"]) -> dict[str, Any]:
         batch = self._plan.batch if submit == "bulk" else 1
-        load = Load(self._server.url, self._token, self._task, runs, submit, self._plan.clients, batch)
+        load = Load(
+            [server.url for server in self._servers], self._token, self._task, runs, submit, self._plan.clients, batch
+        )
         command = [sys.executable, "-m", "hurlbat_app.bench.client", json.dumps(asdict(load))]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode != 0:
