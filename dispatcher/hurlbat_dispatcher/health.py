@@ -73,8 +73,8 @@ class Health:
         """
         self._spawn(self._fleet.standing.store())
         now = self._clock.monotonic()
-        due = dict.fromkeys((*self._settled(now), *self._away(now)))
-        for name in sorted(due.keys() - self._proving, key=lambda one: self._checks.get(one, (0.0, 0.0))[0]):
+        due = [name for name in dict.fromkeys((*self._settled(now), *self._away(now))) if name not in self._proving]
+        for name in sorted(due, key=lambda one: self._checks.get(one, (0.0, 0.0))[0]):
             if len(self._proving) >= MAX_PROOFS:
                 return
             self._sightings.pop(name, None)

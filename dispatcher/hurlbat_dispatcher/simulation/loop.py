@@ -125,6 +125,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         count = len(ready)
         self._at_once += count
         if self._at_once > MAX_AT_ONCE:
+            self._at_once = 0
             raise Livelock(f"{MAX_AT_ONCE:,} callbacks ran at {self._now:.6f} and more are ready: {ready[0]!r}")
         if count > 1 and self._order is not None:
             self._mix(self._order)
