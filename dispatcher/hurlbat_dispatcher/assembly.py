@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from hurlbat_dispatcher.clock import Clock, Ids
+from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
 from hurlbat_dispatcher.fleet import Fleet
 from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.loops import every
@@ -107,9 +107,11 @@ class Parts:
         """See who is there, soon."""
         self.spawn(self.lease.run_once())
 
-    def held(self, ownership: Ownership) -> None:
-        """Know who starts the runs, and who else may be given work."""
+    def held(self, ownership: Ownership, lapsed: bool) -> None:
+        """Know who starts the runs, and who else may be given work. `lapsed`: nothing could be started meanwhile."""
         self.desk.peers = ownership.peers
+        if lapsed:
+            self.writer.put(Tick(sweep=True))
         self.writer.own(ownership.epoch if ownership.owner == self.desk.me else None)
 
     async def begin(self) -> None:
@@ -201,7 +203,7 @@ async def assemble(settings: Settings, outside: Outside) -> Parts:
 
 
 async def _build(settings: Settings, outside: Outside, store: Database) -> Parts:
-    clock = outside.clock
+    clock = AgreedClock(outside.clock)
     ids = Ids(clock, outside.chance)
     vault = Vault(_keys(settings, store))
     first = await _first_token(settings, store)
@@ -209,7 +211,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     registry = Registry()
     lease_tokens = LeaseTokens(vault.lease_key)
     desk = Desk(
-        me=ids.new(),
+        me=Ids(outside.clock, outside.chance).new(),  # ids of runs begin when the clocks have agreed
         registry=registry,
         chance=outside.chance,
         lease=int(settings.lease * 1000),
@@ -235,6 +237,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         took=lambda: parts.taken.attempts,
     )
     parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, held=parts.held)
+    desk.may_start = parts.lease.holds
     parts.neighbours = Neighbours(desk, parts, put=parts.writer.put, notify=store.notify, spawn=parts.spawn)
     parts.fleet = Fleet(
         TENANT,

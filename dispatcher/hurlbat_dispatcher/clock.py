@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -17,6 +17,10 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds."""
+
+
+PROMPT: Final = 1.0
+"""Seconds within which an answer of the database's clock is one."""
 
 
 class SystemClock:
@@ -33,6 +37,43 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds."""
         await asyncio.sleep(seconds)
+
+
+class AgreedClock:
+    """The database's clock as far as a host can tell it, so that servers whose own clocks differ agree.
+
+    Until `agree` was called first it is the host's. In between the host's monotonic clock tells it.
+    """
+
+    def __init__(self, host: Clock) -> None:
+        self._host = host
+        self._agreed: tuple[int, float] | None = None
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+        if self._agreed is None:
+            return self._host.now_ms()
+        now, at = self._agreed
+        return now + int((self._host.monotonic() - at) * 1000)
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return self._host.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        await self._host.sleep(seconds)
+
+    def agree(self, now_ms: int, asked: float) -> int:
+        """Take what the database's clock said to a question that was `asked` then (monotonic).
+
+        Returns by how much the host is ahead, in ms. An answer that took long says little: it is only taken where
+        there is no other.
+        """
+        at = self._host.monotonic()
+        if self._agreed is None or at - asked < PROMPT:
+            self._agreed = now_ms, at
+        return self._host.now_ms() - now_ms
 
 
 class Chance:

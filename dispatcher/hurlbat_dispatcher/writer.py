@@ -58,7 +58,6 @@ class Writer:
         self._queue: deque[Operation] = deque()
         self._entries = 0
         self._wake = asyncio.Event()
-        self._moment: int | None = None
         self._offset = 0.0
         self._stale = True
         self._epoch: int | None = None
@@ -141,7 +140,7 @@ class Writer:
         if self._queue or self._closing:
             return
         self._wake.clear()
-        seconds = LONGEST_SLEEP if self._moment is None else self._until(self._moment)
+        seconds = LONGEST_SLEEP if self._desk.moment is None else self._until(self._desk.moment)
         if seconds > 0:
             try:
                 async with asyncio.timeout(seconds):
@@ -161,8 +160,8 @@ class Writer:
                 entries += len(operation.entries)
             taken.append(operation)
         self._entries -= entries
-        if self._moment is not None and self._until(self._moment) <= 0:
-            self._moment = None
+        if self._desk.moment is not None and self._until(self._desk.moment) <= 0:
+            self._desk.moment = None
             taken.append(Tick())
         return taken
 
@@ -203,7 +202,9 @@ class Writer:
             if stale:
                 self._desk.epoch = self._epoch
                 await self._database.write(rebuild(self._desk))
+            asked = self._clock.monotonic()  # a commit may take its time: what is late is not to be later by that
             ledger = await self._database.write(turn(self._desk, operations))
+            self._offset = ledger.now - asked * 1000
         except BaseException:
             self._stale = True
             raise
@@ -211,9 +212,8 @@ class Writer:
         return ledger
 
     def _after(self, ledger: Ledger) -> None:
-        self._offset = ledger.now - self._clock.monotonic() * 1000
-        if ledger.moment is not None and (self._moment is None or ledger.moment < self._moment):
-            self._moment = ledger.moment
+        if ledger.moment is not None and (self._desk.moment is None or ledger.moment < self._desk.moment):
+            self._desk.moment = ledger.moment
         self._queue.extendleft(reversed(ledger.deferred))
         for reply, value in ledger.replies:
             if not reply.done():

@@ -160,13 +160,24 @@ async def test_a_server_that_stops_hands_the_lanes_over_at_once(shared: World, o
 
 async def test_a_server_without_a_lease_sends_nothing(shared: World) -> None:
     worker = await shared.worker()
-    shared.parts.lease._until = 0.0
+    shared.parts.outbox._may_send = lambda: False
     run = await shared.submit("echo", "1")
     await shared.put_back(run, "not_sent")
     assert worker.calls == []
-    await shared.parts.lease.run_once()
+    shared.parts.outbox._may_send = shared.parts.lease.holds
     ended = await shared.ended(run)
     assert (ended.output, ended.tries) == ("1", 1)
+
+
+async def test_a_server_whose_lease_ran_out_starts_nothing_until_it_has_renewed_it(shared: World) -> None:
+    worker = await shared.worker()
+    shared.parts.lease._until = 0.001
+    run = await shared.submit("echo", "1")
+    await shared.turns()
+    assert ((await shared.engine.get_run(run.id)).attempt, worker.calls) == (0, [])
+    await shared.parts.lease.run_once()
+    ended = await shared.ended(run)
+    assert (ended.output, ended.attempt) == ("1", 1)
 
 
 async def test_any_server_cancels_and_takes_reports(shared: World, other: World) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hurlbat_dispatcher.clock import Chance, Ids, SystemClock
+from hurlbat_dispatcher.clock import AgreedClock, Chance, Ids, SystemClock
 
 
 class Hand(SystemClock):
@@ -65,3 +65,31 @@ def test_the_same_seed_has_the_same_chance() -> None:
     assert [one.uniform(0, 1) for _ in range(9)] == [two.uniform(0, 1) for _ in range(9)]
     assert [one.bits(48) for _ in range(9)] == [two.bits(48) for _ in range(9)]
     assert Chance().bits(64) != Chance().bits(64)
+
+
+class Host(Hand):
+    """A host whose clocks the test turns by hand."""
+
+    steady = 100.0
+
+    def monotonic(self) -> float:
+        return self.steady
+
+
+def test_a_clock_that_has_agreed_goes_by_the_database_and_its_own_steady_clock() -> None:
+    host = Host(1_000_000)
+    clock = AgreedClock(host)
+    assert clock.now_ms() == 1_000_000
+    assert clock.agree(5_000_000, asked=99.9) == -4_000_000
+    host.steady += 2.5
+    host.now = 77  # set back; nobody minds
+    assert clock.now_ms() == 5_002_500
+
+
+def test_an_answer_that_took_long_does_not_set_the_clock_again() -> None:
+    host = Host(1_000_000)
+    clock = AgreedClock(host)
+    clock.agree(5_000_000, asked=10.0)
+    host.steady += 30.0
+    clock.agree(5_000_001, asked=100.0)
+    assert clock.now_ms() == 5_030_000

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.clock import AgreedClock
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.leases import Ownership, hand_over, renew
 
@@ -17,6 +17,8 @@ log = structlog.get_logger("hurlbat.lease")
 
 RENEWALS: Final = 3
 """How often a lease is renewed in its length."""
+FAR_OFF_MS: Final = 30_000
+"""How far a host's clock may be from the database's without a warning."""
 AFTER_THE_OWNER: Final = 0.05
 """Seconds after the end of the owner's lease at which the others look whether it was renewed."""
 
@@ -28,10 +30,10 @@ class Lease:
         self,
         me: str,
         database: Database,
-        clock: Clock,
+        clock: AgreedClock,
         *,
         seconds: float,
-        held: Callable[[Ownership], None],
+        held: Callable[[Ownership, bool], None],
     ) -> None:
         self._me = me
         self._database = database
@@ -42,6 +44,7 @@ class Lease:
         self._owner: str | None = None
         self._others_until = 0.0
         self._stopping = False
+        self._warned = False
 
     def holds(self) -> bool:
         """Tell whether the lease is good now. On a database of our own it always is."""
@@ -61,15 +64,28 @@ class Lease:
         held = await self._database.write(
             renew(self._me, length, alone=not self._database.shared, stopping=self._stopping)
         )
-        if self._until and before > self._until:
+        lapsed = bool(self._until) and before > self._until
+        if lapsed:
             log.warning("the lease had run out; others may have rescued what was in flight", by=before - self._until)
+        if self._database.shared:
+            self._compare(self._clock.agree(held.now, before))
         self._until = before + self._seconds
         self._others_until = self._clock.monotonic() + (held.lease_until - held.now) / 1000
         if held.owner != self._owner:
             self._owner = held.owner
             mine = "this server starts the runs" if held.owner == self._me else "another server starts the runs"
             log.info(mine, epoch=held.epoch, owner=held.owner)
-        self._held(held)
+        self._held(held, lapsed)
+
+    def _compare(self, ahead: int) -> None:
+        """Say when this host's clock is far from the database's, which is the one that counts; `ahead` in ms."""
+        wrong = abs(ahead) > FAR_OFF_MS
+        if wrong and not self._warned:
+            log.warning(
+                "this host's clock is not the database's, by which everything goes; set it right",
+                ahead_seconds=ahead / 1000,
+            )
+        self._warned = wrong
 
     async def hand_over(self) -> None:
         """Take no more work, and let another server start the runs. What is in flight here goes on."""

@@ -172,7 +172,7 @@ REPLAY = _update(
     holds_until=sa.null(),
     report=sa.null(),
 )
-LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT)
+LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT, RUNNING)
 MARK_READY = _update((), ready=inline(1))
 RELEASE = _update((), holds_until=sa.null())
 

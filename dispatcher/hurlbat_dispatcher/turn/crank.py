@@ -53,17 +53,18 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     for operation in operations:
         if isinstance(operation, Submit):
             place(desk, ledger, operation, keys, waiters)
-        elif isinstance(operation, Tick):
-            if operation is ticks[0]:  # what it reads is not written yet: another one would read it again
-                yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
         elif isinstance(operation, Recall):
             yield from starts.recall(desk, ledger, operation)
         elif isinstance(operation, Take):
             yield from starts.take(desk, ledger, operation.run_ids)
-        else:
+        elif not isinstance(operation, Tick):
             _apply(desk, ledger, operation)
+    if ticks or (desk.moment is not None and desk.moment <= now):
+        # once a turn: what it reads is not written yet, and another one would read it again
+        yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
     desk.picture.clock(now)
-    started = desk.picture.admit(now, MAX_STARTS) if desk.owns and not desk.draining else []
+    starting = desk.owns and desk.may_start() and not desk.draining
+    started = desk.picture.admit(now, MAX_STARTS) if starting else []
     if len(started) == MAX_STARTS:
         ledger.wake_at(now)
     yield from starts.start(desk, ledger, started, waiters)

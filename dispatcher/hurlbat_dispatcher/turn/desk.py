@@ -1,5 +1,6 @@
 """What a turn has at hand besides the database: the registry, the picture, and who this server is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hurlbat_dispatcher.clock import Chance, Clock, SystemClock
@@ -29,6 +30,10 @@ class Desk:
     clock: Clock = field(default_factory=SystemClock)
     peers: tuple[str, ...] = ()
     """The other servers that may be given work, when they were last read."""
+    moment: int | None = None
+    """When something is due next (ms), as far as is known."""
+    may_start: Callable[[], bool] = field(default=lambda: True)
+    """Whether this server's own lease is good, so that it could send what it starts."""
     orphans_at: int | None = None
     """When the lease of another server may be over, in ms."""
     _heard_at: float = 0.0
