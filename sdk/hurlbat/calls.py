@@ -5,14 +5,13 @@ is sent what came of it, and returns its outcome. `hurlbat.client` drives calls 
 """
 
 import json
-import random
-import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from hurlbat import outside
 from hurlbat.errors import ApiError, ConfigError, ConnectionFailed, HurlbatError, RunTimedOut
 from hurlbat.jsontext import JsonTextError, items, members
 from hurlbat.payloads import encode
@@ -204,7 +203,7 @@ def _send(request: Request, most: int = MAX_TRIES) -> Call[Reply]:
             if tries >= most or not _may_repeat(request, refusal):
                 raise refusal
             wait = _retry_after(reply, pause)
-        yield Pause(wait * random.uniform(0.5, 1.0) if wait == pause else wait)
+        yield Pause(wait * outside.uniform(0.5, 1.0) if wait == pause else wait)
         pause *= 2
 
 
@@ -245,7 +244,7 @@ def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:
     pause = lost_pause = FIRST_PAUSE
     lost_at: float | None = None
     while True:
-        asked_at = time.monotonic()
+        asked_at = outside.monotonic()
         if asked_at >= until:
             raise RunTimedOut(found, timeout or 0.0)
         seconds = _wait_seconds(until)
@@ -253,19 +252,19 @@ def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:
         try:
             reply = yield from _send(Request("GET", path, timeout=seconds + REQUEST_SECONDS), most=1)
         except (ConnectionFailed, ApiError) as error:
-            now = time.monotonic()
+            now = outside.monotonic()
             lost_at = now if lost_at is None else lost_at
             if not _is_away(error) or (timeout is None and now - lost_at >= LOST_SECONDS):
                 raise
-            yield Pause(max(0.0, min(lost_pause * random.uniform(0.5, 1.0), until - now)))
+            yield Pause(max(0.0, min(lost_pause * outside.uniform(0.5, 1.0), until - now)))
             lost_pause = min(lost_pause * 2, LOST_PAUSE)
             continue
         lost_pause, lost_at = FIRST_PAUSE, None
         found = _run(reply)
         if found.finished:
             return found
-        if time.monotonic() - asked_at < min(seconds, pause):  # the server did not hold the request: do not hurry it
-            yield Pause(max(0.0, min(pause, until - time.monotonic())))
+        if outside.monotonic() - asked_at < min(seconds, pause):  # the server did not hold the request: do not hurry it
+            yield Pause(max(0.0, min(pause, until - outside.monotonic())))
             pause = min(pause * 1.5, 2.0)
 
 
@@ -278,11 +277,11 @@ def _until(timeout: float | None) -> float:
         return float("inf")
     if timeout <= 0:
         raise ConfigError("timeout must be above 0; run_no_wait does not wait")
-    return time.monotonic() + timeout
+    return outside.monotonic() + timeout
 
 
 def _wait_seconds(until: float) -> float:
-    return min(max(until - time.monotonic(), 0.001), WAIT_SECONDS)
+    return min(max(until - outside.monotonic(), 0.001), WAIT_SECONDS)
 
 
 def _run(reply: Reply) -> Run:

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import httpx
 
-from hurlbat import calls
+from hurlbat import calls, outside
 from hurlbat.calls import Call, Page, Pause, Reply, Request, Together
 from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
 from hurlbat.payloads import encode
@@ -169,7 +168,7 @@ class Client:
             answer = failure = None
             match wanted:
                 case Pause(seconds):
-                    time.sleep(seconds)
+                    outside.sleep(seconds)
                 case Together(listed):
                     answer = [self._attempt(call) for call in listed]
                 case Request():

@@ -15,7 +15,6 @@ import contextvars
 import inspect
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from hurlbat import outside
 from hurlbat.context import Context
 from hurlbat.errors import Cancelled, NonRetryable, PayloadError, RetryAfter
 from hurlbat.messages import Delivered, Key
@@ -82,7 +82,7 @@ class Execution:
         self._pool = pool
         self._ended = ended
         self._entered = False
-        self._began_at = time.time()
+        self._began_at = outside.time()
         self._thread = threading.get_ident()
         self._future: Future[Any] | None = None
         self._loop = asyncio.get_running_loop()
@@ -204,7 +204,7 @@ class Execution:
         function = self._runnable.function
 
         def call() -> tuple[Any, BaseException | None]:
-            self._began_at = time.time()
+            self._began_at = outside.time()
             self._loop.call_soon_threadsafe(self._start, scope)
             try:
                 return context.run(function, *positional, **named), None
@@ -224,7 +224,7 @@ class Execution:
 
     def _start(self, scope: asyncio.Timeout | None) -> None:
         self.started = True
-        self._began_at = time.time()
+        self._began_at = outside.time()
         if scope is not None:
             scope.reschedule(self._loop.time() + self.delivered.execution_timeout)
         self._put(StartedLine(self.run_id, self.attempt))

@@ -6,10 +6,10 @@ three webhook headers and the body; who may ask is decided by the signature over
 
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
+from hurlbat import outside
 from hurlbat.errors import SignatureError
 from hurlbat.messages import BadMessage, Message, read_message
 from hurlbat.outbox import ASGIMessage, Outbox, Receive, Send, StreamBroken
@@ -53,7 +53,7 @@ class Handler:
         lifespan: Callable[[Receive, Send], Awaitable[None]],
         *,
         max_body_bytes: int = MAX_DELIVERY_BYTES,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = outside.time,
     ) -> None:
         self._host = host
         self._lifespan = lifespan

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from hurlbat import outside
 from hurlbat.client import AsyncClient
 from hurlbat.errors import ApiError, HurlbatError
 from hurlbat.settings import Settings
@@ -60,7 +60,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         if said != told:
             logger.warning("worker %s is not registered yet: %s", name, said)
             told = said
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        await asyncio.sleep(pause * outside.uniform(0.5, 1.0))
         pause = min(pause * 2, LONGEST_PAUSE)
 
 

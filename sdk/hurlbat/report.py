@@ -7,12 +7,12 @@ cancellation. The result is offered again and again until it was taken, refused,
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from hurlbat import outside
 from hurlbat.execution import CANCELLED, Result
 from hurlbat.messages import Delivered
 from hurlbat.wire import CompletedLine, FailedLine, Line, LogLine, ProgressLine, write_line
@@ -46,7 +46,7 @@ class Reporter:
         self._stop = stop
         self._entries: list[dict[str, str]] = []
         self._wake = asyncio.Event()
-        self._lease_until = time.monotonic() + lease
+        self._lease_until = outside.monotonic() + lease
 
     def put(self, line: Line) -> None:
         """Take a line of the attempt."""
@@ -63,15 +63,15 @@ class Reporter:
 
     async def run(self) -> None:
         """Renew the lease until there is a result, then report it."""
-        next_beat = time.monotonic()
+        next_beat = outside.monotonic()
         while self._result is None:
             self._wake.clear()
             await self._send_entries()
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + self._heartbeat
+            if outside.monotonic() >= next_beat:
+                next_beat = outside.monotonic() + self._heartbeat
                 await self._beat()
             if self._result is None:
-                await self._wait(next_beat - time.monotonic())
+                await self._wait(next_beat - outside.monotonic())
         if isinstance(self._result, FailedLine) and self._result.type == CANCELLED:
             return
         await self._send_result(self._result)
@@ -90,7 +90,7 @@ class Reporter:
         if response.is_success:
             reply = _object(response)
             lease = reply.get("lease")
-            self._lease_until = time.monotonic() + (lease if isinstance(lease, int | float) else self._lease)
+            self._lease_until = outside.monotonic() + (lease if isinstance(lease, int | float) else self._lease)
             if reply.get("cancelled") is True:
                 self._tell_stop("cancelled")
         elif response.status_code in (401, 404, 409, 410):
@@ -120,7 +120,7 @@ class Reporter:
                         "the result of run %s was refused with %d", self._delivered.run_id, response.status_code
                     )
                 return
-            if time.monotonic() + pause > self._lease_until:
+            if outside.monotonic() + pause > self._lease_until:
                 logger.warning("the result of run %s could not be reported in time", self._delivered.run_id)
                 return
             await asyncio.sleep(pause)

@@ -6,14 +6,14 @@ connection streams, its outbox hears the attempt's lines; when it breaks, a repo
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import httpx
 
+from hurlbat import outside
 from hurlbat.execution import UNKNOWN_TASK, Execution, Result, Runnable, Sink
 from hurlbat.messages import Cancellation, Delivered, Key
 from hurlbat.report import Reporter
@@ -44,7 +44,7 @@ class Workbench:
         threads: int,
         heartbeat: float = HEARTBEAT_SECONDS,
         lease: float = LEASE_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = outside.monotonic,
     ) -> None:
         self.heartbeat = heartbeat
         self.draining = False
@@ -137,7 +137,7 @@ class Workbench:
             return "stopped" if execution.handle.done() else "unknown"
         return "stopped" if (cancelled.run_id, cancelled.attempt) in self._recent else "unknown"
 
-    def _new_pool(self) -> ThreadPoolExecutor:
+    def _new_pool(self) -> Executor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="hurlbat")
 
     # -- the end ---------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await sleep(0)
 
     monkeypatch.setattr("hurlbat.client.asyncio.sleep", pause)
-    monkeypatch.setattr("hurlbat.client.time.sleep", noted.append)
+    monkeypatch.setattr("hurlbat.client.outside.sleep", noted.append)
     return noted
 
 

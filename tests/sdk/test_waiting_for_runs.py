@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("hurlbat.calls.time", clock)
+    monkeypatch.setattr("hurlbat.calls.outside.monotonic", clock.monotonic)
     return clock
 
 
