@@ -1,8 +1,14 @@
 """The time of one host in a simulated world: the world's, off by a skew that may jump."""
 
+import asyncio
+from typing import Final
+
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.simulation.loop import VirtualLoop
+from hurlbat_dispatcher.simulation.trace import Trace
 
+LONGEST_REST: Final = 3_600.0
+"""Seconds that a duty rests at most while nothing happens."""
 BEGIN_MS = 1_800_000_000_000
 """When worlds begin, in ms since the epoch: in January 2027."""
 
@@ -32,3 +38,28 @@ class VirtualClock:
     def jump(self, seconds: float) -> None:
         """Set the clock forward, or back."""
         self.skew += seconds
+
+
+class RestingClock(VirtualClock):
+    """A clock for long idle times: who sleeps rests longer, up to an hour, the longer nothing has happened.
+
+    The background duties of a server look again and again whether there is something to do; that in an idle world they
+    find nothing is known beforehand. Whatever happens wakes those whose time has come. Timers are not touched: what is
+    due is due.
+    """
+
+    def __init__(self, loop: VirtualLoop, trace: Trace, *, begin_ms: int = BEGIN_MS) -> None:
+        super().__init__(loop, begin_ms=begin_ms)
+        self._trace = trace
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds, or later where nothing happens meanwhile."""
+        now = self._loop.time()
+        rest = min((now - self._trace.last_at) / 2, LONGEST_REST)
+        if rest > seconds:
+            try:
+                async with asyncio.timeout(rest):
+                    await self._trace.next_line()
+            except TimeoutError:
+                return
+        await super().sleep(max(0.0, now + seconds - self._loop.time()))

@@ -2,7 +2,7 @@
 
 It does no I/O and allows no threads, so what runs when depends on the program and the seed alone. asyncio's rules hold:
 callbacks of one process run in the order in which they became ready. Between processes the order is drawn, as on
-machines of their own. Where real threads are allowed (`threads`), time stands still while one works.
+machines of their own. Where real threads are allowed (`threads`), time passes as it really does while one works.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple, Unpack
 
-from hurlbat_dispatcher.clock import Chance
+from hurlbat_dispatcher.clock import Chance, SystemClock
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -58,6 +58,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._order = order
         self._threads = threads
         self._working = 0
+        self._real = SystemClock()
         self._now = 0.0
         self._at_once = 0
         self._made = 0
@@ -94,15 +95,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Args]], T], *args: *Args) -> asyncio.Future[T]:
-        """Run a function in a thread while time stands still. Raises RuntimeError where threads are refused."""
+        """Run a function in a thread. Raises RuntimeError where threads are refused."""
         if not self._threads:
             raise RuntimeError("threads are refused in a simulated world: they have an order of their own")
-        self._working += 1
+        self.hold()
         future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(self._worked)
+        future.add_done_callback(lambda _: self.release())
         return future
 
-    def _worked(self, _: asyncio.Future[Any]) -> None:
+    def hold(self) -> None:
+        """Let time pass as it really does from now on: a thread works. To be followed by `release`."""
+        self._working += 1
+
+    def release(self) -> None:
+        """Let time be virtual again, when no other thread works."""
         self._working -= 1
 
     def _thread_is_own(self) -> bool:
@@ -144,12 +150,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # asyncio's own
         self._at_once = 0
         if self._working:
-            self._process_events(self._selector.select(None))  # type: ignore[attr-defined]  # asyncio's own
+            self._wait_really(scheduled[0].when() - self._now if scheduled else None)
         elif scheduled:
             self._now = max(self._now, scheduled[0].when())
             self.moved += 1
         else:
             raise Deadlock("nothing is ready and no timer is set: what is waited for can never come")
+
+    def _wait_really(self, seconds: float | None) -> None:
+        began = self._real.monotonic()
+        self._process_events(self._selector.select(seconds))  # type: ignore[attr-defined]  # asyncio's own
+        passed = self._real.monotonic() - began
+        self._now += passed if seconds is None else min(seconds, passed)
 
     def _wake_due(self) -> None:
         scheduled = self._scheduled

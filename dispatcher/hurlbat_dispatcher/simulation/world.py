@@ -161,13 +161,20 @@ class Simulation:
     # -- servers -------------------------------------------------------------------------------------------------------
 
     async def start_server(
-        self, name: str = "server", settings: Settings | None = None, *, skew: float = 0.0
+        self,
+        name: str = "server",
+        settings: Settings | None = None,
+        *,
+        skew: float = 0.0,
+        clock: VirtualClock | None = None,
     ) -> Server:
-        """Start a server: a new life of that name. Raises what `Engine.start` raises, and `Killed`."""
+        """Start a server: a new life of that name. Raises what `Engine.start` raises, and `Killed`.
+
+        Its host's clock is off by `skew` seconds, where it is not given.
+        """
         process = self.process(name)
-        clock = VirtualClock(
-            self.loop, skew=skew, uptime=self.chance.uniform(0, _LONGEST_UPTIME), begin_ms=self._begin_ms
-        )
+        uptime = self.chance.uniform(0, _LONGEST_UPTIME)
+        clock = clock or VirtualClock(self.loop, skew=skew, uptime=uptime, begin_ms=self._begin_ms)
         outside = Outside(
             clock=clock,
             chance=self._draw(),
