@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from hurlbat.wire import DeliveredRun
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard, Logged, Progressed, Started
@@ -55,9 +55,15 @@ class Parcel:
     notes: dict[Key, int] = field(default_factory=dict)
     refused: list[AttemptEnd] = field(default_factory=list)
     """Ends that say more of the worker than of the runs; applied once the worker's budget knows of it."""
+    sent: bool = False
+    """Whether a byte of it may have been sent."""
     sending: bool = False
     """Whether it counts among the worker's deliveries in their sending phase."""
     task: asyncio.Task[None] | None = None
+
+    def send(self) -> None:
+        """Know that it is on its way."""
+        self.sent = True
 
 
 @dataclass(slots=True, eq=False)
@@ -202,7 +208,11 @@ class Outbox:
         patience = asyncio.get_running_loop().call_later(SENDING_SECONDS, accepted)
         try:
             delivery = await self._push.deliver(
-                parcel.target, batch, lambda heard: self._hear(worker, parcel, heard), on_accepted=accepted
+                parcel.target,
+                batch,
+                lambda heard: self._hear(worker, parcel, heard),
+                on_sending=parcel.send,
+                on_accepted=accepted,
             )
             self._heard_of(worker, delivery)
             self._abandon(parcel, "the delivery ended without a word of it")
@@ -275,7 +285,9 @@ class Outbox:
             self._put(Detach(gone_on, _ages(parcel)))
         if others:
             plain = parcel.target.mode is Mode.PLAIN
-            answer = Failed(ErrorCode.CONNECTION_RESET, why) if plain else Unstarted(why)
+            answer: Answer = Failed(ErrorCode.CONNECTION_RESET, why) if plain else Unstarted(why)
+            if not parcel.sent:
+                answer = NotSent(ErrorCode.CONNECT_FAILED, why)
             self._put(End([AttemptEnd(run_id, attempt, answer) for run_id, attempt in others]))
 
     def _give_back(self, runs: Iterable[DeliveredRun], answer: NotSent) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -72,3 +73,22 @@ async def test_a_run_that_an_instance_does_not_serve_yet_waits_uncharged_and_not
     assert (ended.state, ended.output, ended.tries, ended.attempt) == (RunState.COMPLETED, "2", 1, 2)
     gate.set()
     assert (await world.ended(neighbour)).output == "1"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_a_stop_cut_off_before_a_byte_was_sent_is_not_charged(world: World, plain: bool) -> None:
+    await world.worker("w", plain=plain)  # its task is tried once
+    connecting = asyncio.Event()
+
+    async def deliver(*_: object, **__: object) -> NoReturn:
+        connecting.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.parts.outbox._push.deliver = deliver  # type: ignore[method-assign]
+    run = await world.submit()
+    await connecting.wait()
+    await world.engine.stop(0)
+    await world.restart()
+    ended = await world.ended(run)
+    assert (ended.state, ended.attempt, ended.tries) == (RunState.COMPLETED, 2, 1)

@@ -142,3 +142,30 @@ async def test_an_address_in_disguise_is_not_dialled(host: str) -> None:
         failure = await failure_of(transport, server.url(host=host))
     assert not failure.sent
     assert server.connections == 0
+
+
+async def test_a_request_that_is_given_up_while_its_name_is_looked_up_was_never_sent() -> None:
+    looking = asyncio.Event()
+    told: list[str] = []
+
+    async def lookup(_: str) -> Sequence[str]:
+        looking.set()
+        await asyncio.sleep(FOREVER)
+        return ["127.0.0.1"]
+
+    async def post(transport: Transport, url: str) -> None:
+        sending = lambda: told.append(url)  # noqa: E731
+        async with transport.post(url, headers={}, body=b"", limits=Limits(total=60), on_sending=sending) as response:
+            await response.read()
+
+    async with listening(polite) as server:
+        url = server.url(host="x.example")
+        async with transporting(Transport(LOOPBACK, lookup=lookup)) as transport:
+            posting = asyncio.ensure_future(post(transport, url))
+            await looking.wait()
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)
+        assert told == []
+        async with transporting(Transport(LOOPBACK, lookup=_Names(["127.0.0.1"]))) as transport:
+            await post(transport, url)
+        assert told == [url]

@@ -68,12 +68,13 @@ class PushClient:
         runs: Sequence[DeliveredRun],
         hear: Hear,
         *,
+        on_sending: Callable[[], None] | None = None,
         on_accepted: Callable[[], None] | None = None,
     ) -> Delivery:
         """Send one delivery and stay with it to its end; a plain worker takes one run at a time.
 
         `hear` is told as things happen, and of every run exactly one `Ended` or `Detached`, unless this is cancelled.
-        `on_accepted` is called when the head of an answer has come.
+        `on_sending` is called before the first byte is sent, `on_accepted` when the head of an answer has come.
         """
         transcript = Transcript(runs, hear)
         reading = _Reading(transcript, target, self._max_output)
@@ -81,7 +82,8 @@ class PushClient:
         message_id = runs[0].run_id if target.mode is Mode.PLAIN else self._requests.ids.new()
         headers = self._requests.headers(target, message_id, body)
         try:
-            async with self._requests.post(target, headers, body, self._limits(target.mode, runs)) as response:
+            limits = self._limits(target.mode, runs)
+            async with self._requests.post(target, headers, body, limits, on_sending) as response:
                 if on_accepted is not None:
                     on_accepted()
                 await reading.read(response, self._requests.clock.now_ms())

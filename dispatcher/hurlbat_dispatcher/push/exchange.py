@@ -6,6 +6,7 @@ work and read when something breaks. One timer serves the whole exchange; each p
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -65,6 +66,8 @@ class Exchange:
     limits: Limits
     https: bool
     proxied: bool = False
+    on_sending: Callable[[], None] | None = None
+    """Told before the first byte is sent."""
     phase: Phase = Phase.QUEUED
     received: int = 0
     lost: BaseException | None = None
@@ -85,6 +88,8 @@ class Exchange:
         if phase is Phase.QUEUED:
             self.timer.reschedule(now + self.limits.connect)
         elif phase is Phase.SENDING:
+            if self.on_sending is not None:
+                self.on_sending()
             self._end = now + self.limits.total
             self.timer.reschedule(min(now + self.limits.head, self._end))
         elif phase is Phase.READING:

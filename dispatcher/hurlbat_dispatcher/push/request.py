@@ -1,6 +1,6 @@
 """Makes requests to workers, signed or on purpose not, and reads what the head and the words of an answer say."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,10 +40,15 @@ class Requests:
         self._user_agent = user_agent
 
     def post(
-        self, target: Target, headers: Mapping[str, str], body: bytes, limits: Limits
+        self,
+        target: Target,
+        headers: Mapping[str, str],
+        body: bytes,
+        limits: Limits,
+        on_sending: Callable[[], None] | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """Post a body to a worker, as `Transport.post` does."""
-        return self._transport.post(target.url, headers=headers, body=body, limits=limits)
+        return self._transport.post(target.url, headers=headers, body=body, limits=limits, on_sending=on_sending)
 
     def timestamp(self) -> str:
         """Return now, as messages say it."""

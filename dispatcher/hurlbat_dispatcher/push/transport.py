@@ -5,7 +5,7 @@ Any `httpx.AsyncBaseTransport` can take the network's place (respx, a simulator)
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache
 
@@ -118,17 +118,23 @@ class Transport:
 
     @asynccontextmanager
     async def post(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, limits: Limits
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        limits: Limits,
+        on_sending: Callable[[], None] | None = None,
     ) -> AsyncIterator[Response]:
         """Post the body and yield the answer once its head has come. Raises `TransportFailure`.
 
-        Leaving the block early closes the connection.
+        Leaving the block early closes the connection. `on_sending` is called before the first byte is sent.
         """
         transport = self._given or self._network
         if transport is None:
             raise RuntimeError("the transport was not started")
         parsed = _url(url)
-        exchange = Exchange(limits, https=parsed.scheme == "https")
+        exchange = Exchange(limits, https=parsed.scheme == "https", on_sending=on_sending)
         request = httpx.Request("POST", parsed, headers=headers, content=body, extensions={EXTENSION: exchange})
         try:
             async with exchange.timer:
