@@ -17,10 +17,12 @@ from sqlalchemy.exc import ArgumentError
 
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 
-CONNECT_SECONDS: Final = 6.0
+CONNECT_SECONDS = 6.0
 """For all hosts together; each has its share, and at least a second."""
 SILENCE_SECONDS: Final = 5
 """After which a connection is given up whose other end does not even acknowledge what it gets."""
+REST_SECONDS = 0.25
+"""How long nobody is asked after all have refused: many who want to read are no storm on a database that starts."""
 
 _HOSTS: Final = re.compile(r"(?P<head>[\w+]+://(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>[^/?]*)(?P<tail>.*)", re.DOTALL)
 _KEPT_ALIVE: Final = (
@@ -34,6 +36,13 @@ _SYNCED: Final = (
     "WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
 )
 """Whatever the server's default is: what is acknowledged is on disk."""
+_REFUSALS: Final = (
+    OSError,
+    UnicodeError,  # of a name that no host can have
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Host(NamedTuple):
@@ -52,21 +61,29 @@ class Dial:
         except (ArgumentError, ValueError) as error:
             raise CannotOpen(f"the URL of the database cannot be read: {error}") from error
         self._hosts = [_host(one) for one in each]
+        self._refused = ""
+        self._rests_until = 0.0
         self._wanted = None if "target_session_attrs" in each[0].query else "read-write"
 
     async def connect(self, settings: Mapping[str, str]) -> asyncpg.Connection:
         """Return a connection to the first host that takes writes. Raises `DatabaseTrouble`, `CannotOpen`."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._rests_until:
+            raise DatabaseTrouble(self._refused)
         refusals = []
         for host in self._hosts:
             try:
-                return await self._connect(host, settings)
+                connection = await self._connect(host, settings)
             except asyncpg.exceptions.ClientConfigurationError as error:
                 raise CannotOpen(f"the URL of the database cannot be used: {error}") from error
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            except _REFUSALS as error:
                 refusals.append((_refusal(host.name, error), error))
-            except UnicodeError as error:  # of a name that no host can have
-                refusals.append((f"PostgreSQL at {host.name} cannot be reached: {error}", error))
-        raise DatabaseTrouble("; ".join(said for said, _ in refusals)) from refusals[-1][1]
+            else:
+                self._rests_until = 0.0
+                return connection
+        self._refused = "; ".join(said for said, _ in refusals)
+        self._rests_until = clock() + REST_SECONDS
+        raise DatabaseTrouble(self._refused) from refusals[-1][1]
 
     async def _connect(self, host: Host, settings: Mapping[str, str]) -> asyncpg.Connection:
         async with asyncio.timeout(max(1.0, CONNECT_SECONDS / len(self._hosts))):
@@ -119,7 +136,7 @@ def _refusal(host: str, error: Exception) -> str:
             return f"PostgreSQL at {host} cannot be reached: it does not answer"
         case asyncpg.exceptions.TargetServerAttributeNotMatched():
             return f"PostgreSQL at {host} is read-only"
-        case OSError():
+        case OSError() | UnicodeError():
             return f"PostgreSQL at {host} cannot be reached: {error}"
         case asyncpg.PostgresError():
             return f"PostgreSQL at {host} refuses the connection: {error}"
