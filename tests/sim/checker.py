@@ -41,6 +41,9 @@ class Checker:
         self._shard: tuple[str | None, int, int] = (None, 0, 0)
         self._keys: dict[tuple[str, str], list[str]] = {}
         self._until: dict[str, int] = {}
+        self._inputs: dict[str, str] = {}
+        self._latest = 0.0
+        self._latest_at = 0.0
 
     @property
     def rows(self) -> Mapping[str, Row]:
@@ -61,7 +64,7 @@ class Checker:
         self._count_slots(changes)
 
     def _look_at_leases(self, process: str) -> Moment:
-        now, leases, shard = self._now(), self._reader.leases(), self._reader.shard()
+        now, leases, shard = self._time(), self._reader.leases(), self._reader.shard()
         longest = now + int(self._plan.lease * 1000)
         for server, until in leases.items():
             self._servers.setdefault(server, process)
@@ -81,7 +84,14 @@ class Checker:
         if shard != self._shard or leases.keys() != self._leases.keys():
             self._history.note(f"owner {owner} epoch {epoch}, {len(leases)} leases")
         self._leases, self._shard = leases, shard
-        return Moment(process, now, owner, epoch, until, leases, self._servers)
+        return Moment(process, now, self._now(), owner, epoch, until, leases, self._servers)
+
+    def _time(self) -> int:
+        """Return now (ms): the database's clock, or where it was set back, what it would be without that."""
+        at = asyncio.get_running_loop().time()
+        self._latest = max(self._now(), self._latest + (at - self._latest_at) * 1000)
+        self._latest_at = at
+        return round(self._latest)
 
     def _remember(self, change: Change, moment: Moment) -> None:
         before, after = change.before, change.after
@@ -95,14 +105,19 @@ class Checker:
             if earlier is not None and moment.now - earlier.at < 1_000:
                 self._history.broke(Rule.HASTE, f"{after.id} was started {HASTE} times within a second")
         if before is None and after.idempotency_key is not None:
-            self._hold_key(after)
+            self._hold_key(after, moment)
+        elif before is None:
+            other = self._inputs.setdefault(after.input, after.id)
+            if other != after.id:
+                self._history.broke(Rule.KEYS, f"{after.id} and {other} were stored for one submit")
 
-    def _hold_key(self, new: Row) -> None:
-        """Let a key name one run: until it has ended, or for as long as was asked for. A replay does not take it back."""
+    def _hold_key(self, new: Row, moment: Moment) -> None:
+        """Let a key name one run: until it has ended, or for as long as was asked. A replay does not take it back."""
         holders = self._keys.setdefault((new.task, new.idempotency_key or ""), [])
         for other in (self.rows[run_id] for run_id in holders if run_id in self.rows):
-            held = not other.final and not self._history.replayed[other.id]
-            if held or self._until.get(other.id, 0) > new.created_at:
+            until = self._until.get(other.id)
+            runs_still = not other.final and not self._history.replayed[other.id]
+            if runs_still if until is None else until > moment.now:
                 self._history.broke(Rule.KEYS, f"{new.id} was stored with the key of {other.id}")
         holders.append(new.id)
         until = self._reader.key_until(new.id)
@@ -136,9 +151,7 @@ class Checker:
                 self._history.broke(Rule.COMMITTED, f"{process} sends {name(key)}, which is not stored as started")
                 continue
             if key in self._history.sent:
-                self._history.broke(
-                    Rule.ONCE, f"{process} sends {name(key)}, which {self._history.sent[key]} has sent"
-                )
+                self._history.broke(Rule.ONCE, f"{process} sends {name(key)}, which {self._history.sent[key]} has sent")
             self._history.sent[key] = process
             if self._servers.get(start.sender) != process:
                 self._history.broke(
@@ -160,19 +173,33 @@ class Checker:
             listed = ", ".join(map(name, current))
             self._history.broke(Rule.SLOTS, f"{worker} has {slots} slots and executes {listed}")
 
+    def renewed(self, key: Key, since: float) -> None:
+        """Look at a heartbeat that was answered; the question was asked at `since` (seconds of the loop)."""
+        row = self.rows.get(key[0])
+        if row is None or row.state != "running" or row.attempt != key[1] or row.lease_until is None:
+            return
+        waited = asyncio.get_running_loop().time() - since
+        promised = self._now() + int((self._plan.lease - waited) * 1000) - 2
+        if row.lease_until < min(promised, row.deadline_at or promised):
+            missing = (promised - row.lease_until) / 1000
+            self._history.broke(Rule.LEASE, f"a heartbeat of {name(key)} was answered; its lease lacks {missing:g} s")
+
     def _occupies(self, key: Key) -> bool:
         row = self.rows.get(key[0])
         return row is not None and row.attempt == key[1] and row.occupies
 
     def executed(self, key: Key) -> None:
-        """Look at an attempt that begins."""
+        """Look at an attempt that begins.
+
+        Somebody between who answers 403 to what was executed makes believe that it was not: nobody can know.
+        """
         run_id, _ = key
         row = self.rows.get(run_id)
         if row is None:
             self._history.broke(Rule.COMMITTED, f"{name(key)} is executed and is not stored")
         elif self._plan.task(row.task).max_attempts == 1:
             most = 1 + self._history.replayed[run_id]
-            if len(self._history.executed[run_id]) > most:
+            if len(self._history.executed[run_id]) > most + self._reader.told(run_id, "held"):
                 self._history.broke(
                     Rule.AT_MOST_ONCE, f"{run_id} was executed in its attempts {self._history.executed[run_id]}"
                 )

@@ -55,6 +55,12 @@ class Surroundings(Protocol):
     def executes(self, worker: str, at_work: Sequence[Key]) -> None:
         """Take notice of what a worker has at work now that it begins another attempt."""
 
+    def executed(self, key: Key) -> None:
+        """Take notice of an attempt that begins."""
+
+    def renewed(self, key: Key, since: float) -> None:
+        """Take notice of a heartbeat that was answered, asked at `since` (seconds of the loop)."""
+
 
 class SimulatedWorker:
     """One worker. `spawn` starts what goes on in its process."""
@@ -158,6 +164,10 @@ class SimulatedWorker:
                 return httpx.Response(self._chance.choice((502, 504, 503)))
             case Mood.BROKEN:
                 return httpx.Response(500)
+            case Mood.REFUSES:
+                return _marked(self._chance.choice((401, 403)))
+            case Mood.GONE:
+                return _marked(410)
             case Mood.GARBAGE:
                 return self._garbage()
             case Mood.ACCEPT:
@@ -245,6 +255,8 @@ class SimulatedWorker:
                 return httpx.Response(503, headers={"retry-after": "2"})
             case Mood.OVERLOADED:
                 return httpx.Response(self._chance.choice((502, 504, 429)))
+            case Mood.REFUSES | Mood.GONE:
+                return httpx.Response(401 if mood is Mood.REFUSES else 410)
             case Mood.GARBAGE:
                 return self._chance.choice((httpx.Response(302, headers={"location": "/"}), httpx.Response(404)))
             case Mood.ACCEPT:
@@ -261,7 +273,7 @@ class SimulatedWorker:
         retry = {} if not isinstance(line, FailedLine) or line.retryable else {"hurlbat-retry": "no"}
         return httpx.Response(500, headers=retry)
 
-    # -- work -----------------------------------------------------------------------------------------------------------
+    # -- work ---------------------------------------------------------------------------------------------------------
 
     def _work(self, executions: Sequence[Execution], stream: Stream | None = None) -> None:
         left = len(executions)
@@ -286,6 +298,7 @@ class SimulatedWorker:
         """Do what the task does; nothing comes of what was cancelled."""
         key = execution.key
         self._history.began(key)
+        self._around.executed(key)
         self._around.executes(self.plan.name, list(self._open))
         task = self._around.plan.task(execution.run["task"])
         seconds = self._chance.expovariate(1 / task.seconds)
@@ -334,6 +347,7 @@ class SimulatedWorker:
             await asyncio.sleep(self._around.plan.heartbeat)
             if not execution.detached or execution.late:
                 continue
+            since = asyncio.get_running_loop().time()
             try:
                 reply = await self._around.ask_any(
                     lambda engine: engine.report_heartbeat(*execution.key, execution.token)
@@ -344,6 +358,8 @@ class SimulatedWorker:
                 continue
             if reply.cancelled:
                 execution.cancelled.set()
+            else:
+                self._around.renewed(execution.key, since)
 
 
 async def _report(engine: Engine, execution: Execution, line: Result) -> None:

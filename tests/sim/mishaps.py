@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from hurlbat_dispatcher import Problem
+from hurlbat_dispatcher import Engine, Problem
 from tests.sim.far_side import SimulatedWorker
 from tests.sim.plan import Mishap, chosen
 from tests.sim.wire import Lost
@@ -70,7 +71,7 @@ class Mishaps:
         for name in story.names:
             await story.start(name)
         for worker in story.workers:
-            await story.insist(lambda engine, name=worker.plan.name: engine.resume_worker(name))
+            await story.insist(partial(_resume, worker.plan.name))
 
     def _happen(self, mishap: Mishap) -> None:
         story, chance = self._story, self._chance
@@ -133,8 +134,12 @@ class Mishaps:
 
     async def _pause(self, worker: SimulatedWorker) -> None:
         try:
-            await self._story.ask_any(lambda engine: engine.pause_worker(worker.plan.name))
+            await self._story.ask_any(lambda engine: engine.pause_worker(worker.plan.name), at_once=False)
             await asyncio.sleep(self._chance.uniform(1.0, 10.0))
-            await self._story.ask_any(lambda engine: engine.resume_worker(worker.plan.name))
+            await self._story.ask_any(lambda engine: engine.resume_worker(worker.plan.name), at_once=False)
         except (Problem, Lost):
             return
+
+
+async def _resume(name: str, engine: Engine) -> None:
+    await engine.resume_worker(name)

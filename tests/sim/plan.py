@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from hurlbat_dispatcher.simulation.faults import Faults
+from hurlbat_dispatcher.simulation.faults import Fault, Faults
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Mood(StrEnum):
     GARBAGE = "garbage"
     MIXED_UP = "mixed_up"
     FORGETS = "forgets"
+    REFUSES = "refuses"
+    GONE = "gone"
 
 
 class Mishap(StrEnum):
@@ -103,6 +105,8 @@ class Plan:
     """What the network, the database and the hosts do by themselves."""
     skews: tuple[float, ...]
     """By how much (seconds) the clocks of the servers' hosts are off."""
+    horizon: int
+    """How many waiting runs of a task a server keeps in memory."""
     calms_down: bool
     """Whether trouble ends and everything must; otherwise it goes on to the end, and all servers are killed then."""
 
@@ -145,6 +149,8 @@ _MOODS: Final = {
     Mood.GARBAGE: 0.7,
     Mood.MIXED_UP: 0.7,
     Mood.FORGETS: 1.0,
+    Mood.REFUSES: 0.2,
+    Mood.GONE: 0.2,
 }
 _MISHAPS: Final = {
     Mishap.KILL: 1.0,
@@ -167,6 +173,13 @@ _DOINGS: Final = {
     "replay": 2.0,
     "look": 1.0,
 }
+_REQUESTS: Final = (
+    *(Fault.REFUSED, Fault.UNCONNECTED, Fault.BLACK_HOLE, Fault.ANSWER_LOST, Fault.LATE, Fault.DUPLICATED),
+    *(Fault.REORDERED, Fault.SLOW, Fault.CUT, Fault.ENDED_EARLY, Fault.WRONG_STATUS, Fault.GARBAGE),
+)
+_MESSAGES: Final = (Fault.MESSAGE_LOST, Fault.MESSAGE_LATE)
+_MOST: Final = 0.3
+"""How often a request or a message meets one kind of fault, at most."""
 _KEPT: Final = 0.6
 """How likely each item of a menu is on it."""
 
@@ -197,16 +210,19 @@ def plan_of(seed: int, mode: str = "both") -> Plan:
         doings=(("submit", 4.0), *_some(chance, _DOINGS)),
         faults=_faults(chance, seed),
         skews=tuple(chance.choice((0.0, 0.0, 40.0, -40.0, 200.0, -200.0)) for _ in range(servers)),
+        horizon=chance.choice((256, 256, 2, 4)),
         calms_down=chance.random() < 0.8 if mode == "both" else mode == "liveness",
     )
 
 
 def _faults(chance: random.Random, seed: int) -> Faults:
-    """Return the machine's own mix; its deaths and stalls, which strike at every I/O, are made rare."""
+    """Return the machine's own mix, fitted to short histories: what strikes at every I/O is rarer, the rest is not."""
     mixed = Faults.from_seed(seed)
-    if chance.random() < 0.15:
+    strength = chance.choice((1.0, 2.0, 5.0))
+    scaled = {fault.value: min(_MOST, getattr(mixed, fault) * strength) for fault in (*_REQUESTS, *_MESSAGES)}
+    if chance.random() < 0.1:
         return Faults.none()
-    return replace(mixed, crash=mixed.crash / 8, stall=mixed.stall / 8)
+    return replace(mixed, crash=mixed.crash / 8, stall=mixed.stall / 8, **scaled)
 
 
 def chosen(chance: random.Random, menu: Sequence[tuple[T, float]]) -> T:

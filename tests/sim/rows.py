@@ -1,4 +1,4 @@
-"""What is committed, seen from outside the engine: which rows of `run` a transaction changed, and who holds which lease.
+"""What is committed, seen from outside the engine: which runs a transaction changed, and who holds which lease.
 
 Triggers of the checker's own note the ids that a transaction touches, in a temporary table that is rolled back with it,
 so that looking costs what changed and not what there is.
@@ -64,6 +64,8 @@ class Moment:
 
     process: str
     now: int
+    least: int
+    """What a server may take for now that began after the database's clock was set back; else the same."""
     owner: str | None
     epoch: int
     owned_until: int
@@ -145,3 +147,8 @@ class Reader:
         """Return until when (ms) a run's idempotency key holds though the run has ended, if it does."""
         rows = self._cursor.execute("SELECT until FROM idempotency WHERE run = ?", (run_id,)).fetchall()
         return rows[0][0] if rows else None
+
+    def told(self, run_id: str, kind: str) -> int:
+        """Return how many rows of a kind the timeline of a run has."""
+        sql = "SELECT count(*) FROM timeline WHERE run = ? AND kind = ?"
+        return int(self._cursor.execute(sql, (run_id, kind)).fetchone()[0])

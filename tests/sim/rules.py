@@ -83,10 +83,11 @@ def _started(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
 def _start(after: Row, due_at: int, moment: Moment) -> Iterator[Complaint]:
     if not moment.by_owner:
         yield Rule.OWNER, f"{moment.process} started {after.id}, and {moment.owner} owns the lanes"
-    if moment.now < due_at or after.started_at is None or after.started_at < due_at:
+    set_back = moment.least < moment.now
+    if moment.now < due_at or after.started_at is None or (after.started_at < due_at and not set_back):
         yield Rule.DUE, f"{after.id} started {due_at - moment.now} ms before it was due"
-    if after.expires_at is not None and after.expires_at < moment.now - SAME and after.tries == 1:
-        yield Rule.EXPIRED, f"{after.id} started {moment.now - after.expires_at} ms after it had expired"
+    if after.expires_at is not None and after.expires_at < moment.least - SAME and after.tries == 1:
+        yield Rule.EXPIRED, f"{after.id} started {moment.least - after.expires_at} ms after it had expired"
 
 
 def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
@@ -133,12 +134,12 @@ def _put_back(before: Row, after: Row, moment: Moment, task: TaskPlan, history: 
         least = _least_wait(task, after.tries, history.failures.get((after.id, after.attempt)))
         if _says_itself(after):
             least = 0.0
-        if after.due_at < moment.now + least * 1000 - SAME:
-            wait = (after.due_at - moment.now) / 1000
+        if after.due_at < moment.least + least * 1000 - SAME:
+            wait = (after.due_at - moment.least) / 1000
             yield Rule.DUE, f"{after.id} is due again in {wait:g} s, and its policy says {least:g} at least"
     elif after.tries != before.tries - 1:
         yield Rule.COUNTED, f"{after.id} went from {before.tries} to {after.tries} tries when it was put back"
-    elif after.due_at < moment.now - SAME:
+    elif after.due_at < moment.least - SAME:
         yield Rule.DUE, f"{after.id} was put back and is due before now"
 
 

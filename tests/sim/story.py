@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from hurlbat.policy import TaskPolicy
 from hurlbat_dispatcher import Engine, Mode, Problem, WorkerSpec
 from hurlbat_dispatcher.simulation.process import Process
-from hurlbat_dispatcher.simulation.world import Server, Simulation, server_settings
 from hurlbat_dispatcher.simulation.wire import answering
+from hurlbat_dispatcher.simulation.world import Server, Simulation, server_settings
 from tests.sim.checker import Checker
 from tests.sim.client import Client
 from tests.sim.far_side import SECRET, SimulatedWorker
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 LIMIT: Final = 240.0
 """Seconds by which a host's clock is off, at most."""
+
 
 class Story:
     """One history, as its plan has it. `run` it once; `history` and `checker` know what came of it."""
@@ -41,13 +43,13 @@ class Story:
         self.wire = Wire(plan.seed, self.history)
         self.started: dict[str, Server] = {}
         """Servers that are at work, as far as those outside know."""
-        self.workers = [
-            SimulatedWorker(worker, self, self._process_of(worker.name).spawn) for worker in plan.workers
-        ]
+        self.workers = [SimulatedWorker(worker, self, self._process_of(worker.name).spawn) for worker in plan.workers]
         for worker in self.workers:
             self._serve(worker)
         self.client = Client(self, self.simulation.process("client").spawn)
         self.mishaps = Mishaps(self)
+        self.set_back = False
+        """Whether the database's clock was."""
         self._settings = server_settings(lease=plan.lease, heartbeat=plan.heartbeat)
         self._starting = {name: asyncio.Lock() for name in self.names}
         self._skews = dict(zip(self.names, plan.skews, strict=True))
@@ -68,25 +70,33 @@ class Story:
         """Return the seconds since the epoch by a clock that is right."""
         return self.simulation.clock.now_ms() / 1000
 
-    async def ask_any(self, work: Callable[[Engine], Awaitable[T]]) -> T:
-        """Ask some server. Raises `Lost`, or the `Problem` that it answered."""
+    async def ask_any(self, work: Callable[[Engine], Awaitable[T]], *, at_once: bool = True) -> T:
+        """Ask some server. Raises `Lost`, or the `Problem` that it answered. `at_once`: see `Wire.call`."""
         server = self.started.get(self.chance.choice(self.names))
         if server is None:
             await asyncio.sleep(0.01)
             raise Lost(asked=False)
-        return await self.wire.call(server.process, server.engine, work)
+        return await self.wire.call(server.process, server.engine, work, at_once=at_once)
 
     async def insist(self, work: Callable[[Engine], Awaitable[T]]) -> T:
         """Ask until some server has done it."""
         while True:
             try:
-                return await self.ask_any(work)
+                return await self.ask_any(work, at_once=False)
             except (Problem, Lost):
                 await asyncio.sleep(0.3)
 
     def executes(self, worker: str, at_work: Sequence[Key]) -> None:
         """Take notice of what a worker has at work now that it begins another attempt."""
         self.checker.executes(worker, at_work)
+
+    def executed(self, key: Key) -> None:
+        """Take notice of an attempt that begins."""
+        self.checker.executed(key)
+
+    def renewed(self, key: Key, since: float) -> None:
+        """Take notice of a heartbeat that was answered, asked at `since` (seconds of the loop)."""
+        self.checker.renewed(key, since)
 
     # -- who takes part ------------------------------------------------------------------------------------------------
 
@@ -102,13 +112,20 @@ class Story:
                     await asyncio.sleep(self.chance.uniform(0.2, 2.0))
                 else:
                     self.started[name] = server
-                    server.process.when_killed(lambda server=server: self._died(name, server))
+                    parts = server.engine._parts
+                    assert parts is not None
+                    parts.desk.picture.horizon = self.plan.horizon
+                    self.wire.watch(server.process)
+                    server.process.when_killed(partial(self._died, name, server))
 
     def skew(self, name: str, seconds: float) -> None:
-        """Set the clock of a server's host."""
+        """Set the clock of a server's host; where it is alone its host's clock is the database's."""
         skew = max(-LIMIT, min(LIMIT, self._skews[name] + seconds))
         if name in self.started:
             self.started[name].clock.jump(skew - self._skews[name])
+        if not self.plan.shared:
+            self.simulation.disk.clock.jump(skew - self._skews[name])
+            self.set_back = self.set_back or skew < self._skews[name]
         self._skews[name] = skew
 
     def revive(self, worker: SimulatedWorker) -> None:
@@ -133,7 +150,7 @@ class Story:
                 tasks=tuple(policies) if plain else None,
                 secret=SECRET,
             )
-            await self.insist(lambda engine, spec=spec: engine.register_worker(spec))
+            await self.insist(partial(_register, spec))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -149,6 +166,8 @@ class Story:
 
     def _serve(self, worker: SimulatedWorker) -> None:
         host = f"{worker.plan.name}.example.com"
-        self.simulation.network.serve(
-            host, answering(worker.receive), self.simulation.processes[worker.plan.name]
-        )
+        self.simulation.network.serve(host, answering(worker.receive), self.simulation.processes[worker.plan.name])
+
+
+async def _register(spec: WorkerSpec, engine: Engine) -> None:
+    await engine.register_worker(spec)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from hurlbat_dispatcher.checkup import Severity, strict_checkup
+from hurlbat_dispatcher.checkup import Code, Severity, strict_checkup
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.simulation.disk import Disk
 from hurlbat_dispatcher.simulation.world import Server
@@ -22,7 +22,7 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
 from tests.sim.history import Rule, Violation
 from tests.sim.plan import Plan, plan_of
-from tests.sim.story import Story
+from tests.sim.story import LIMIT, Story
 from tests.sim.timeline import disagreements
 
 T = TypeVar("T")
@@ -32,7 +32,9 @@ BOUND: Final = 240.0
 PROMPT: Final = 70.0
 """Seconds of calm within which a new run ends."""
 REST: Final = 20.0
-"""Seconds after the last end within which nothing is left."""
+"""Seconds after the last end within which no slot is held."""
+LATEST: Final = 120.0
+"""Seconds after which no answer is on its way any more."""
 _MISTAKES: Final = frozenset({"a turn broke", "an operation failed", "a delivery failed"})
 _MAY_MEET_TROUBLE: Final = frozenset({"what was done beside failed", "a background duty failed"})
 
@@ -127,7 +129,9 @@ async def _calm_down(story: Story) -> None:
     await _until(story, BOUND, lambda: _unfinished(story))
     probes = [await story.client.probe(task.name) for task in story.plan.tasks]
     await _until(story, PROMPT, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
-    left = await _until(story, REST, lambda: _held(story) or _uncounted(story), Rule.LEFT)
+    rest = REST + (2 * LIMIT if story.set_back else 0.0)
+    left = await _until(story, rest, lambda: _held(story), Rule.LEFT)
+    left += await _until(story, LATEST, lambda: _uncounted(story), Rule.LEFT)
     if not left:
         await _hold_pictures(story)
 
@@ -200,11 +204,12 @@ def _look_back(story: Story) -> None:
     story.checker.look_back()
     disk = story.simulation.disk
     for finding in _read(disk, strict_checkup()):
-        if finding.severity is Severity.VIOLATION:
+        clock = story.set_back and finding.code is Code.STARTED_EARLY
+        if finding.severity is Severity.VIOLATION and not clock:
             story.history.broke(Rule.SNAPSHOT, finding.sentence)
     for row in story.rows.values():
         run = _read(disk, views.one_run(1, row.id))
-        for what in disagreements(run) if run is not None else ["it is not found"]:
+        for what in disagreements(run, set_back=story.set_back) if run is not None else ["it is not found"]:
             story.history.broke(Rule.TIMELINE, f"{row.id}: {what}")
 
 

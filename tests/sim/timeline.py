@@ -1,6 +1,7 @@
 """Whether the timeline of a run agrees with its state."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 from hurlbat_dispatcher import Run
@@ -11,19 +12,21 @@ _QUIET_AFTER: Final = 100
 _BESIDE: Final = frozenset({"late", "log", "progress"})
 
 
-def disagreements(run: Run) -> Iterator[str]:
-    """Return what of the timeline does not fit the run as it stands."""
-    kinds = [(entry.kind, entry.attempt) for entry in run.timeline if entry.kind not in _BESIDE]
-    if not kinds or kinds[0] != ("created", 0):
+def disagreements(run: Run, *, set_back: bool = False) -> Iterator[str]:
+    """Return what of the timeline does not fit the run. `set_back`: so was the clock, and order tells nothing."""
+    told = [entry for entry in run.timeline if entry.kind not in _BESIDE]
+    kinds = [(entry.kind, entry.attempt) for entry in told]
+    starts = [entry.attempt for entry in told if entry.kind == "started"]
+    if set_back:
+        starts.sort()
+    elif not kinds or kinds[0] != ("created", 0):
         yield f"it begins with {kinds[:1]}"
-    if run.is_final and kinds[-1][0] != run.state:
+    elif run.is_final and kinds[-1][0] != run.state:
         yield f"it is {run.state} and its timeline ends with {kinds[-1]}"
-    starts = [attempt for kind, attempt in kinds if kind == "started"]
+    elif any(one.at > other.at for one, other in pairwise(told)):
+        yield "its timeline goes back in time"
     if not _complete(starts, run.attempt):
         yield f"it is in attempt {run.attempt} and its timeline has the starts {starts}"
-    times = [entry.at for entry in run.timeline if entry.kind not in _BESIDE]
-    if times != sorted(times):
-        yield "its timeline goes back in time"
     put_back = sum(kind in _PUTS_BACK for kind, _ in kinds)
     ends = put_back + sum(kind == "replayed" for kind, _ in kinds) + (1 if run.is_final or run.attempt else 0)
     if len(starts) > ends:

@@ -8,7 +8,7 @@ import httpx
 
 from hurlbat_dispatcher.simulation.loop import Task, VirtualLoop
 from hurlbat_dispatcher.simulation.network import SimulatedNetwork
-from hurlbat_dispatcher.simulation.process import current
+from hurlbat_dispatcher.simulation.process import Killed, current
 from hurlbat_dispatcher.simulation.world import Simulation
 from tests.sim.checker import Checker
 
@@ -26,7 +26,10 @@ class WatchedNetwork(SimulatedNetwork):
         if message["type"] == "deliver" and process is not None:
             keys = [(run["run_id"], run["attempt"]) for run in message["data"]["runs"]]
             self._checker.sends(process.name, keys, born())
-        return await super().handle_async_request(request)
+        try:
+            return await super().handle_async_request(request)
+        except Killed:  # the far side died while the request was on its way
+            raise httpx.ConnectError("connection refused", request=request) from None
 
 
 def remember_births(loop: VirtualLoop) -> None:
@@ -37,9 +40,9 @@ def remember_births(loop: VirtualLoop) -> None:
     """
 
     def make(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> Task:
-        task = usual(loop, work, **more)
+        task: Any = usual(loop, work, **more)
         task.born = loop.time()
-        return task
+        return task  # type: ignore[no-any-return]  # with more on it than its class knows
 
     usual: Any = loop.get_task_factory()
     loop.set_task_factory(make)

@@ -36,9 +36,25 @@ class Wire:
         self._chance = random.Random(f"wire {seed}")
         self._history = history
         self.calm = False
+        self._stood_still: dict[Process, float] = {}
 
-    async def call(self, process: Process, engine: Engine, work: Callable[[Engine], Awaitable[T]]) -> T:
-        """Ask a server. Raises `Lost`, or the `Problem` that it answered."""
+    def watch(self, process: Process) -> None:
+        """Know when a process stood still, as nobody can blame it for what it did not answer then."""
+        resume = process.resume
+
+        def resumed() -> None:
+            self._stood_still[process] = asyncio.get_running_loop().time()
+            resume()
+
+        process.resume = resumed  # type: ignore[method-assign]  # there is no other way to hear of it
+
+    async def call(
+        self, process: Process, engine: Engine, work: Callable[[Engine], Awaitable[T]], *, at_once: bool = True
+    ) -> T:
+        """Ask a server. Raises `Lost`, or the `Problem` that it answered.
+
+        `at_once`: the answer waits for nobody but the server and its database.
+        """
         await asyncio.sleep(self._chance.uniform(0.001, 0.02))
         loses_question, loses_answer = (not self.calm and self._chance.random() < LOSS for _ in range(2))
         delay = self._chance.uniform(0.001, 0.02)
@@ -56,7 +72,8 @@ class Wire:
                     answer.set_result(result)  # type: ignore[arg-type]  # None only beside an error, or as a result
 
         async def serve() -> None:
-            result, error = None, None
+            result: T | None = None
+            error: BaseException | None = None
             try:
                 result = await work(engine)
             except Problem as problem:
@@ -73,4 +90,11 @@ class Wire:
             async with asyncio.timeout(PATIENCE):
                 return await answer
         except TimeoutError:
+            if at_once and not (loses_question or loses_answer) and self._was_there(process):
+                self._history.broke(Rule.ANSWERED, f"{process.name} did not answer within {PATIENCE:g} s")
             raise Lost(asked=True) from None
+
+    def _was_there(self, process: Process) -> bool:
+        """Whether a server was alive and at work all the time that somebody waited for it."""
+        now = asyncio.get_running_loop().time()
+        return process.alive and not process.paused and now - self._stood_still.get(process, -PATIENCE) > PATIENCE

@@ -1,0 +1,227 @@
+"""Planted bugs in what happens around a turn: its commit, its lease, what is sent, and what servers tell each other."""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher import writer as writing
+from hurlbat_dispatcher.assembly import Parts
+from hurlbat_dispatcher.loops.lease import Lease
+from hurlbat_dispatcher.outbox import Outbox
+from hurlbat_dispatcher.simulation.database import SimulatedDatabase
+from hurlbat_dispatcher.store import runs
+from hurlbat_dispatcher.store.database import DatabaseTrouble
+from hurlbat_dispatcher.store.statement import Statement
+from hurlbat_dispatcher.taken import Taken
+from hurlbat_dispatcher.turn import crank
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import Operation, Submit
+from hurlbat_dispatcher.turn.submits import read_keys
+from hurlbat_dispatcher.writer import Writer
+from tests.sim.bugs import bug, swap
+
+Script = Generator[Any, Any, Any]
+
+SHARD_COLUMNS: Final = 4
+"""Owner, epoch, end of the lease, and the time, which alone comes from a clock."""
+_WRITER: ContextVar[Writer] = ContextVar("writer")
+_KEYS: ContextVar[Any] = ContextVar("keys")
+
+
+def _knowing(stack: ExitStack) -> None:
+    """Let every turn know whose it is."""
+
+    def make(turn: Any) -> Any:
+        async def known(writer: Writer, operations: Sequence[Operation]) -> Ledger:
+            _WRITER.set(writer)
+            ledger: Ledger = await turn(writer, operations)
+            return ledger
+
+        return known
+
+    swap(stack, Writer, "_turn", make)
+
+
+@bug("a lease is counted by the clock of the server's host")
+def lease_by_the_hosts_clock(stack: ExitStack) -> None:
+    class ByTheHost:
+        def __init__(self, lease: Any) -> None:
+            self._lease = lease
+            self._database = lease._database
+            self.shared = self._database.shared
+
+        async def write(self, script: Script) -> Any:
+            return await self._database.write(self._told(script))
+
+        def _told(self, script: Script) -> Script:
+            rows: Any = None
+            while True:
+                try:
+                    ask = script.send(rows)
+                except StopIteration as done:
+                    return done.value
+                rows = yield ask
+                if rows and len(rows[0]) == SHARD_COLUMNS:
+                    rows = [(*rows[0][:-1], self._lease._clock.now_ms())]
+
+    def make(run_once: Any) -> Any:
+        async def by_the_host(lease: Any) -> None:
+            real, lease._database = lease._database, ByTheHost(lease)
+            try:
+                await run_once(lease)
+            finally:
+                lease._database = real
+
+        return by_the_host
+
+    swap(stack, Lease, "run_once", make)
+
+
+@bug("an attempt is sent before the commit that starts it")
+def sent_before_the_commit(stack: ExitStack) -> None:
+    _knowing(stack)
+
+    def make(turn: Any) -> Any:
+        def hasty(desk: Any, operations: Any) -> Script:
+            ledger = yield from turn(desk, operations)
+            parts: Any = _WRITER.get()._committed
+            parts.__self__.outbox.send(ledger.deliveries)
+            ledger.deliveries = []
+            return ledger
+
+        return hasty
+
+    swap(stack, writing, "turn", make)
+
+
+@bug("a submit is acknowledged before its commit")
+def acknowledged_before_the_commit(stack: ExitStack) -> None:
+    def make(turn: Any) -> Any:
+        def hasty(desk: Any, operations: Any) -> Script:
+            ledger = yield from turn(desk, operations)
+            for reply, value in ledger.replies:
+                if not reply.done() and not isinstance(value, Exception):
+                    reply.set_result(value)
+            return ledger
+
+        return hasty
+
+    swap(stack, writing, "turn", make)
+
+
+@bug("idempotency keys are read before the transaction that stores them")
+def keys_read_outside(stack: ExitStack) -> None:
+    keep = runs.KEEP_KEY.clause
+    assert isinstance(keep, sa.Insert)
+    swap(stack, runs, "KEEP_KEY", lambda kept: Statement(keep.prefix_with("OR REPLACE"), kept.names))
+
+    def make_turn(turn: Any) -> Any:
+        async def early(writer: Writer, operations: Sequence[Operation]) -> Ledger:
+            _KEYS.set(await writer._database.read(read_keys(operations)))
+            ledger: Ledger = await turn(writer, operations)
+            return ledger
+
+        return early
+
+    def remembered(operations: Sequence[Operation]) -> Script:
+        yield from ()
+        return _KEYS.get()
+
+    swap(stack, Writer, "_turn", make_turn)
+    swap(stack, crank, "read_keys", lambda _: remembered)
+
+
+@bug("servers tell each other nothing, and nobody sweeps")
+def wake_up_dropped(stack: ExitStack) -> None:
+    async def silent(database: Any, message: str) -> None:
+        return None
+
+    async def idle(parts: Any) -> None:
+        return None
+
+    swap(stack, SimulatedDatabase, "notify", lambda _: silent)
+    swap(stack, Parts, "_sweep", lambda _: idle)
+
+
+@bug("a commit whose outcome is unknown is taken for one that failed, and done again")
+def unknown_taken_for_failure(stack: ExitStack) -> None:
+    def make(in_trouble: Any) -> Any:
+        def again(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
+            submits = [one for one in operations if isinstance(one, Submit)] if trouble.unknown else []
+            ids = writer._committed.__self__.ids
+            for submit in submits:
+                submit.entries = [entry._replace(id=ids.new()) for entry in submit.entries]
+            in_trouble(writer, trouble, [one for one in operations if one not in submits])
+            writer._queue.extend(submits)
+
+        return again
+
+    swap(stack, Writer, "_in_trouble", make)
+
+
+@bug("a commit whose outcome is unknown is taken for one that was done")
+def unknown_taken_for_success(stack: ExitStack) -> None:
+    made: ContextVar[Any] = ContextVar("made", default=None)
+
+    def remember(turn: Any) -> Any:
+        def kept(desk: Any, operations: Any) -> Script:
+            ledger = yield from turn(desk, operations)
+            made.set(ledger)
+            return ledger
+
+        return kept
+
+    def believe(turn: Any) -> Any:
+        async def trusting(writer: Writer, operations: Sequence[Operation]) -> Ledger:
+            made.set(None)
+            try:
+                ledger: Ledger = await turn(writer, operations)
+            except DatabaseTrouble as trouble:
+                if not trouble.unknown or made.get() is None:
+                    raise
+                return made.get()  # type: ignore[no-any-return]  # the ledger of the turn
+            return ledger
+
+        return trusting
+
+    swap(stack, writing, "turn", remember)
+    swap(stack, Writer, "_turn", believe)
+
+
+@bug("a server sends without a look at its lease")
+def sends_without_its_lease(stack: ExitStack) -> None:
+    swap(stack, Lease, "holds", lambda _: lambda lease: True)
+
+
+@bug("what a turn puts off to the next one is lost")
+def deferred_is_lost(stack: ExitStack) -> None:
+    def make(after: Any) -> Any:
+        def forgetful(writer: Any, ledger: Ledger) -> None:
+            ledger.deferred = []
+            after(writer, ledger)
+
+        return forgetful
+
+    swap(stack, Writer, "_after", make)
+
+
+@bug("a server does not remember what it has taken to send")
+def taken_twice(stack: ExitStack) -> None:
+    swap(stack, Taken, "take", lambda _: lambda taken, run_id, attempt: True)
+    swap(stack, Taken, "attempts", lambda _: property(lambda taken: frozenset()))
+    swap(stack, Outbox, "handed_over", lambda _: property(lambda outbox: frozenset()))
+
+
+@bug("what the database did not take is not kept for later")
+def ends_not_kept(stack: ExitStack) -> None:
+    def make(in_trouble: Any) -> Any:
+        def drop(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
+            in_trouble(writer, trouble, [one for one in operations if one.reply is not None])
+
+        return drop
+
+    swap(stack, Writer, "_in_trouble", make)
+    swap(stack, Writer, "recall", lambda _: lambda writer: None)
