@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
 COMMITS = (b"COMMIT\0", b"COMMIT;\0")
+READS = b"BEGIN READ ONLY"
 DONE = b"C\0\0\0\x0bCOMMIT\0"
 
 
@@ -40,6 +41,7 @@ class Proxy:
         """How many commits were cut."""
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._closed = asyncio.Event()
@@ -77,6 +79,7 @@ class Proxy:
                 await self._join(reader, writer)
         finally:
             self._links.discard(writer)
+            self._reading.discard(writer)
             writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +87,7 @@ class Proxy:
             ahead, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             return
-        ways = [asyncio.create_task(self._there(reader, back)), asyncio.create_task(self._back(ahead, writer))]
+        ways = [asyncio.create_task(self._there(reader, back, writer)), asyncio.create_task(self._back(ahead, writer))]
         self._tasks.update(ways)
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for end in (writer, back):
@@ -92,11 +95,19 @@ class Proxy:
         await asyncio.wait(ways)
         self._tasks.difference_update(ways)
 
-    async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _there(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._unless_hanging()
-                if self.mode is Mode.CUT_BEFORE and any(commit in data for commit in COMMITS):
+                if READS in data:
+                    self._reading.add(link)
+                elif (
+                    self.mode is Mode.CUT_BEFORE
+                    and link not in self._reading
+                    and any(commit in data for commit in COMMITS)
+                ):
                     self.mode, self.cuts = Mode.PASS, self.cuts + 1
                     return
                 writer.write(data)
@@ -106,7 +117,7 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._unless_hanging()
-                if self.mode is Mode.CUT_AFTER and DONE in data:
+                if self.mode is Mode.CUT_AFTER and writer not in self._reading and DONE in data:
                     self.mode, self.cuts = Mode.PASS, self.cuts + 1
                     return
                 writer.write(data)
@@ -115,6 +126,10 @@ class Proxy:
     async def _unless_hanging(self) -> None:
         while self.mode is Mode.HANG:  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
+
+
+def _commits(data: bytes) -> bool:
+    return any(commit in data for commit in COMMITS)
 
 
 @contextmanager

@@ -23,6 +23,12 @@ SECOND = FIRST[:-1] + "2"
 IDS = "SELECT id FROM run ORDER BY id"
 
 
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each attempt be one, but where a test says otherwise."""
+    monkeypatch.setattr(dial, "REST_SECONDS", 0.0)
+
+
 @pytest.fixture
 async def store(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
     opened = PostgresDatabase(postgres_url)
@@ -363,6 +369,21 @@ async def test_a_database_that_goes_away_while_the_schema_is_made_is_no_reason_t
     await store.prepare()
     await store.write(insert(new_run()))
     await store.close()
+
+
+async def test_many_who_want_to_read_are_no_storm_on_a_database_that_is_away(
+    behind: PostgresDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "REST_SECONDS", 30.0)
+    proxy.mode = Mode.REFUSE
+    for _ in range(50):
+        with pytest.raises(DatabaseTrouble, match="cannot be reached"):
+            await behind.read(ask("SELECT 1"))
+    assert proxy.connections <= 1 + 2 * 1  # the writer's; and one attempt, which asks twice: with TLS and without
+    monkeypatch.setattr(dial, "REST_SECONDS", 0.0)
+    behind._dial._rests_until = 0.0
+    proxy.mode = Mode.PASS
+    assert await behind.read(ask("SELECT 1")) == [(1,)]
 
 
 # -- silence -------------------------------------------------------------------------------------------------------
