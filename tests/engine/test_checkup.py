@@ -273,12 +273,14 @@ async def test_of_a_large_database_what_is_under_way_or_late_is_still_looked_at(
 ) -> None:
     newest = [f"0199a3c0-0000-7000-8000-0000000001{n:02}" for n in range(20)]
     await store.write(insert(*(new_run(run_id, created_at=NOW, due_at=NOW) for run_id in newest)))
-    await store.write(tell(put(RUNS, finished_at=NOW), put(DELAYED, due_at=LONG_AGO), put(FAILED, lease_until=LATER)))
+    await store.write(
+        tell(put(RUNS, finished_at=NOW), put(newest[9], ready=0, due_at=LONG_AGO), put(FAILED, lease_until=LATER))
+    )
 
     found = await examine(settings_for(database_url), most=5)
 
     assert {one.code for one in found.findings} == {Code.OPEN_WITH_END, Code.DUE_NOT_SEEN}
-    assert (found.whole, found.waits[0].partition(" ")[0]) == (False, "21")
+    assert (found.whole, found.waits[0].partition(" ")[0]) == (False, "20")
     assert {one.code for one in await found_in(database_url)} == {
         Code.OPEN_WITH_END,
         Code.DUE_NOT_SEEN,
