@@ -3,6 +3,8 @@
 #   make demo     a server, a FastAPI app as its worker, and a handful of runs
 #   make test     lint, types and every test, on SQLite and on a PostgreSQL of its own
 #   make bench    throughput and latency on this machine, on SQLite
+#   make sim      the real engine in simulated histories full of faults: make sim SEEDS=0:3000
+#   make chaos    real servers and workers that are really killed: make chaos MINUTES=10
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,10 @@ WORKERS ?= 2
 TYPED := sdk dispatcher app examples tests
 BENCH ?= --runs 20000
 
-.PHONY: help venv demo test lint types unit wheel smoke bench format clean
+SEEDS ?= 0:300
+MINUTES ?= 5
+
+.PHONY: help venv demo test lint types unit wheel smoke bench sim chaos format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +68,13 @@ smoke: wheel
 
 bench: venv
 	$(BIN)/hurlbat bench $(BENCH)
+
+sim: venv
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+chaos: venv
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --database postgres
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --database sqlite
 
 format: venv
 	$(BIN)/ruff check --fix .
