@@ -218,6 +218,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
         clock=clock,
+        alone=not store.shared,
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
     guard = Guard(settings.allowed_networks, own=own)

@@ -23,6 +23,10 @@ PROMPT: Final = 1.0
 """Seconds within which an answer of the database's clock is one."""
 
 
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A lease must not outlive the sleep of a machine: Linux counts that in a clock of its own."""
+
+
 class SystemClock:
     """The host's clock."""
 
@@ -31,8 +35,8 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        return time.monotonic()
+        """Return seconds that never go back, and go on while the machine sleeps, where the system can tell."""
+        return time.clock_gettime(_STEADY)
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds."""

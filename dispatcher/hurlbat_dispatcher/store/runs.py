@@ -189,6 +189,15 @@ COUNT_ROWS = Statement(
     ("tenant", "ids"),
 )
 
+_BY = sa.BigInteger()
+MOVE_LEASES = Statement(
+    sa.update(run)
+    .where(LEASED)
+    .values(lease_until=run.c.lease_until + bind("by", _BY), deadline_at=run.c.deadline_at + bind("deadline_by", _BY)),
+    ("by", "deadline_by"),
+)
+MOVE_HOLDS = Statement(sa.update(run).where(HELD).values(holds_until=run.c.holds_until + bind("by", _BY)), ("by",))
+
 # -- what is due -----------------------------------------------------------------------------------------------------
 
 DUE = Statement(

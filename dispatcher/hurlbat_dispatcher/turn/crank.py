@@ -46,6 +46,8 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     """Do the operations in one transaction. Raises `NotOwner` when the ownership was lost before it."""
     now = yield from _now(desk)
     ledger = Ledger(now)
+    if desk.leap:
+        yield from due.leap(desk)
     yield from _load(ledger, operations)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}

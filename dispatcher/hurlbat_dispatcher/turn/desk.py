@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from hurlbat_dispatcher.clock import Chance, Clock, SystemClock
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
@@ -10,6 +11,9 @@ from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store.runs import RunRow
+
+LEAP_MS: Final = 5_000
+"""A clock that is ahead of what has passed by more than this was set ahead."""
 
 
 @dataclass(slots=True)
@@ -28,6 +32,10 @@ class Desk:
     """The latest time that a turn had, in ms: no later one has an earlier."""
     draining: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    alone: bool = False
+    """Whether the database is ours alone, so that its clock is this host's."""
+    leap: int = 0
+    """By how many ms the time has just jumped ahead."""
     peers: tuple[str, ...] = ()
     """The other servers that may be given work, when they were last read."""
     moment: int | None = None
@@ -46,9 +54,13 @@ class Desk:
     def tell_time(self, said: int) -> int:
         """Return now (ms), given what the database's clock said.
 
-        A clock that was set back does not stop the time: until it has caught up, our own monotonic clock tells it.
+        A clock that was set back does not stop the time: until it has caught up, our own monotonic clock tells it. One
+        of our own host that was set ahead leaves a `leap`.
         """
         at = self.clock.monotonic()
+        if self.alone and self.last_now:
+            ahead = said - self.last_now - int((at - self._heard_at) * 1000)
+            self.leap = ahead if ahead > LEAP_MS else 0
         if said >= self.last_now:
             self.last_now, self._heard_at = said, at
         else:

@@ -2,6 +2,8 @@
 
 from collections.abc import Generator
 
+import structlog
+
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
@@ -9,6 +11,8 @@ from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
+
+log = structlog.get_logger("hurlbat.turn")
 
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
@@ -38,6 +42,16 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
         desk.picture.add(lane, decide.waiting(row), now)
         ledger.readies.append((row.tenant, row.id))
         ledger.rows[row.id] = row._replace(ready=1)
+
+
+def leap(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Move along what is counted from a moment, when the host's clock was set ahead: no lease is over by that."""
+    log.warning(
+        "the clock of this host was set ahead; the leases of what runs are moved along", seconds=desk.leap / 1000
+    )
+    yield runs.MOVE_LEASES.write([(desk.leap, desk.leap)])
+    yield runs.MOVE_HOLDS.write([(desk.leap,)])
+    desk.leap = 0
 
 
 def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
