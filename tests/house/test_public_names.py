@@ -1,6 +1,7 @@
 """What users may import. A name that comes or goes is a decision, and changes this file."""
 
 import hurlbat
+import hurlbat.testing
 import hurlbat_dispatcher
 
 HURLBAT = [
@@ -32,6 +33,8 @@ DISPATCHER = [
     "Conflict",
     "DatabaseTrouble",
     "Engine",
+    "Examination",
+    "Finding",
     "Forbidden",
     "HeartbeatReply",
     "Invalid",
@@ -47,6 +50,7 @@ DISPATCHER = [
     "RunState",
     "Settings",
     "SettingsError",
+    "Severity",
     "Submission",
     "Task",
     "TimelineEntry",
@@ -57,9 +61,18 @@ DISPATCHER = [
     "WorkerSpec",
     "WorkerState",
     "WrongKey",
+    "examine",
     "load_settings",
     "migrate",
 ]
+
+
+TESTING = ["Faults", "World", "WrongLoop", "simulated", "world_fixture"]
+
+
+def test_the_names_for_users_tests_are_pinned_and_documented() -> None:
+    assert hurlbat.testing.__all__ == TESTING
+    assert [name for name in TESTING if not getattr(hurlbat.testing, name).__doc__] == []
 
 
 def test_the_names_of_the_sdk_are_pinned() -> None:
