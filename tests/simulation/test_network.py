@@ -110,6 +110,20 @@ def test_a_black_hole_lasts_as_long_as_one_waits() -> None:
     assert run(main, Faults(black_hole=1)).seen == 0
 
 
+def test_whoever_has_a_timeout_for_reading_waits_no_longer() -> None:
+    async def main(world: Simulation, far: Far) -> None:
+        async with httpx.AsyncClient(transport=world.network, timeout=0.5) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(URL)
+        far.process.pause()
+        async with httpx.AsyncClient(transport=world.network, timeout=20) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(URL)
+        assert 20 < world.loop.time() < 22
+
+    run(main)
+
+
 def test_a_duplicated_request_is_seen_twice_and_answered_once() -> None:
     async def main(world: Simulation, far: Far) -> None:
         assert await ask(world) == (200, b"onetwothree")

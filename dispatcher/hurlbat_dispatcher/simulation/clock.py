@@ -7,7 +7,7 @@ from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.simulation.loop import VirtualLoop
 from hurlbat_dispatcher.simulation.trace import Trace
 
-LONGEST_REST: Final = 3_600.0
+LONGEST_REST: Final = 21_600.0
 """Seconds that a duty rests at most while nothing happens."""
 BEGIN_MS = 1_800_000_000_000
 """When worlds begin, in ms since the epoch: in January 2027."""
@@ -41,7 +41,7 @@ class VirtualClock:
 
 
 class RestingClock(VirtualClock):
-    """A clock for long idle times: who sleeps rests longer, up to an hour, the longer nothing has happened.
+    """A clock for long idle times: who sleeps rests longer, up to six hours, the longer nothing has happened.
 
     The background duties of a server look again and again whether there is something to do; that in an idle world they
     find nothing is known beforehand. Whatever happens wakes those whose time has come. Timers are not touched: what is

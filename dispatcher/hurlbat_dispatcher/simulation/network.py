@@ -3,6 +3,7 @@
 A far side works in a process of its own: what it does goes on when whoever asked is dead, and dies when it is killed.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -61,13 +62,24 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         self._closed = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Bring a request to its host. Raises what httpx raises."""
+        """Bring a request to its host. Raises what httpx raises, also when its client's patience to read is over."""
         await request.aread()
         trouble = self._trouble
         await trouble.io("a request", trouble.faults.network_seconds)
         spared = self.spares_the_world and current() is None
         fault = None if spared else trouble.first_of(*_OF_A_REQUEST)
         self._trace.note(_who(), f"asks {request.url.host}{f', but {fault}' if fault else ''}")
+        patience: float | None = request.extensions.get("timeout", {}).get("read")
+        try:
+            async with asyncio.timeout(patience) as timer:
+                return await self._bring(request, fault, patience)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise httpx.ReadTimeout(f"no answer within {patience:g} s", request=request) from error
+
+    async def _bring(self, request: httpx.Request, fault: Fault | None, patience: float | None) -> httpx.Response:
+        trouble = self._trouble
         host = await self._connect(request, fault)
         if fault is Fault.REORDERED:
             await self._clock.sleep(trouble.seconds(_OVERTAKEN_SECONDS))
@@ -87,7 +99,7 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         except BaseException:
             wire.leave()
             raise
-        return httpx.Response(head.status, headers=list(head.headers), stream=Body(wire), request=request)
+        return httpx.Response(head.status, headers=list(head.headers), stream=Body(wire, patience), request=request)
 
     async def _connect(self, request: httpx.Request, fault: Fault | None) -> Host:
         host = self.hosts.get(request.url.host)

@@ -95,16 +95,16 @@ class Wire:
         error = piece.error if isinstance(piece, End) else None
         raise error or httpx.RemoteProtocolError("the connection was closed without an answer")
 
-    async def body(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes."""
+    async def next(self) -> bytes | None:
+        """Return the next piece of the body, or None at its end. Raises what the answer broke off with."""
         while True:
             piece = await self._arrived.get()
             if isinstance(piece, bytes):
-                yield piece
-            elif isinstance(piece, End):
+                return piece
+            if isinstance(piece, End):
                 if piece.error is not None:
                     raise piece.error
-                return
+                return None
 
     def leave(self) -> None:
         """Go; the far side hears of it."""
@@ -116,13 +116,23 @@ class Wire:
 
 
 class Body(httpx.AsyncByteStream):
-    """The body of an answer, as httpx takes it."""
+    """The body of an answer, as httpx takes it. `patience` is how long (seconds) a piece may be waited for."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, patience: float | None) -> None:
         self._wire = wire
+        self._patience = patience
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._wire.body():
+        while True:
+            try:
+                async with asyncio.timeout(self._patience) as timer:
+                    piece = await self._wire.next()
+            except TimeoutError as error:
+                if not timer.expired():
+                    raise
+                raise httpx.ReadTimeout(f"nothing more within {self._patience:g} s") from error
+            if piece is None:
+                return
             yield piece
 
     async def aclose(self) -> None:
