@@ -114,13 +114,10 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(processes: Proc
     connection.close()
 
 
-@pytest.mark.parametrize("database", ["sqlite:///a-file/hurlbat.db", "postgresql://127.0.0.1:1/hurlbat"])
-def test_a_database_that_cannot_be_opened_is_told_in_a_sentence(
-    processes: Processes, tmp_path: Path, database: str
-) -> None:
+def test_a_database_that_cannot_be_opened_is_told_in_a_sentence(processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
 
-    status, said = _serve(processes, "--port", "0", "--database", database, HURLBAT_SECRET_KEY="A" * 43 + "=")
+    status, said = _serve(processes, "--port", "0", "--database", "sqlite:///a-file/hurlbat.db")
 
     assert status == 1
     assert re.fullmatch(r"hurlbat: .*\.\n", said), said
