@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 import httpx
-import pytest
 
 from hurlbat.signing import new_secret
 from tests.support.processes import TOKEN, Processes, Server
