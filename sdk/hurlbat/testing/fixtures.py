@@ -6,6 +6,7 @@ from typing import Any
 
 from hurlbat.app import Hurlbat
 from hurlbat.testing.world import World
+from hurlbat_dispatcher.simulation.faults import Faults
 from hurlbat_dispatcher.simulation.wire import AsgiApp
 
 AsyncTest = Callable[..., Coroutine[Any, Any, None]]
@@ -32,7 +33,7 @@ def world_fixture(
     app: AsgiApp | None = None,
     *,
     seeds: Iterable[int] = (0,),
-    faults: Callable[[int], Any] | None = None,
+    faults: Callable[[int], Faults] | None = None,
     **options: Any,
 ) -> Any:
     """Make a pytest fixture that gives each test a fresh `World`; put it into `conftest.py` as `world = …`.
@@ -42,10 +43,19 @@ def world_fixture(
     """
     import pytest
 
-    @pytest.fixture(params=list(seeds), ids=lambda seed: f"seed-{seed}")
-    def world(request: pytest.FixtureRequest) -> Iterator[World]:
-        seed: int = request.param
-        with World(hurlbat, app, seed=seed, faults=faults(seed) if faults else None, **options) as made:
+    listed = list(seeds)
+
+    def begin(seed: int) -> World:
+        return World(hurlbat, app, seed=seed, faults=faults(seed) if faults else None, **options)
+
+    @pytest.fixture
+    def world() -> Iterator[World]:
+        with begin(listed[0]) as made:
             yield made
 
-    return world
+    @pytest.fixture(params=listed, ids=lambda seed: f"seed-{seed}")
+    def worlds(request: pytest.FixtureRequest) -> Iterator[World]:
+        with begin(request.param) as made:
+            yield made
+
+    return world if len(listed) == 1 else worlds
