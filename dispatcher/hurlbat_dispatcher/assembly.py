@@ -108,9 +108,13 @@ class Parts:
         self.spawn(self.lease.run_once())
 
     def held(self, ownership: Ownership, lapsed: bool) -> None:
-        """Know who starts the runs, and who else may be given work. `lapsed`: nothing could be started meanwhile."""
+        """Know who starts the runs, and who else may be given work.
+
+        `lapsed`: others may have rescued what was not sent yet, and nothing could be started meanwhile.
+        """
         self.desk.peers = ownership.peers
         if lapsed:
+            self.outbox.give_back("the server's lease ran out before it was sent")
             self.writer.put(Tick(sweep=True))
         self.writer.own(ownership.epoch if ownership.owner == self.desk.me else None)
 

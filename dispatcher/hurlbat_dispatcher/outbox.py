@@ -134,6 +134,12 @@ class Outbox:
             if target is not None:
                 self._spawn(self._tell(target, listed))
 
+    def give_back(self, why: str) -> None:
+        """Give back all that was not sent yet."""
+        for tray in self._trays.values():
+            self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, why))
+            tray.queue.clear()
+
     def let_go(self, attempts: Iterable[tuple[str, str, int]]) -> None:
         """Stop to send attempts (worker, run id, attempt) that another server has cancelled, and told the worker of."""
         keys = [
@@ -144,9 +150,7 @@ class Outbox:
     async def drain(self, grace: float) -> None:
         """Give back what was not sent, wait for answers, then leave the runs that started to leases of their own."""
         self._closing = True
-        for tray in self._trays.values():
-            self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, "the server stopped before it was sent"))
-            tray.queue.clear()
+        self.give_back("the server stopped before it was sent")
         deliveries = [parcel.task for parcel in self._parcels() if parcel.task is not None]
         if deliveries:
             answered = asyncio.ensure_future(asyncio.wait(deliveries))

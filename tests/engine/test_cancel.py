@@ -92,6 +92,27 @@ async def test_a_worker_that_does_not_confirm_keeps_its_slot_for_five_seconds(wo
     assert await world.load() == 0
 
 
+async def test_a_cancellation_that_is_asked_for_again_is_told_again_until_it_is_confirmed(local: World) -> None:
+    """The first one may have been lost, with the answer of its commit."""
+    worker = await local.worker("w", slots=1, stops=False)
+
+    async def accept(_: list[Call]) -> httpx.Response:
+        return accepted()
+
+    worker.answer = accept
+    run = await local.submit("echo", "1")
+    await local.until_detached(run)
+    local.parts.outbox.cancel, tell = lambda orders: None, local.parts.outbox.cancel  # type: ignore[method-assign]
+    await local.engine.cancel_run(run.id)
+    local.parts.outbox.cancel = tell  # type: ignore[method-assign]
+    await local.engine.cancel_run(run.id, reason="again")
+    await local.until(lambda: worker.cancels == [(run.id, 1, "again")])
+    await local.time_comes(run, "holds_until")
+    await local.engine.cancel_run(run.id)
+    await local.turns()
+    assert len(worker.cancels) == 1
+
+
 async def test_a_slot_that_is_held_stays_held_over_a_restart(local: World) -> None:
     worker = await local.worker("w", slots=1, stops=False)
 

@@ -202,3 +202,19 @@ async def test_an_unknown_word_of_another_server_is_left_alone(owner: World) -> 
         owner.parts.neighbours.heard(message)
     await owner.worker()
     assert (await owner.ended(await owner.submit())).state is RunState.COMPLETED
+
+
+async def test_what_lies_unsent_when_a_lease_runs_out_is_given_back_though_the_lease_is_renewed(owner: World) -> None:
+    """Somebody else may have rescued it: to send it would be to start it twice."""
+    worker = await owner.worker("w", slots=64, max_batch=1)
+    worker.work = worker.held
+    owner.parts.outbox._pump = lambda *_, **__: None  # type: ignore[method-assign]
+    run = await owner.submit()
+    await owner.turns()
+    del owner.parts.outbox._pump
+    owner.parts.lease._until = 0.001
+    await owner.parts.lease.run_once()
+    await owner.until(lambda: len(worker.open) == 1)
+    worker.gate.set()
+    ended = await owner.ended(run)
+    assert (ended.attempt, ended.tries, [call.attempt for call in worker.calls]) == (2, 1, [2])

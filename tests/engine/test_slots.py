@@ -159,6 +159,24 @@ async def test_a_long_attempt_does_not_keep_a_worker_from_being_probed(local: Wo
     await local.ended(long)
 
 
+async def test_a_run_that_was_pushed_back_keeps_its_place_in_line(local: World) -> None:
+    worker = await local.worker("w", slots=1)
+
+    async def busy(_: list[Call]) -> httpx.Response:
+        return marked(503, retry_after="1")
+
+    worker.answer = busy
+    first = await local.submit(input="1")
+    await local.put_back(first, "pushed_back")
+    await local.engine.pause_worker("w")
+    worker.answer = None
+    second = await local.submit(input="2")
+    await local.time_comes(first, "due_at")
+    await local.engine.resume_worker("w")
+    await local.all_ended([first, second])
+    assert [call.input for call in worker.calls] == [1, 1, 2]
+
+
 async def test_the_window_halves_on_trouble_and_grows_again(local: World) -> None:
     worker = await local.worker("w", slots=64)
 

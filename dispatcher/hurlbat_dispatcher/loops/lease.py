@@ -64,9 +64,10 @@ class Lease:
         held = await self._database.write(
             renew(self._me, length, alone=not self._database.shared, stopping=self._stopping)
         )
-        lapsed = bool(self._until) and before > self._until
+        over_by = self._clock.monotonic() - self._until
+        lapsed = bool(self._until) and over_by > 0
         if lapsed:
-            log.warning("the lease had run out; others may have rescued what was in flight", by=before - self._until)
+            log.warning("the lease had run out; others may have rescued what was in flight", by=round(over_by, 3))
         if self._database.shared:
             self._compare(self._clock.agree(held.now, before))
         self._until = before + self._seconds

@@ -53,17 +53,23 @@ def cancel(desk: Desk, ledger: Ledger, row: RunRow, reason: str) -> Problem | No
     """Cancel a run in whatever state; a running attempt keeps its slot until its worker confirms, or for a while."""
     if row.state in FINAL:
         if row.state == RunState.CANCELLED:
+            if row.holds_until is not None:  # its worker has not confirmed, and may not have been told
+                ledger.cancels.append(_order(row, reason))
             return None
         return Conflict("run_finished", f"the run is {row.state} already", state=row.state)
     if row.state == RunState.RUNNING:
         holds_until = ledger.now + CANCEL_HOLD_MS
         ledger.wake_at(holds_until)
         _finish(ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
-        ledger.cancels.append(CancelOrder(row.worker or "", row.id, row.attempt, reason, row.sender))
+        ledger.cancels.append(_order(row, reason))
     else:
         desk.forget_waiting(row)
         _finish(ledger, row, RunEvent.CANCELLED, reason=reason)
     return None
+
+
+def _order(row: RunRow, reason: str) -> CancelOrder:
+    return CancelOrder(row.worker or "", row.id, row.attempt, reason, row.sender)
 
 
 def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
@@ -164,7 +170,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
     ledger.put_backs.append(
         (
             row.tries if verdict.charged else row.tries - 1,
-            rank(due_at, row.priority),
+            rank(due_at, row.priority) if verdict.charged else row.rank,  # what did not happen costs no place in line
             due_at,
             expires_at,
             row.started_at if verdict.charged else None,
