@@ -87,8 +87,9 @@ def sent_before_the_commit(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def hasty(desk: Any, operations: Any) -> Script:
             ledger = yield from turn(desk, operations)
-            parts: Any = _WRITER.get()._committed
-            parts.__self__.outbox.send(ledger.deliveries)
+            committed: Any = _WRITER.get()._committed
+            parts: Parts = committed.__self__
+            parts.outbox.send([one for one in ledger.deliveries if parts.taken.take(one[1].run_id, one[1].attempt)])
             ledger.deliveries = []
             return ledger
 

@@ -17,7 +17,8 @@ STALL: Final = (10.0, 60.0)
 BLINK: Final = (0.05, 5.0)
 SOON: Final = 600
 """Steps within which a server dies that is to die at any await."""
-JUMP: Final = (20.0, 250.0)
+JUMPS: Final = (30.0, 240.0, 4_000.0)
+"""By how much (seconds) a clock is set, at most."""
 
 
 class Mishaps:
@@ -93,7 +94,7 @@ class Mishaps:
             case Mishap.STOP:
                 self._story.spawn(self._stop(name))
             case Mishap.CLOCK:
-                story.skew(name, chance.choice((-1, 1)) * chance.uniform(*JUMP))
+                story.skew(name, chance.choice((-1, 1)) * chance.uniform(0.0, chance.choice(JUMPS)))
             case Mishap.WORKER_DIES:
                 self._let_die(worker)
             case Mishap.WORKER_AWAY:

@@ -180,6 +180,8 @@ _REQUESTS: Final = (
 _MESSAGES: Final = (Fault.MESSAGE_LOST, Fault.MESSAGE_LATE)
 _MOST: Final = 0.3
 """How often a request or a message meets one kind of fault, at most."""
+_SKEWS: Final = {False: (0.0, 40.0, -40.0), True: (0.0, 0.0, 40.0, -40.0, 3_600.0, -3_600.0)}
+"""Seconds by which a host's clock is off: alone, where it is the database's, too, and among others."""
 _KEPT: Final = 0.6
 """How likely each item of a menu is on it."""
 
@@ -209,7 +211,7 @@ def plan_of(seed: int, mode: str = "both") -> Plan:
         every=chance.choice((3.0, 6.0, 12.0)),
         doings=(("submit", 4.0), *_some(chance, _DOINGS)),
         faults=_faults(chance, seed),
-        skews=tuple(chance.choice((0.0, 0.0, 40.0, -40.0, 200.0, -200.0)) for _ in range(servers)),
+        skews=tuple(chance.choice(_SKEWS[servers > 1]) for _ in range(servers)),
         horizon=chance.choice((256, 256, 2, 4)),
         calms_down=chance.random() < 0.8 if mode == "both" else mode == "liveness",
     )

@@ -65,7 +65,7 @@ def _born(after: Row, moment: Moment) -> Iterator[Complaint]:
             yield Rule.COUNTED, f"{after.id} begins with attempt {after.attempt} and {after.tries} tries"
     elif after.state != "queued" or (after.attempt, after.tries) != (0, 0):
         yield Rule.TABLE, f"{after.id} begins as {after.state} with attempt {after.attempt} and {after.tries} tries"
-    if after.ready and not moment.by_owner:
+    elif after.ready and not moment.by_owner:
         yield Rule.OWNER, f"{after.id} was put into its lane by {moment.process}, which does not own the lanes"
 
 

@@ -126,11 +126,11 @@ async def _calm_down(story: Story) -> None:
     except TimeoutError:
         story.history.broke(Rule.ENDS, f"the servers do not work again within {BOUND:g} s")
         raise _GivenUp from None
-    await _until(story, BOUND, lambda: _unfinished(story))
+    slack = 2 * LIMIT if story.set_back else 0.0  # what waits for a time waits for the clock to come there again
+    await _until(story, BOUND + slack, lambda: _unfinished(story))
     probes = [await story.client.probe(task.name) for task in story.plan.tasks]
     await _until(story, PROMPT, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
-    rest = REST + (2 * LIMIT if story.set_back else 0.0)
-    left = await _until(story, rest, lambda: _held(story), Rule.LEFT)
+    left = await _until(story, REST + slack, lambda: _held(story), Rule.LEFT)
     left += await _until(story, LATEST, lambda: _uncounted(story), Rule.LEFT)
     if not left:
         await _hold_pictures(story)

@@ -1,0 +1,44 @@
+"""Every planted bug is found within 300 seeds, or the simulator is too weak."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sim.bugs import BUGS
+from tests.sim.planted import load
+from tests.sim.regressions import REGRESSIONS, Regression
+from tests.sim.telling import Told, tell
+
+SEEDS = 300
+
+load()
+
+
+@pytest.mark.parametrize("name", sorted(BUGS))
+def test_a_planted_bug_is_found_within_three_hundred_seeds(name: str) -> None:
+    bug = BUGS[name]
+    assert bug.hint < SEEDS
+    with bug.planted():
+        for told in _told(bug.hint):
+            if told.violations:
+                return
+    raise AssertionError(f"{SEEDS} seeds do not find that {bug.says}")
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(BUGS) >= 15
+
+
+@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: str(one.bug))
+def test_what_went_wrong_once_would_be_found_again(regression: Regression) -> None:
+    assert regression.bug is not None
+    with BUGS[regression.bug].planted():
+        assert tell(regression.seed).violations, regression.says
+
+
+def _told(hint: int) -> Iterator[Told]:
+    """Tell the history that is known to find it, then all the others."""
+    yield tell(hint)
+    for seed in range(SEEDS):
+        if seed != hint:
+            yield tell(seed)
