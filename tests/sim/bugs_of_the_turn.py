@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lifecycle import RunEvent, RunState
 from hurlbat_dispatcher.store import leases, runs
-from hurlbat_dispatcher.store.schema import DELAYED, HELD, LEASED, RUNNING, dispatcher, inline, run
+from hurlbat_dispatcher.store.schema import RUNNING, dispatcher, inline, run
 from hurlbat_dispatcher.store.statement import Statement, bind
 from hurlbat_dispatcher.turn import crank, decide, due
 from hurlbat_dispatcher.turn.desk import Desk
@@ -128,12 +128,6 @@ def orphans_forgotten(stack: ExitStack) -> None:
     swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "now", "most")))
 
 
-@bug("a lease of its own that ran out is not noticed")
-def lease_over_forgotten(stack: ExitStack) -> None:
-    clause = sa.select(*runs._LIGHT).where(LEASED, run.c.lease_until <= bind("now", sa.BigInteger()) - inline(1 << 40))
-    swap(stack, runs, "LEASE_OVER", lambda _: Statement(clause.limit(bind("most", sa.Integer())), ("now", "most")))
-
-
 @bug("a replay lets a run be tried without end")
 def replay_unbounded(stack: ExitStack) -> None:
     def make(replay: Any) -> Any:
@@ -162,10 +156,7 @@ def cancel_forgets_what_waits(stack: ExitStack) -> None:
 
 @bug("a cancelled attempt that nobody confirms holds its slot for ever")
 def hold_never_released(stack: ExitStack) -> None:
-    clause = sa.select(run.c.tenant, run.c.id).where(
-        HELD, run.c.holds_until <= bind("now", sa.BigInteger()) - (1 << 40)
-    )
-    swap(stack, runs, "HOLD_OVER", lambda _: Statement(clause.limit(bind("most", sa.Integer())), ("now", "most")))
+    swap(stack, decide, "CANCEL_HOLD_MS", lambda _: 1 << 40)
 
 
 @bug("a failed attempt is put back without being charged")
@@ -201,14 +192,6 @@ def expiry_forgotten(stack: ExitStack) -> None:
         run.c.expires_at <= bind("now", sa.BigInteger()) - inline(1 << 40), run.c.attempt < inline(0)
     )
     swap(stack, runs, "EXPIRED", lambda _: Statement(clause.limit(bind("most", sa.Integer())), ("now", "most")))
-
-
-@bug("a run is forgotten in its lane when it is put back")
-def put_back_unseen(stack: ExitStack) -> None:
-    clause = sa.select(*runs._LIGHT).where(
-        DELAYED, run.c.due_at <= bind("now", sa.BigInteger()), run.c.attempt == inline(0)
-    )
-    swap(stack, runs, "DUE", lambda _: Statement(clause.limit(bind("most", sa.Integer())), ("now", "most")))
 
 
 @bug("an end is written whatever attempt the row is in by now")

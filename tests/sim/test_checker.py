@@ -55,7 +55,8 @@ class Scene:
         """Register the worker."""
         self.execute(
             "INSERT INTO worker (tenant, name, url, mode, slots, state, labels, headers, secrets, tasks, declared, "
-            "max_batch, manifest, created_at, updated_at) VALUES (1, ?, '', '', ?, 'ready', '', '', '', '', 0, 1, '', 0, 0)",
+            "max_batch, manifest, created_at, updated_at) "
+            "VALUES (1, ?, '', '', ?, 'ready', '', '', '', '', 0, 1, '', 0, 0)",
             WORKER.name,
             WORKER.slots,
         )

@@ -166,7 +166,8 @@ def test_only_the_owner_starts_readies_expires_and_rescues(before: Row | None, a
 
 
 def test_an_attempt_of_a_server_that_lives_is_rescued_by_nobody_else() -> None:
-    living = replace(MOMENT, leases=MOMENT.leases | {"other": NOW + 1}, servers={"owner": "s0", "other": "s1"})
+    leases = {"owner": NOW + 5_000, "other": NOW + 1}
+    living = replace(MOMENT, leases=leases, servers={"owner": "s0", "other": "s1"})
     assert broken(running(sender="other"), put_back(**LOST), living) == [Rule.RESCUE]
     assert broken(running(sender="owner"), put_back(**LOST), living) == []
 
