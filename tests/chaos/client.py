@@ -243,6 +243,7 @@ def _submission(wanted: Order, seen: Counter[str], ids: Sequence[str]) -> Submis
         number=wanted.number,
         task=wanted.task,
         keyed=wanted.keyed,
+        stumbles=wanted.stumbles,
         doomed=wanted.task == "doomed",
         at_most_once=wanted.task == "once",
         delay=wanted.delay,

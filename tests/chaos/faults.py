@@ -4,14 +4,14 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tests.chaos.history import Trouble
 from tests.chaos.links import Link
 from tests.chaos.stage import LEASE, Stage
-from tests.support.processes import in_thread
 
 
 class Kind(StrEnum):
@@ -48,11 +48,15 @@ SECONDS: Final[Mapping[Kind, tuple[float, float]]] = {
     Kind.WORKER_LOST: (1.0, 2 * LEASE),
 }
 """How long each lasts, at least and at most."""
+AFTERMATH: Final = 20.0
+"""Seconds after a fault in which failures that it explains may come to light; rows may have to wait for a server."""
 BREATH: Final = (0.5, 4.0)
 """Seconds between two faults of a side, in which the work can go on."""
 _SHARED: Final = frozenset({Kind.DATABASE_KILLED, Kind.DATABASE_CUT, Kind.DATABASE_SILENT, Kind.DATABASE_LOST})
 _PACKETS: Final = frozenset({Kind.DATABASE_LOST, Kind.WORKER_LOST})
 _WORKERS: Final = frozenset(kind for kind in Kind if kind.value.startswith("worker"))
+_LOST: Final = ("lease_expired", "heartbeat_lost", "unknown_outcome")
+_BROKEN: Final = ("connection_reset", "protocol_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,24 @@ class Struck:
     ended: float
 
 
+Faults = Iterator[tuple[float, Fault]]
+"""Faults in their order, each with the seconds before it."""
+
+
+def explained(struck: Iterable[Struck]) -> list[Trouble]:
+    """Tell which failures the faults explain: a deploy none, and a broken connection only what breaks those."""
+    return [
+        Trouble(
+            what=f"{one.fault}",
+            began=one.began,
+            until=one.ended + AFTERMATH,
+            codes=(*_LOST, *_BROKEN) if one.fault.kind in _WORKERS else _LOST,
+        )
+        for one in struck
+        if one.fault.kind is not Kind.SERVERS_ROLLED
+    ]
+
+
 def menus(stage: Stage) -> tuple[list[Kind], list[Kind]]:
     """Return what can happen here, on the side of the servers and on that of the workers; these happen side by side."""
     possible = [
@@ -83,7 +105,7 @@ def menus(stage: Stage) -> tuple[list[Kind], list[Kind]]:
     return [kind for kind in possible if kind not in _WORKERS], [kind for kind in possible if kind in _WORKERS]
 
 
-def schedule(seed: str, menu: Sequence[Kind], places: int) -> Iterator[tuple[float, Fault]]:
+def schedule(seed: str, menu: Sequence[Kind], places: int) -> Faults:
     """Return faults without end, each with the breath before it. Every kind comes once before any comes again."""
     chance = random.Random(seed)
     while True:
@@ -95,15 +117,39 @@ async def trouble(stage: Stage, seed: int, seconds: float) -> list[Struck]:
     """Make trouble on both sides for so long; return what was done."""
     over = time.monotonic() + seconds
     servers, workers = menus(stage)
+    return await _beside(
+        _side(stage, schedule(f"{seed}:servers", servers, len(stage.servers)), over),
+        _side(stage, schedule(f"{seed}:workers", workers, len(stage.workers)), over),
+    )
+
+
+async def each_once(stage: Stage, seed: int, but: Collection[Kind] = ()) -> list[Struck]:
+    """Let every kind strike once, as briefly as it can be, on both sides; return what was done.
+
+    The next strikes when all servers are ready again, however long that takes.
+    """
+    servers, workers = ([kind for kind in menu if kind not in but] for menu in menus(stage))
+
+    async def one_by_one(kinds: Sequence[Kind], places: int) -> list[Struck]:
+        chance, done = random.Random(f"{seed}:{kinds}"), []
+        for kind in chance.sample(kinds, len(kinds)):
+            await asyncio.sleep(BREATH[0])
+            done.append(await strike(stage, Fault(kind, chance.randrange(places), SECONDS[kind][0])))
+            if kind not in _WORKERS:
+                for place in range(len(stage.servers)):
+                    await stage.ready(place)
+        return done
+
+    return await _beside(one_by_one(servers, len(stage.servers)), one_by_one(workers, len(stage.workers)))
+
+
+async def _beside(*sides: Coroutine[None, None, list[Struck]]) -> list[Struck]:
     async with asyncio.TaskGroup() as group:
-        sides = [
-            group.create_task(_side(stage, schedule(f"{seed}:servers", servers, len(stage.servers)), over)),
-            group.create_task(_side(stage, schedule(f"{seed}:workers", workers, len(stage.workers)), over)),
-        ]
-    return sorted((struck for side in sides for struck in side.result()), key=lambda one: one.began)
+        tasks = [group.create_task(side) for side in sides]
+    return sorted((struck for task in tasks for struck in task.result()), key=lambda one: one.began)
 
 
-async def _side(stage: Stage, faults: Iterator[tuple[float, Fault]], over: float) -> list[Struck]:
+async def _side(stage: Stage, faults: Faults, over: float) -> list[Struck]:
     done: list[Struck] = []
     for breath, fault in faults:
         await asyncio.sleep(breath)
@@ -137,14 +183,13 @@ async def _strike(stage: Stage, fault: Fault) -> None:
         case Kind.SERVERS_ROLLED:
             await stage.roll()
         case Kind.DATABASE_KILLED:
-            assert stage.cluster is not None
-            await in_thread(stage.cluster.stop, "immediate")
+            await stage.kill_database()
             await asyncio.sleep(seconds)
-            await in_thread(stage.cluster.start)
+            await stage.start_database()
         case Kind.WORKER_KILLED | Kind.WORKER_VANISHED:
             await stage.kill_worker(place)
             await asyncio.sleep(seconds)
-            stage.start_worker(place)
+            await stage.start_worker(place)
         case Kind.WORKER_PAUSED:
             stage.workers[place].signal(signal.SIGSTOP)
             await asyncio.sleep(seconds)

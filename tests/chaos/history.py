@@ -20,10 +20,8 @@ NEVER_RAN: Final = frozenset({"not_sent", "pushed_back", "held"})
 """Kinds of timeline rows that say of an attempt that no worker began it."""
 TOLD_ONE_BY_ONE: Final = 100
 """Uncharged starts of a run that have rows of their own; of those after them only some do."""
-EXCUSES: Final = frozenset({"lease_expired", "connection_reset", "heartbeat_lost", "unknown_outcome", "protocol_error"})
-"""Codes of failed runs that killed processes and cut connections explain."""
-MEANT: Final = frozenset({"task_error"})
-"""Codes of runs that were meant to fail."""
+MEANT: Final = "task_error"
+"""The code of attempts that were meant to fail."""
 BLINK: Final = 0.005
 """Seconds by which clocks that are read in different processes, and cut to milliseconds, may seem to disagree."""
 
@@ -42,7 +40,7 @@ class Promise(StrEnum):
     EXPLAINED = "an executed attempt that another follows has its reason in the timeline"
     UNSENT = "what is told as not sent was not executed"
     ANSWERED = "a completed run has the answer of its last attempt"
-    MEANT_TO_FAIL = "a run fails if it is meant to, or by what the faults explain"
+    BLAMED = "an attempt fails if it is meant to, or by trouble that there was then"
     CANCELLED = "a run is cancelled if, and only if, somebody asked for it"
     REPLAYED = "a run is replayed as often as somebody asked for it"
     BOUNDED = "no more tries than allowed, and a try for every charge"
@@ -61,6 +59,7 @@ class Submission:
     number: int
     task: str
     keyed: bool = False
+    stumbles: bool = False
     doomed: bool = False
     at_most_once: bool = False
     delay: float = 0.0
@@ -133,6 +132,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that went wrong: from when until when, its aftermath included, it explains failures by these codes."""
+
+    what: str
+    began: float
+    until: float
+    codes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Everything that is known. `slots` is what each worker was registered with."""
 
@@ -141,6 +150,7 @@ class History:
     runs: Sequence[Run]
     changes: Sequence[Change] = ()
     slots: Mapping[str, int] = field(default_factory=dict)
+    troubles: Sequence[Trouble] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +202,7 @@ def judge(history: History) -> Judgement:
             continue
         own = executed.get(run.id, [])
         breaches += (*_stored(run, submission), *_executed(run, submission, own))
+        breaches += _failures(run, submission, history.troubles)
         repeats.update(_reasons(run, own))
     for run_id in executed.keys() - runs.keys():
         breaches.append(Breach(Promise.COMMITTED, f"executed, but not stored: {executed[run_id]}"))
@@ -233,8 +244,6 @@ def _stored(run: Run, submission: Submission) -> Iterator[Breach]:
     rows = Counter(row.kind for row in run.rows)
     if run.state not in FINAL:
         yield Breach(Promise.FINISHED, f"{run}")
-    if run.state == "failed" and run.code not in EXCUSES and not (submission.doomed and run.code in MEANT):
-        yield Breach(Promise.MEANT_TO_FAIL, f"{run}")
     if run.state == "cancelled" and not submission.cancels:
         yield Breach(Promise.CANCELLED, f"nobody cancelled {run}")
     if submission.cancelled and not submission.replays and run.state != "cancelled":
@@ -248,6 +257,16 @@ def _stored(run: Run, submission: Submission) -> Iterator[Breach]:
     silent = [attempt for attempt in range(1, run.attempt) if attempt not in told]
     if silent and run.attempt - run.tries < TOLD_ONE_BY_ONE:
         yield Breach(Promise.EXPLAINED, f"no row tells of attempts {silent}: {run}")
+
+
+def _failures(run: Run, submission: Submission, troubles: Sequence[Trouble]) -> Iterator[Breach]:
+    failures = [(row.attempt, row.code, row.at) for row in run.rows if row.kind == CHARGED]
+    if run.state == "failed":
+        failures.append((run.attempt, run.code, run.finished_at or 0.0))
+    for attempt, code, at in failures:
+        meant = code == MEANT and (submission.doomed or (submission.stumbles and attempt == 1))
+        if not meant and not any(one.began - BLINK <= at <= one.until and code in one.codes for one in troubles):
+            yield Breach(Promise.BLAMED, f"attempt {attempt} failed by {code} at {at:.3f}: {run}")
 
 
 # -- what was executed -------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Final
 
 from tests.chaos import client as clients
 from tests.chaos import journal, rows
-from tests.chaos.client import Client, Told
-from tests.chaos.faults import Struck
+from tests.chaos.client import Client, Order, Told
+from tests.chaos.faults import Struck, explained
 from tests.chaos.history import Change, Ending, History, Judgement, changes, judge
 from tests.chaos.stage import SLOTS, WORKERS, Stage
 
@@ -36,12 +36,20 @@ class Played:
     deserters: Sequence[str]
 
 
-Trouble = Callable[[], Awaitable[Sequence[Struck]]]
+MakeTrouble = Callable[[], Awaitable[Sequence[Struck]]]
 
 
-async def play(stage: Stage, make_trouble: Trouble, *, seed: int, rate: float, bound: float) -> Played:
+async def play(
+    stage: Stage,
+    make_trouble: MakeTrouble,
+    *,
+    seed: int,
+    rate: float,
+    bound: float,
+    orders: Callable[[int, int], Order] = clients.order,
+) -> Played:
     """Submit `rate` runs a second while there is trouble; then everything must end within `bound` seconds."""
-    client = Client([server.url for server in stage.servers], stage.client_log, seed, rate)
+    client = Client([server.url for server in stage.servers], stage.client_log, seed, rate, orders)
     looker = Looker(stage.rows)
     began = time.time()
     async with asyncio.TaskGroup() as group:
@@ -61,13 +69,14 @@ async def play(stage: Stage, make_trouble: Trouble, *, seed: int, rate: float, b
         looking.cancel()
         watching.cancel()
     await looker.look()
-    told = clients.read(journal.lines(stage.client_log), lambda number: clients.order(seed, number))
+    told = clients.read(journal.lines(stage.client_log), lambda number: orders(seed, number))
     history = History(
         submissions=told.submissions,
         executions=stage.executions(),
         runs=await rows.runs(stage.rows),
         changes=looker.changes,
         slots=dict.fromkeys(WORKERS, SLOTS),
+        troubles=explained(struck),
     )
     complaints, deserters = stage.complaints(), stage.deserters
     return Played(history, judge(history), told, struck, began, over, settled, looker.looks, complaints, deserters)

@@ -17,7 +17,7 @@ _OPEN: Final = f"SELECT state, count(*) FROM run WHERE NOT {_FINAL} GROUP BY sta
 _RUNS: Final = """SELECT id, task, state, attempt, tries, max_attempts, created_at, finished_at, input, output, error
     FROM run ORDER BY id"""
 _TIMELINE: Final = "SELECT run, at, kind, attempt, detail FROM timeline ORDER BY n"
-_OWNER: Final = "SELECT owner, epoch FROM shard"
+_OWNER: Final = "SELECT owner FROM shard"
 _KINDS: Final = MAY_HAVE_RUN | NEVER_RAN | {CHARGED, REPLAYED}
 
 Record = tuple[Any, ...]
@@ -78,10 +78,10 @@ async def unfinished(rows: Rows) -> dict[str, int]:
     return dict(await rows.ask(_OPEN))
 
 
-async def owner(rows: Rows) -> tuple[str | None, int]:
-    """Return who owns the lanes, and in which epoch."""
-    [(name, epoch)] = await rows.ask(_OWNER)
-    return name, epoch
+async def owner_of_lanes(rows: Rows) -> str | None:
+    """Return the id of the server that owns the lanes."""
+    [(name,)] = await rows.ask(_OWNER)
+    return None if name is None else str(name)
 
 
 async def runs(rows: Rows) -> list[Run]:

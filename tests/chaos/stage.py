@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +15,23 @@ from tests.chaos import journal
 from tests.chaos.history import Execution
 from tests.chaos.links import Link
 from tests.chaos.packets import Packets, available
-from tests.chaos.rows import PostgresRows, Rows, SqliteRows
+from tests.chaos.rows import PostgresRows, Rows, SqliteRows, owner_of_lanes
 from tests.e2e.stage import FAULTS, SECRET, Api
 from tests.support.ports import free_port
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes, Server, in_thread
 
 LEASE: Final = 3.0
-SETTINGS: Final = {"HURLBAT_LEASE": f"{LEASE:g}", "HURLBAT_HEARTBEAT": "1", "HURLBAT_DRAIN_SECONDS": "10"}
+LIVELY: Final = {"HURLBAT_LEASE": f"{LEASE:g}", "HURLBAT_HEARTBEAT": "1", "HURLBAT_DRAIN_SECONDS": "10"}
+"""Settings with which faults come to light soon."""
+START_SECONDS: Final = 120.0
+"""How long a process may take to start on a machine that is very busy."""
+STOP_SECONDS: Final = 60.0
 WORKERS: Final = ("one", "two")
 SLOTS: Final = 8
 REPLICAS: Final = 3
 WATCH: Final = 0.25
+_OWNS: Final = "this server starts the runs"
 AWAY_SECONDS: Final = 1.0
 """After which a server that ended by itself is started again, as any supervisor would."""
 
@@ -44,6 +50,8 @@ class Stage:
     database_links: list[Link]
     worker_links: list[Link]
     packets: Packets | None
+    settings: Mapping[str, str]
+    """What the servers are given."""
     servers: list[Server] = field(default_factory=list)
     workers: list[Server] = field(default_factory=list)
     past: list[Server] = field(default_factory=list)
@@ -80,7 +88,7 @@ class Stage:
             port=port,
             wait=False,
             HURLBAT_EXTERNAL_URL=f"http://127.0.0.1:{self.front.port}",
-            **SETTINGS,
+            **self.settings,
         )
         if port is None:
             self.servers.append(started)
@@ -94,20 +102,27 @@ class Stage:
         self._down.add(place)
         server = self.servers[place]
         if kindly:
-            code = await in_thread(server.terminate)
+            code = await in_thread(server.terminate, STOP_SECONDS)
             if code != 0:
                 self.deserters.append(f"server {place} ended with {code} after SIGTERM: {server.output[-500:]}")
         else:
             await in_thread(server.kill)
 
-    async def ready(self, place: int, seconds: float = 60.0) -> None:
+    async def owner(self) -> int | None:
+        """Return the place of the server that owns the lanes now, by what it has logged; None if that one is gone."""
+        name = await owner_of_lanes(self.rows)
+        told = f"{_OWNS}.* owner={name}"
+        return next((place for place, server in enumerate(self.servers) if re.search(told, server.output)), None)
+
+    async def ready(self, place: int, seconds: float = START_SECONDS) -> None:
         """Wait until a server is ready."""
         server = self.servers[place]
         await in_thread(server.answers, f"{server.url}/health/ready", 300, seconds)
 
     async def roll(self) -> None:
-        """Restart all servers one after the other, as a deploy does."""
+        """Restart all servers one after the other, as a deploy does: each is ready before it is the next one's turn."""
         for place in range(len(self.servers)):
+            await self.ready(place)
             await self.end_server(place, kindly=True)
             await self.start_server(place)
             await self.ready(place)
@@ -125,8 +140,8 @@ class Stage:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def start_worker(self, place: int) -> None:
-        """Start a worker where there is none, and do not wait for it."""
+    async def start_worker(self, place: int) -> None:
+        """Start a worker where there is none; its link takes connections when it answers."""
         there = place < len(self.workers)
         started = self.processes.app(
             "tests.chaos.worker:app",
@@ -140,34 +155,54 @@ class Stage:
             self.workers[place] = started
         else:
             self.workers.append(started)
+        await in_thread(started.answers, f"{started.url}/", 600, START_SECONDS)
+        await self.worker_links[place].mend()
 
     async def kill_worker(self, place: int) -> None:
-        """End a worker by SIGKILL."""
+        """End a worker by SIGKILL; as nobody listens there now, its link refuses."""
         worker = self.workers[place]
+        await self.worker_links[place].cut()
         await in_thread(worker.kill)
         self.deaths[worker.pid] = time.time()
 
+    # -- database ------------------------------------------------------------------------------------------------------
+
+    async def kill_database(self) -> None:
+        """End the PostgreSQL as a power cut would; its links refuse."""
+        assert self.cluster is not None
+        for link in self.database_links:
+            await link.cut()
+        await in_thread(self.cluster.stop, "immediate")
+
+    async def start_database(self) -> None:
+        """Start the PostgreSQL again."""
+        assert self.cluster is not None
+        await in_thread(self.cluster.start)
+        for link in self.database_links:
+            await link.mend()
+
 
 @asynccontextmanager
-async def set_stage(folder: Path, cluster: Cluster | None, database: str) -> AsyncIterator[Stage]:
+async def set_stage(
+    folder: Path, cluster: Cluster | None, database: str, settings: Mapping[str, str] = LIVELY
+) -> AsyncIterator[Stage]:
     """Start everything: three servers on a database of the cluster, or one on a SQLite file of this name.
 
     Two workers are registered. Everything is ended afterwards.
     """
     processes = Processes(folder)
-    stage = _built(processes, folder, cluster, database)
+    stage = _built(processes, folder, cluster, database, settings)
     links = [stage.front, *stage.database_links, *stage.worker_links]
     try:
-        for link in links:
+        for link in (stage.front, *stage.database_links):
             await link.open()
-        for place in range(len(WORKERS)):
-            stage.start_worker(place)
-        await stage.start_server(0)
-        await stage.ready(0)  # the first makes the schema
-        for place in range(1, len(stage.urls)):
-            await stage.start_server(place)
-        for worker in stage.workers:
-            await in_thread(worker.answers, f"{worker.url}/", 600)
+        async with asyncio.TaskGroup() as group:
+            for place in range(len(WORKERS)):
+                group.create_task(stage.start_worker(place))
+            await stage.start_server(0)
+            await stage.ready(0)  # the first makes the schema
+            for place in range(1, len(stage.urls)):
+                await stage.start_server(place)
         await in_thread(_register, stage)
         for place in range(len(stage.servers)):
             await stage.ready(place)
@@ -178,7 +213,9 @@ async def set_stage(folder: Path, cluster: Cluster | None, database: str) -> Asy
             await link.close()
 
 
-def _built(processes: Processes, folder: Path, cluster: Cluster | None, database: str) -> Stage:
+def _built(
+    processes: Processes, folder: Path, cluster: Cluster | None, database: str, settings: Mapping[str, str]
+) -> Stage:
     servers: list[Server] = []
     workers: list[Server] = []
     turns = itertools.count()
@@ -210,6 +247,7 @@ def _built(processes: Processes, folder: Path, cluster: Cluster | None, database
         database_links=database_links,
         worker_links=[leading_to(place) for place in range(len(WORKERS))],
         packets=available(),
+        settings=settings,
         servers=servers,
         workers=workers,
     )
