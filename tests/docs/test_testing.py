@@ -43,7 +43,7 @@ def python(folder: Path, *arguments: str) -> str:
 def test_the_tests_of_the_page_pass_with_no_asyncio_plugin(folder: Path) -> None:
     said = python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", ".")
     tests = (folder / "test_shop.py").read_text().count("def test_")
-    assert f"{tests + 9} passed" in said
+    assert f"{tests + 3} passed" in said
 
 
 def test_the_script_of_the_page_prints_the_end_of_its_run(folder: Path) -> None:

@@ -67,6 +67,23 @@ def test_an_answer_comes_piece_by_piece_in_order() -> None:
     run(main)
 
 
+def test_pieces_sent_at_once_keep_their_order() -> None:
+    words = [str(n).encode() for n in range(50)]
+
+    async def all_at_once() -> AsyncIterator[bytes]:
+        for word in words:
+            yield word
+
+    async def main(world: Simulation, far: Far) -> None:
+        async def answer(_: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, content=all_at_once())
+
+        world.network.serve("far.example.com", answering(answer), far.process)
+        assert await ask(world) == (200, b"".join(words))
+
+    run(main)
+
+
 def failing(faults: Faults, error: type[Exception], seed: int = 0) -> Far:
     async def main(world: Simulation, far: Far) -> None:
         with pytest.raises(error):

@@ -7,6 +7,8 @@ from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.simulation.loop import VirtualLoop
 from hurlbat_dispatcher.simulation.trace import Trace
 
+QUIET: Final = 60.0
+"""Seconds without anything after which duties begin to rest longer."""
 LONGEST_REST: Final = 21_600.0
 """Seconds that a duty rests at most while nothing happens."""
 BEGIN_MS = 1_800_000_000_000
@@ -55,7 +57,7 @@ class RestingClock(VirtualClock):
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds, or later where nothing happens meanwhile."""
         now = self._loop.time()
-        rest = min((now - self._trace.last_at) / 2, LONGEST_REST)
+        rest = min((now - self._trace.last_at - QUIET) / 2, LONGEST_REST)
         if rest > seconds:
             try:
                 async with asyncio.timeout(rest):
