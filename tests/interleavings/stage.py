@@ -60,7 +60,7 @@ class Stage:
     def __init__(self, url: str) -> None:
         self._dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._sides: dict[str, Side] = {}
-        self._pictures: dict[int, list[Rows]] = {}
+        self._pictures: dict[str, list[Rows]] = {}  # by the SQL that makes the rows
         self._watcher: asyncpg.Connection
 
     async def __aenter__(self) -> Self:
@@ -146,9 +146,9 @@ class Stage:
     async def _desk(self, scene: Scene, deed: Deed) -> Desk:
         """Return the server's desk, with the picture that it had read from the rows as they are arranged."""
         desk = desk_of(deed.by, scene)
-        known = self._pictures.get(id(scene))
+        known = self._pictures.get(scene.sql)
         if known is None:
-            known = self._pictures[id(scene)] = []
+            known = self._pictures[scene.sql] = []
             await self._watcher.execute(scene.sql)
             await self._read(rebuild(desk), deed.by, known)
             await self._watcher.execute(scene.sql)

@@ -27,6 +27,8 @@ from tests.interleavings.schedules import Choose, Step
 GLANCE = 0.001
 """Seconds after which a statement that has not ended is asked about; how long it takes changes nothing else."""
 _LOCKING = re.compile(r"\bFOR (UPDATE|SHARE)\b")
+_NEW_ROWS = re.compile(r"INSERT INTO (run|timeline) ")
+"""New rows with keys that nobody else makes: they wait for nobody, and nobody for them."""
 CLOCK = "the clock"
 """What the owner of the lanes reads as it takes its locks; readings by others can change their order."""
 _TABLE = re.compile(r"\b(?:FROM|INTO|UPDATE) (\w+)")
@@ -111,7 +113,9 @@ class Side:
             return self.end(self._next.sql)
         sql = self._prepared(self._next.statement).sql
         tables = _TABLE.findall(sql)
-        locks = not isinstance(self._next, Fetch) or _LOCKING.search(sql) is not None
+        locks = self._changes() is not None
+        if _NEW_ROWS.match(sql):
+            tables = []
         touches = {_locks_of(table) for table in tables[:1] if locks}
         sees = set(tables)
         if "clock_timestamp" in sql:
@@ -141,8 +145,9 @@ class Side:
         """Do the next step; `settle` tells when it has ended."""
         assert self.step is not None
         assert self._next is not None
-        if not isinstance(self._next, _End):
-            self._touched |= {table for table in self.step.sees if _locks_of(table) in self.step.touches}
+        changes = self._changes()
+        if changes is not None:
+            self._touched |= {changes}
         self._doing = asyncio.create_task(self._do(self._next, begins=self._fresh))
         self._fresh = False
 
@@ -223,6 +228,14 @@ class Side:
                     prepared.as_declared,
                 )
         return prepared
+
+    def _changes(self) -> str | None:
+        """Return the table that the next statement locks rows of, or writes to."""
+        if self._next is None or isinstance(self._next, _End):
+            return None
+        sql = self._prepared(self._next.statement).sql
+        locks = not isinstance(self._next, Fetch) or _LOCKING.search(sql) is not None
+        return _TABLE.findall(sql)[0] if locks else None
 
     def _turn_to(self, move: Callable[[], Transaction]) -> None:
         """Let the program go on to its next transaction."""

@@ -20,7 +20,6 @@ from tests.interleavings.scenes import (
     leaves,
     look,
     renews,
-    result,
     scene,
     succeeds,
     sweep,
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 LOST = scene(FLYING, WAITING, NEXT, free=1, owned_until=NOW - 1)
 """The owner's lease is over, and it does not know."""
-TURNS: dict[str, Turn] = {"start": look, "result": result(FLYING), "sweep": sweep}
+TURNS: dict[str, Turn] = {"start": look, "sweep": sweep}
 RIVALS: dict[str, tuple[Deed, Deed]] = {
     "two heirs": (renews(PEER), renews(HEIR)),
     "the owner comes back": (renews(OWNER), renews(HEIR)),
