@@ -370,6 +370,17 @@ async def test_a_database_that_goes_away_while_the_schema_is_made_is_no_reason_t
     await store.close()
 
 
+async def test_a_connection_lost_while_the_schema_is_looked_at_is_no_reason_to_give_up(
+    store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(_: object) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(postgres, "check_version", lose)
+    with pytest.raises(DatabaseTrouble, match="PostgreSQL: reset by peer"):
+        await store.prepare()
+
+
 async def test_many_who_want_to_read_are_no_storm_on_a_database_that_is_away(
     behind: PostgresDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
