@@ -154,3 +154,18 @@ def test_tasks_and_futures_have_the_same_place_in_a_set_in_every_loop() -> None:
         return order
 
     assert places() == places()
+
+
+def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_fire(loop: VirtualLoop) -> None:
+    fired: list[int] = []
+
+    async def main() -> None:
+        for n in range(1_000):
+            loop.call_later(10_000 + n, fired.append, -1).cancel()
+            await asyncio.sleep(1)
+        loop.call_later(5, fired.append, 1)
+        assert len(loop._scheduled) < 250
+        await asyncio.sleep(20_000)
+
+    loop.run_until_complete(main())
+    assert fired == [1]

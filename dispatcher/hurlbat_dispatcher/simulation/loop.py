@@ -6,6 +6,7 @@ machines of their own. Where real threads are allowed (`threads`), time passes a
 """
 
 import asyncio
+import gc
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,11 @@ Args = TypeVarTuple("Args")
 
 MAX_AT_ONCE: Final = 1_000_000
 """Callbacks in one moment of virtual time, after which somebody turns in a circle."""
+
+MANY_TIMERS: Final = 50
+"""Timers, above which those that were cancelled are swept out when they are the most."""
+COLLECT_EVERY: Final = 100_000
+"""Moves of time between two collections of garbage: at moments that are the same in every run."""
 
 
 class Deadlock(RuntimeError):
@@ -148,14 +154,26 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         while scheduled and scheduled[0]._cancelled:
             self._timer_cancelled_count -= 1
             heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # asyncio's own
+        if self._timer_cancelled_count > len(scheduled) // 2 > MANY_TIMERS:
+            scheduled = self._without_cancelled()
         self._at_once = 0
         if self._working:
             self._wait_really(scheduled[0].when() - self._now if scheduled else None)
         elif scheduled:
             self._now = max(self._now, scheduled[0].when())
             self.moved += 1
+            if not self.moved % COLLECT_EVERY:
+                gc.collect()
         else:
             raise Deadlock("nothing is ready and no timer is set: what is waited for can never come")
+
+    def _without_cancelled(self) -> list[asyncio.TimerHandle]:
+        for timer in self._scheduled:
+            timer._scheduled = not timer._cancelled  # type: ignore[attr-defined]  # asyncio's own
+        self._scheduled = [timer for timer in self._scheduled if not timer._cancelled]
+        heapq.heapify(self._scheduled)
+        self._timer_cancelled_count = 0
+        return self._scheduled
 
     def _wait_really(self, seconds: float | None) -> None:
         began = self._real.monotonic()
