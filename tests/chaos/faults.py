@@ -196,7 +196,7 @@ async def _strike(stage: Stage, fault: Fault) -> None:
             stage.workers[place].signal(signal.SIGCONT)
         case Kind.DATABASE_CUT | Kind.WORKER_CUT:
             link = _link(stage, fault)
-            await link.cut()
+            link.cut()
             await asyncio.sleep(seconds)
             await link.mend()
         case Kind.DATABASE_SILENT | Kind.WORKER_SILENT:

@@ -5,12 +5,16 @@ are taken, and nothing passes in either direction until the link is mended, as w
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 HOST: Final = "127.0.0.1"
 CHUNK: Final = 65_536
+RESET: Final = struct.pack("ii", 1, 0)
+"""Lingering for no time: the other side hears of a reset, and not of an end."""
 
 Ports = Callable[[], Sequence[int]]
 
@@ -33,19 +37,25 @@ class Link:
 
     async def close(self) -> None:
         """Take no more, and end those that there are."""
-        await self.cut()
+        self.cut()
         tasks = list(self._pairs)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def cut(self) -> None:
-        """Reset every connection and refuse new ones."""
+    def refuse(self) -> None:
+        """Take no new connections; those that there are end when a side ends them."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+
+    def cut(self) -> None:
+        """Reset every connection and refuse new ones."""
+        self.refuse()
         for pair in list(self._pairs.values()):
             for writer in pair:
+                with suppress(OSError):  # it has ended already
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 writer.transport.abort()
 
     def silence(self) -> None:

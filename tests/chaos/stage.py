@@ -161,7 +161,7 @@ class Stage:
     async def kill_worker(self, place: int) -> None:
         """End a worker by SIGKILL; as nobody listens there now, its link refuses."""
         worker = self.workers[place]
-        await self.worker_links[place].cut()
+        self.worker_links[place].refuse()
         await in_thread(worker.kill)
         self.deaths[worker.pid] = time.time()
 
@@ -171,7 +171,7 @@ class Stage:
         """End the PostgreSQL as a power cut would; its links refuse."""
         assert self.cluster is not None
         for link in self.database_links:
-            await link.cut()
+            link.refuse()
         await in_thread(self.cluster.stop, "immediate")
 
     async def start_database(self) -> None:
