@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from hurlbat_dispatcher import Submission
+from hurlbat_dispatcher import DatabaseTrouble, Submission
 from hurlbat_dispatcher.simulation.faults import Fault, Faults
 from hurlbat_dispatcher.simulation.process import Killed
 from hurlbat_dispatcher.simulation.world import Simulation, server_settings
@@ -78,6 +78,20 @@ def test_what_a_killed_server_had_acknowledged_the_next_one_finishes() -> None:
             after = await world.start_server("b", server_settings(lease=3.0, heartbeat=1.0))
             ended = await after.call(lambda engine: engine.wait(run.id, 600))
             assert ended.state == "completed"
+
+        world.run(main())
+
+
+def test_a_server_that_cannot_start_is_dead() -> None:
+    with Simulation() as world:
+
+        async def main() -> None:
+            world.disk.go_away(10)
+            with pytest.raises(DatabaseTrouble):
+                await world.start_server("a")
+            assert not world.processes["a"].alive
+            await asyncio.sleep(10)
+            await world.start_server("a")
 
         world.run(main())
 

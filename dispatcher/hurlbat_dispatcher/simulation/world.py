@@ -182,7 +182,11 @@ class Simulation:
             network=self.network,
         )
         server = self.servers[name] = Server(name, process, Engine(settings or server_settings(), outside), clock)
-        await server.call(lambda engine: engine.start())
+        try:
+            await server.call(lambda engine: engine.start())
+        except Exception:
+            process.kill("at its failed start")
+            raise
         self.note(f"{name} has started")
         return server
 
