@@ -81,15 +81,16 @@ async def test_a_key_that_somebody_else_is_just_storing_is_waited_for_and_found(
     asked = Submission("echo", "1", idempotency_key="old", idempotency_ttl=60.0)
     first = (await shared.engine.submit(asked)).run
     await hear_of(other)
-    blocked = asyncio.Event()
+    blocked, renamed = asyncio.Event(), asyncio.Event()
 
     def rename() -> Script[None]:
         yield Statement(sa.text("UPDATE idempotency SET key = 'new'")).write([()])
+        renamed.set()
         while not blocked.is_set():
             yield Statement(sa.text("SELECT pg_sleep(0.002)")).fetch()
 
     renaming = asyncio.ensure_future(other.parts.database.write(rename()))
-    await asyncio.sleep(0)
+    await renamed.wait()
     again = asyncio.ensure_future(shared.engine.submit(asked._replace(idempotency_key="new")))
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     try:

@@ -151,6 +151,8 @@ def _disagreements(run: SeenRun) -> Iterator[str]:
         yield f"{_short(run)} was tried {run.tries} times of {run.max_attempts}"
     if run.final != (run.finished_at is not None):
         yield f"{_short(run)} has finished_at {run.finished_at}"
+    if run.finished_at is not None and run.started_at is not None and run.finished_at < run.started_at:
+        yield f"{_short(run)} ended {run.started_at - run.finished_at} ms before it started"
     if run.output is not None and run.output != answer(run.attempt):
         yield f"{_short(run)} has {run.output}"
     if run.state == RunState.RUNNING and (run.worker is None or run.started_at is None):

@@ -8,6 +8,7 @@ from tests.interleavings.scenes import (
     FLYING,
     HEIR,
     HELD,
+    KEYED,
     NEXT,
     ORPHAN,
     OWNER,
@@ -122,4 +123,10 @@ async def test_of_two_submits_with_one_key_one_makes_the_run_and_the_other_finds
     outcome = await stage.show(scene(), does(PEER, submit(1)), does(HEIR, submit(2)))
     assert outcome.broken == {}
     assert outcome.endings == {("queued 0",)}
+    assert outcome.clashes > 0
+
+
+async def test_of_two_submits_with_a_key_whose_time_is_over_one_makes_the_run(stage: Stage) -> None:
+    outcome = await stage.show(scene(KEYED, old_key=True), does(PEER, submit(1)), does(HEIR, submit(2)))
+    assert outcome.broken == {}
     assert outcome.clashes > 0

@@ -40,7 +40,7 @@ class _State(NamedTuple):
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
 FENCE = Statement(sa.select(shard.c.owner, shard.c.epoch, DatabaseNow()).where(_SHARD).with_for_update(read=True))
-"""Holds the shard until the commit: nobody takes over in the middle of a turn. The clock is read after."""
+"""Holds the shard until the commit: nobody takes over in the middle of a turn. The clock may be as old as the wait."""
 _STATE = sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD)
 _LOOK = Statement(_STATE)
 _HOLD = Statement(_STATE.with_for_update(skip_locked=True))

@@ -306,8 +306,12 @@ KEEP_KEY = Statement(
     (*_KEY, "run", "digest", "until"),
 )
 DROP_KEY = Statement(
-    sa.delete(idempotency).where(*(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in _KEY)), _KEY
+    sa.delete(idempotency).where(
+        *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in (*_KEY, "run"))
+    ),
+    (*_KEY, "run"),
 )
+"""Forget a key whose time is over, if it is still the one that was read: another server may have used it anew."""
 END_KEY = Statement(
     sa.delete(idempotency).where(
         *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in (*_KEY, "run")),

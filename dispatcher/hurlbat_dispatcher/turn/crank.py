@@ -44,11 +44,16 @@ class NotOwner(Exception):
 
 def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Ledger]:
     """Do the operations in one transaction. Raises `NotOwner` when the ownership was lost before it."""
-    now = yield from _now(desk)
-    ledger = Ledger(now)
+    ledger = Ledger(0)
+    if desk.owns:
+        ledger.now = yield from _fenced(desk)
+        yield from _load(ledger, operations)
+    else:  # the clock is read when the rows are ours: what another server wrote meanwhile is not to be later
+        yield from _load(ledger, operations)
+        ledger.now = desk.tell_time((yield from runs.database_now()))
+    now = ledger.now
     if desk.leap:
         yield from due.leap(desk)
-    yield from _load(ledger, operations)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}
     ticks = [operation for operation in operations if isinstance(operation, Tick)]
@@ -86,14 +91,12 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     return ledger
 
 
-def _now(desk: Desk) -> Generator[Ask, Rows, int]:
-    if desk.epoch is None:
-        now = yield from runs.database_now()
-    else:
-        rows = yield leases.FENCE.fetch()
-        owner, epoch, now = rows[0]
-        if owner != desk.me or epoch != desk.epoch:
-            raise NotOwner(f"the lanes belong to {owner} in epoch {epoch}")
+def _fenced(desk: Desk) -> Generator[Ask, Rows, int]:
+    """Hold the lanes until the commit, and return now."""
+    rows = yield leases.FENCE.fetch()
+    owner, epoch, now = rows[0]
+    if owner != desk.me or epoch != desk.epoch:
+        raise NotOwner(f"the lanes belong to {owner} in epoch {epoch}")
     return desk.tell_time(int(now))
 
 

@@ -88,8 +88,8 @@ def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:
                 f"the key {key!r} was used for run {run_id} with another body; use another key",
                 run_id=run_id,
             )
-        ledger.old_keys.append(name)
-    until = None if asked.idempotency_ttl is None else ledger.now + int(asked.idempotency_ttl * 1000)
+        ledger.old_keys.append((*name, run_id))
+    until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
     keys[name] = (entry.id, entry.digest, until)
     ledger.new_keys.append((*name, entry.id, entry.digest, until))
     return None
