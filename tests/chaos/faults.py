@@ -1,6 +1,7 @@
 """What is done to the processes and to the connections between them: a menu, a seeded schedule, and the blows."""
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -49,7 +50,12 @@ SECONDS: Final[Mapping[Kind, tuple[float, float]]] = {
 }
 """How long each lasts, at least and at most."""
 AFTERMATH: Final = 20.0
-"""Seconds after a fault in which failures that it explains may come to light; rows may have to wait for a server."""
+"""Seconds after a fault, of those in which a server is at work, until the failures that it explains have come to light.
+
+Those in which none is do not count, and there may be many: a busy machine takes long to start one.
+"""
+PULSE: Final = 1.0
+"""Seconds after which a server that was heard of can no longer be called at work."""
 BREATH: Final = (0.5, 4.0)
 """Seconds between two faults of a side, in which the work can go on."""
 _SHARED: Final = frozenset({Kind.DATABASE_KILLED, Kind.DATABASE_CUT, Kind.DATABASE_SILENT, Kind.DATABASE_LOST})
@@ -81,18 +87,33 @@ Faults = Iterator[tuple[float, Fault]]
 """Faults in their order, each with the seconds before it."""
 
 
-def explained(struck: Iterable[Struck]) -> list[Trouble]:
-    """Tell which failures the faults explain: a deploy none, and a broken connection only what breaks those."""
+def explained(struck: Iterable[Struck], alive: Sequence[float]) -> list[Trouble]:
+    """Tell which failures the faults explain: a deploy none, and a broken connection only what breaks those.
+
+    `alive` are the moments, in their order, at which a server did something. Where none does, nothing comes to light.
+    """
     return [
         Trouble(
             what=f"{one.fault}",
             began=one.began,
-            until=one.ended + AFTERMATH,
+            until=_aftermath(one.ended, alive),
             codes=(*_LOST, *_BROKEN) if one.fault.kind in _WORKERS else _LOST,
         )
         for one in struck
         if one.fault.kind is not Kind.SERVERS_ROLLED
     ]
+
+
+def _aftermath(ended: float, alive: Sequence[float]) -> float:
+    """Return when servers had been at work for long enough since then."""
+    last, worked = ended, 0.0
+    for moment in alive:
+        if moment > last:
+            worked += min(moment - last, PULSE)
+            last = moment
+        if worked >= AFTERMATH:
+            return moment
+    return math.inf
 
 
 def menus(stage: Stage) -> tuple[list[Kind], list[Kind]]:

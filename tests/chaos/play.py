@@ -22,7 +22,11 @@ CLIENT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What happened. `settled` is how many seconds after the last fault everything had ended, None if it had not."""
+    """What happened.
+
+    `settled` is how many seconds after the last fault everything had ended, None if it had not; `wrong` tells what the
+    judgement does not: servers that left by themselves, and what the doctor says.
+    """
 
     history: History
     judgement: Judgement
@@ -33,7 +37,7 @@ class Played:
     settled: float | None
     looks: int
     complaints: dict[str, int]
-    deserters: Sequence[str]
+    wrong: Sequence[str]
 
 
 MakeTrouble = Callable[[], Awaitable[Sequence[Struck]]]
@@ -76,10 +80,10 @@ async def play(
         runs=await rows.runs(stage.rows),
         changes=looker.changes,
         slots=dict.fromkeys(WORKERS, SLOTS),
-        troubles=explained(struck),
+        troubles=explained(struck, sorted(told.acknowledged_at)),
     )
-    complaints, deserters = stage.complaints(), stage.deserters
-    return Played(history, judge(history), told, struck, began, over, settled, looker.looks, complaints, deserters)
+    wrong = [*stage.deserters, *await stage.diagnoses()]
+    return Played(history, judge(history), told, struck, began, over, settled, looker.looks, stage.complaints(), wrong)
 
 
 class Looker:

@@ -81,7 +81,7 @@ class Report:
 def report(played: Played, database: str, seed: int, not_possible: Sequence[str] = ()) -> Report:
     """Sum up a play."""
     history, told = played.history, played.told
-    violations = [str(breach) for breach in played.judgement.breaches] + list(played.deserters)
+    violations = [str(breach) for breach in played.judgement.breaches] + list(played.wrong)
     if played.settled is None:
         violations.append("not everything had ended in time after the last fault")
     submits = told.acknowledged_at

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hurlbat_dispatcher import Settings, Severity, examine
 from tests.chaos import journal
 from tests.chaos.history import Execution
 from tests.chaos.links import Link
@@ -77,6 +78,11 @@ class Stage:
             output = server.output
             found.update({fault: output.count(fault) for fault in FAULTS if fault in output})
         return dict(found)
+
+    async def diagnoses(self) -> list[str]:
+        """Ask the product's own doctor what is wrong in the database."""
+        found = await examine(Settings(database_url=self.urls[0]))
+        return [f"doctor: {one.sentence}" for one in found.findings if one.severity is Severity.VIOLATION]
 
     # -- servers -------------------------------------------------------------------------------------------------------
 
