@@ -135,15 +135,20 @@ def keys_read_outside(stack: ExitStack) -> None:
     swap(stack, crank, "read_keys", lambda _: remembered)
 
 
-@bug("servers tell each other nothing, and nobody sweeps")
+@bug("servers tell each other nothing of runs, and nobody sweeps")
 def wake_up_dropped(stack: ExitStack) -> None:
-    async def silent(database: Any, message: str) -> None:
-        return None
+    def make(notify: Any) -> Any:
+        async def silent(database: Any, message: str) -> None:
+            if "registry" in message or "moved" in message:
+                await notify(database, message)
 
-    async def idle(parts: Any) -> None:
-        return None
+        return silent
 
-    swap(stack, SimulatedDatabase, "notify", lambda _: silent)
+    async def idle(parts: Parts) -> None:
+        await parts.database.listen(parts.neighbours.heard)
+        await parts._reload()
+
+    swap(stack, SimulatedDatabase, "notify", make)
     swap(stack, Parts, "_sweep", lambda _: idle)
 
 

@@ -76,7 +76,7 @@ class SimulatedWorker:
         self._history = around.history
         self._chance = random.Random(f"worker {around.plan.seed} {plan.name}")
         self._open: dict[Key, Execution] = {}
-        self._known: dict[Key, None] = {}
+        self._seen: dict[Key, None] = {}
         self._streams: list[Stream] = []
 
     @property
@@ -90,7 +90,6 @@ class SimulatedWorker:
         for stream in self._streams:
             stream.end(httpx.ReadError("the worker died"))
         self._open.clear()
-        self._known.clear()
         self._streams.clear()
 
     def live(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
@@ -138,12 +137,13 @@ class SimulatedWorker:
     async def _deliver(self, runs: Sequence[dict[str, Any]]) -> httpx.Response:
         mood = Mood.STREAM if self.calm else chosen(self._chance, self._around.plan.moods)
         self._history.counts[f"mood {mood}"] += 1
-        fresh = [run for run in runs if (run["run_id"], run["attempt"]) not in self._known]
-        if len(fresh) < len(runs):
-            return await self._say_nothing()  # it has been here before: another copy of the request
+        keys = [(run["run_id"], run["attempt"]) for run in runs]
+        if any(key in self._seen for key in keys):
+            return await self._say_nothing()  # another copy of a request, which the network made and no server sent
+        self._seen.update(dict.fromkeys(keys))
         if self.plan.plain:
-            return await self._plain(mood, fresh[0])
-        return await self._protocol(mood, fresh)
+            return await self._plain(mood, runs[0])
+        return await self._protocol(mood, runs)
 
     async def _say_nothing(self) -> httpx.Response:
         self._history.counts["duplicates"] += 1
@@ -231,7 +231,6 @@ class SimulatedWorker:
         loop = asyncio.get_running_loop()
         done: list[asyncio.Future[Result | None]] = [loop.create_future() for _ in executions]
         for execution, future in zip(executions, done, strict=True):
-            self._known[execution.key] = None
             self._open[execution.key] = execution
 
             async def work(execution: Execution = execution, future: asyncio.Future[Result | None] = future) -> None:
@@ -288,7 +287,6 @@ class SimulatedWorker:
                 stream.end()
 
         for execution in executions:
-            self._known[execution.key] = None
             self._open[execution.key] = execution
             self.spawn(work(execution))
             if execution.reports:

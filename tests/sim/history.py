@@ -80,6 +80,8 @@ class History:
     """What the worker said an attempt came to."""
     failures: dict[Key, float | None] = field(default_factory=dict)
     """Attempts that the worker said failed, with the wait (seconds) that it asked for."""
+    set_back: bool = False
+    """Whether the database's clock was."""
     counts: Counter[str] = field(default_factory=Counter)
     """How often what happened."""
 

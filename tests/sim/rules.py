@@ -26,7 +26,8 @@ def complaints(change: Change, moment: Moment, plan: Plan, history: History) -> 
         yield Rule.KEPT, f"{before.id if before else '?'} was removed"
         return
     yield from _fits(after)
-    yield from _lease(before, after, moment, plan)
+    if not history.set_back:  # what is counted in the old time may seem long in the new
+        yield from _lease(before, after, moment, plan)
     if before is None:
         yield from _born(after, moment)
     elif after.attempt != before.attempt:

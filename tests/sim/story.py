@@ -50,8 +50,6 @@ class Story:
             self._serve(worker)
         self.client = Client(self, self.simulation.process("client").spawn)
         self.mishaps = Mishaps(self)
-        self.set_back = False
-        """Whether the database's clock was."""
         self._settings = server_settings(lease=plan.lease, heartbeat=plan.heartbeat)
         self._starting = {name: asyncio.Lock() for name in self.names}
         self._skews = dict(zip(self.names, plan.skews, strict=True))
@@ -128,7 +126,7 @@ class Story:
             self.started[name].clock.jump(skew - self._skews[name])
         if not self.plan.shared:
             self.simulation.disk.clock.jump(skew - self._skews[name])
-            self.set_back = self.set_back or skew < self._skews[name]
+            self.history.set_back = self.history.set_back or skew < self._skews[name]
         self._skews[name] = skew
 
     def revive(self, worker: SimulatedWorker) -> None:

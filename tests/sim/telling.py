@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 BOUND: Final = 240.0
 """Seconds of calm within which everything that was acknowledged ends."""
-PROMPT: Final = 70.0
-"""Seconds of calm within which a new run ends."""
+PROMPT: Final = 45.0
+"""Seconds of calm within which a new run ends: less than the time between two sweeps of a server that is alone."""
 REST: Final = 20.0
 """Seconds after the last end within which no slot is held."""
 LATEST: Final = 120.0
@@ -126,7 +126,9 @@ async def _calm_down(story: Story) -> None:
     except TimeoutError:
         story.history.broke(Rule.ENDS, f"the servers do not work again within {BOUND:g} s")
         raise _GivenUp from None
-    slack = 2 * LIMIT if story.set_back else 0.0  # what waits for a time waits for the clock to come there again
+    slack = (
+        2 * LIMIT if story.history.set_back else 0.0
+    )  # what waits for a time waits for the clock to come there again
     await _until(story, BOUND + slack, lambda: _unfinished(story))
     probes = [await story.client.probe(task.name) for task in story.plan.tasks]
     await _until(story, PROMPT, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
@@ -204,12 +206,12 @@ def _look_back(story: Story) -> None:
     story.checker.look_back()
     disk = story.simulation.disk
     for finding in _read(disk, strict_checkup()):
-        clock = story.set_back and finding.code is Code.STARTED_EARLY
+        clock = story.history.set_back and finding.code is Code.STARTED_EARLY
         if finding.severity is Severity.VIOLATION and not clock:
             story.history.broke(Rule.SNAPSHOT, finding.sentence)
     for row in story.rows.values():
         run = _read(disk, views.one_run(1, row.id))
-        for what in disagreements(run, set_back=story.set_back) if run is not None else ["it is not found"]:
+        for what in disagreements(run, set_back=story.history.set_back) if run is not None else ["it is not found"]:
             story.history.broke(Rule.TIMELINE, f"{row.id}: {what}")
 
 
