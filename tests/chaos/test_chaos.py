@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 RATE: Final = 15.0
 BOUND: Final = 120.0
 """Seconds in which everything has to end; far more than it takes, as nothing here is to fail for want of a CPU."""
-TAKEOVER: Final = LEASE + 20
+TAKEOVER: Final = LEASE + 40
 """The same for another server to take the lanes."""
 POLL: Final = 0.1
 
