@@ -87,6 +87,12 @@ def calling(input: int) -> str:
 
 
 @hurlbat.task
+def busy(input: float) -> None:
+    """Take so many real seconds."""
+    time.sleep(input)
+
+
+@hurlbat.task
 def waiting_for_a_flag(ctx: Context) -> str:
     """Wait in real time for what only the loop can do."""
     while not ctx.cancelled:
@@ -196,6 +202,13 @@ async def test_a_sync_task_that_waits_for_the_world_is_let_go(world: World) -> N
     assert (await add.run([1])) == 1
 
 
+@simulated
+async def test_time_passes_as_it_really_does_beside_a_thread_that_takes_long(world: World) -> None:
+    before = world.now()
+    await busy.run(0.9)
+    assert timedelta(seconds=0.2) < world.now() - before < timedelta(seconds=20)
+
+
 def test_sync_code_calls_tasks_in_virtual_time(world: World) -> None:
     assert add.run_sync([1, 2]) == 3
     assert flaky.run_sync() == 3
@@ -241,6 +254,19 @@ async def test_with_every_seed_of_faults_what_was_acknowledged_ends(stormy: Worl
     await stormy.drain()
     assert refs
     assert {(await ref.status()).state for ref in refs} <= {"completed", "failed"}
+
+
+def test_a_test_runs_once_for_each_seed(stormy: World, request: pytest.FixtureRequest) -> None:
+    assert request.node.name.endswith(f"[seed-{stormy.seed}]")
+
+
+def test_what_a_test_asks_is_not_lost_on_the_way_but_deliveries_are() -> None:
+    with World(hurlbat, app, faults=Faults(refused=1)) as made:
+        ref = add.run_no_wait_sync([1, 2])
+        made.run(made.advance(seconds=30))
+        assert ref.status_sync().state == "queued"
+        made.calm()
+        assert ref.result_sync() == 3
 
 
 def history(seed: int) -> list[str]:

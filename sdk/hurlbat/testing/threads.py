@@ -43,18 +43,21 @@ class Threads(Executor):
     def submit(self, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> Future[T]:
         """Run a function in a thread, and return when it has ended, waits, or takes long."""
         job = _Job()
+        answer: Future[T] = Future()
 
-        def work() -> T:
-            _jobs.current = job
-            try:
-                return function(*args, **named)
-            finally:
+        def work() -> None:
+            if answer.set_running_or_notify_cancel():
+                _jobs.current = job
+                try:
+                    answer.set_result(function(*args, **named))
+                except BaseException as error:  # the caller's
+                    answer.set_exception(error)
                 _jobs.current = None
-                self._rest(job)
+            self._rest(job)  # only now: until the loop knows the result, its time must not go on
 
-        future = self._pool.submit(work)
+        self._pool.submit(work)
         self._watch(job)
-        return future
+        return answer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads."""
@@ -100,8 +103,3 @@ class Threads(Executor):
             let_go, job.let_go = job.let_go, False
         if let_go and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.release)
-
-
-def on_a_thread_of_the_world() -> bool:
-    """Tell whether the calling thread is one that a world waits for."""
-    return getattr(_jobs, "current", None) is not None

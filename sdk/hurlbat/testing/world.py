@@ -68,6 +68,7 @@ class World:
         **settings: Any,
     ) -> None:
         self.hurlbat = hurlbat
+        self.seed = seed
         self.client = hurlbat.client
         """The API of the server, once the world has begun."""
         self._path = path
