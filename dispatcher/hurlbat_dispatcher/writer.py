@@ -236,10 +236,10 @@ class Writer:
             if operation.reply is not None:
                 if not operation.reply.done():
                     operation.reply.set_exception(problem)
-            elif not isinstance(operation, Tick):
+            elif not isinstance(operation, Tick | Recall):  # both are made anew
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
-        if trouble.unknown:
+        if trouble.unknown or any(isinstance(operation, Recall) for operation in operations):
             self._queue.appendleft(Recall(self._in_hand(), self._took()))
         self._queue.append(Tick(sweep=True))
 

@@ -11,9 +11,6 @@ from tests.e2e.stage import set_stage
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes
 
-DUTY = "a background duty failed"
-"""What a server says of its sweeps while the database is away."""
-
 
 def test_an_acknowledged_run_is_there_after_a_kill_in_the_same_moment(
     processes: Processes, tmp_path: Path, database_url: str
@@ -55,7 +52,7 @@ async def test_sqlite_writes_ahead_and_syncs_every_commit(sqlite_url: str) -> No
 def test_a_database_that_dies_and_comes_back_loses_nothing_and_needs_no_restart(
     processes: Processes, tmp_path: Path, own_cluster: Cluster
 ) -> None:
-    with set_stage(processes, tmp_path, own_cluster.url("postgres"), but=DUTY) as stage:
+    with set_stage(processes, tmp_path, own_cluster.url("postgres")) as stage:
         accepted = [stage.api.submit("work", number, delay=1)["id"] for number in range(20)]
 
         own_cluster.stop("immediate")
