@@ -20,7 +20,7 @@ from tests.chaos.rows import PostgresRows, Rows, SqliteRows, owner_of_lanes
 from tests.e2e.stage import FAULTS, SECRET, Api
 from tests.support.ports import free_port
 from tests.support.postgres import Cluster
-from tests.support.processes import Processes, Server, in_thread
+from tests.support.processes import SECRET_KEY, Processes, Server, in_thread
 
 LEASE: Final = 3.0
 LIVELY: Final = {"HURLBAT_LEASE": f"{LEASE:g}", "HURLBAT_HEARTBEAT": "1", "HURLBAT_DRAIN_SECONDS": "10"}
@@ -81,7 +81,8 @@ class Stage:
 
     async def diagnoses(self) -> list[str]:
         """Ask the product's own doctor what is wrong in the database."""
-        found = await examine(Settings(database_url=self.urls[0]))
+        settings = Settings.model_validate({"database_url": self.urls[0], "secret_key": SECRET_KEY})
+        found = await examine(settings)
         return [f"doctor: {one.sentence}" for one in found.findings if one.severity is Severity.VIOLATION]
 
     # -- servers -------------------------------------------------------------------------------------------------------
