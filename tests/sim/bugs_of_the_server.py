@@ -80,7 +80,7 @@ def lease_by_the_hosts_clock(stack: ExitStack) -> None:
     swap(stack, Lease, "run_once", make)
 
 
-@bug("an attempt is sent before the commit that starts it")
+@bug("an attempt is sent before the commit that starts it", hint=1)
 def sent_before_the_commit(stack: ExitStack) -> None:
     _knowing(stack)
 
@@ -98,7 +98,7 @@ def sent_before_the_commit(stack: ExitStack) -> None:
     swap(stack, writing, "turn", make)
 
 
-@bug("a submit is acknowledged before its commit")
+@bug("a submit is acknowledged before its commit", hint=21)
 def acknowledged_before_the_commit(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def hasty(desk: Any, operations: Any) -> Script:
@@ -113,7 +113,7 @@ def acknowledged_before_the_commit(stack: ExitStack) -> None:
     swap(stack, writing, "turn", make)
 
 
-@bug("idempotency keys are read before the transaction that stores them")
+@bug("idempotency keys are read before the transaction that stores them", hint=4)
 def keys_read_outside(stack: ExitStack) -> None:
     keep = runs.KEEP_KEY.clause
     assert isinstance(keep, sa.Insert)
@@ -152,7 +152,7 @@ def wake_up_dropped(stack: ExitStack) -> None:
     swap(stack, Parts, "_sweep", lambda _: idle)
 
 
-@bug("a commit whose outcome is unknown is taken for one that failed, and done again")
+@bug("a commit whose outcome is unknown is taken for one that failed, and done again", hint=2)
 def unknown_taken_for_failure(stack: ExitStack) -> None:
     def make(in_trouble: Any) -> Any:
         def again(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
@@ -168,7 +168,7 @@ def unknown_taken_for_failure(stack: ExitStack) -> None:
     swap(stack, Writer, "_in_trouble", make)
 
 
-@bug("a commit whose outcome is unknown is taken for one that was done")
+@bug("a commit whose outcome is unknown is taken for one that was done", hint=2)
 def unknown_taken_for_success(stack: ExitStack) -> None:
     made: ContextVar[Any] = ContextVar("made", default=None)
 
@@ -197,12 +197,12 @@ def unknown_taken_for_success(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", believe)
 
 
-@bug("a server sends without a look at its lease")
+@bug("a server sends without a look at its lease", hint=38)
 def sends_without_its_lease(stack: ExitStack) -> None:
     swap(stack, Lease, "holds", lambda _: lambda lease: True)
 
 
-@bug("what a turn puts off to the next one is lost")
+@bug("what a turn puts off to the next one is lost", hint=16)
 def deferred_is_lost(stack: ExitStack) -> None:
     def make(after: Any) -> Any:
         def forgetful(writer: Any, ledger: Ledger) -> None:
@@ -221,7 +221,7 @@ def taken_twice(stack: ExitStack) -> None:
     swap(stack, Outbox, "handed_over", lambda _: property(lambda outbox: frozenset()))
 
 
-@bug("what the database did not take is not kept for later")
+@bug("what the database did not take is not kept for later", hint=21)
 def ends_not_kept(stack: ExitStack) -> None:
     def make(in_trouble: Any) -> Any:
         def drop(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:

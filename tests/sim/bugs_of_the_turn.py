@@ -21,12 +21,12 @@ from tests.sim.bugs import bug, swap
 Script = Generator[Any, Any, Any]
 
 
-@bug("an owner that was replaced goes on to start runs")
+@bug("an owner that was replaced goes on to start runs", hint=1)
 def no_fence(stack: ExitStack) -> None:
-    def now(desk: Desk) -> Script:
+    def unfenced(desk: Desk) -> Script:
         return desk.tell_time((yield from runs.database_now()))
 
-    swap(stack, crank, "_now", lambda _: now)
+    swap(stack, crank, "_fenced", lambda _: unfenced)
 
 
 @bug("whoever asks first takes the lanes, though the lease of their owner is good")
@@ -47,7 +47,7 @@ def counted_after_the_send(stack: ExitStack) -> None:
     swap(stack, runs, "START", lambda _: start)
 
 
-@bug("a slot is given back without a look at which attempt holds it")
+@bug("a slot is given back without a look at which attempt holds it", hint=83)
 def released_without_its_attempt(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
         return lambda picture, run_id, attempt=None: release(picture, run_id)
@@ -55,7 +55,7 @@ def released_without_its_attempt(stack: ExitStack) -> None:
     swap(stack, Picture, "release", make)
 
 
-@bug("the slot of a cancelled attempt is sold before the worker has stopped")
+@bug("the slot of a cancelled attempt is sold before the worker has stopped", hint=6)
 def sold_twice(stack: ExitStack) -> None:
     def make(finish: Any) -> Any:
         return lambda *given, holds_until=None, **more: finish(*given, holds_until=None, **more)
@@ -68,7 +68,7 @@ def retry_without_due_time(stack: ExitStack) -> None:
     swap(stack, decide, "clamp", lambda _: lambda seconds: 0.0)
 
 
-@bug("a result is applied whatever attempt it is of")
+@bug("a result is applied whatever attempt it is of", hint=3)
 def result_of_an_old_attempt(stack: ExitStack) -> None:
     def make(end_attempt: Any) -> Any:
         def end(desk: Desk, ledger: Ledger, said: AttemptEnd) -> Any:
@@ -94,7 +94,7 @@ def result_applied_twice(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("every server rescues, not the owner of the lanes alone")
+@bug("every server rescues, not the owner of the lanes alone", hint=4)
 def rescue_without_fence(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def rescue(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:
@@ -143,7 +143,7 @@ def replay_unbounded(stack: ExitStack) -> None:
     swap(stack, decide, "replay", make)
 
 
-@bug("the cancellation of a waiting run is acknowledged and not done")
+@bug("the cancellation of a waiting run is acknowledged and not done", hint=5)
 def cancel_forgets_what_waits(stack: ExitStack) -> None:
     def make(cancel: Any) -> Any:
         def forget(desk: Desk, ledger: Ledger, row: Any, reason: str) -> Any:
@@ -154,7 +154,7 @@ def cancel_forgets_what_waits(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", make)
 
 
-@bug("a cancelled attempt that nobody confirms holds its slot for ever")
+@bug("a cancelled attempt that nobody confirms holds its slot for ever", hint=6)
 def hold_never_released(stack: ExitStack) -> None:
     swap(stack, decide, "CANCEL_HOLD_MS", lambda _: 1 << 40)
 
@@ -186,7 +186,7 @@ def _renew_once(renew: Any, desk: Desk, ledger: Ledger, row: Any, deadline: int 
         renew(desk, ledger, row, deadline)
 
 
-@bug("a run is started though its time to start is over")
+@bug("a run is started though its time to start is over", hint=5)
 def expiry_forgotten(stack: ExitStack) -> None:
     clause = sa.select(*runs._LIGHT).where(
         run.c.expires_at <= bind("now", sa.BigInteger()) - inline(1 << 40), run.c.attempt < inline(0)

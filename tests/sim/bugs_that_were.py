@@ -17,7 +17,7 @@ from tests.sim.bugs import bug, swap
 Script = Generator[Any, Any, Any]
 
 
-@bug("what is due is read twice in one turn")
+@bug("what is due is read twice in one turn", hint=58)
 def due_twice(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def twice(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:
@@ -29,12 +29,12 @@ def due_twice(stack: ExitStack) -> None:
     swap(stack, due, "tick", make)
 
 
-@bug("a lease is renewed though the attempt ends in the same turn")
+@bug("a lease is renewed though the attempt ends in the same turn", hint=63)
 def lease_after_the_end(stack: ExitStack) -> None:
     swap(stack, runs, "LEASE", lambda _: runs._update(("lease_until", "deadline_at"), runs._THIS_ATTEMPT))
 
 
-@bug("an owner whose own lease is over starts what it may not send")
+@bug("an owner whose own lease is over starts what it may not send", hint=122)
 def starts_without_its_lease(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def careless(desk: Desk, operations: Sequence[Operation]) -> Script:
@@ -46,7 +46,7 @@ def starts_without_its_lease(stack: ExitStack) -> None:
     swap(stack, writing, "turn", make)
 
 
-@bug("the database's clock is compared with the host's after the answer has come")
+@bug("the database's clock is compared with the host's after the answer has come", hint=74)
 def clock_read_after_the_answer(stack: ExitStack) -> None:
     def make_turn(turn: Any) -> Any:
         def unaware(desk: Desk, operations: Sequence[Operation]) -> Script:
@@ -72,6 +72,6 @@ def clock_read_after_the_answer(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", make_writer)
 
 
-@bug("requests are signed with the time of the server's host")
+@bug("requests are signed with the time of the server's host", hint=3)
 def signed_by_the_hosts_clock(stack: ExitStack) -> None:
     swap(stack, AgreedClock, "agree", lambda _: lambda clock, now_ms, asked: 0)

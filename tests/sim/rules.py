@@ -140,6 +140,8 @@ def _put_back(before: Row, after: Row, moment: Moment, task: TaskPlan, history: 
             yield Rule.DUE, f"{after.id} is due again in {wait:g} s, and its policy says {least:g} at least"
     elif after.tries != before.tries - 1:
         yield Rule.COUNTED, f"{after.id} went from {before.tries} to {after.tries} tries when it was put back"
+    elif after.error is not None:
+        yield Rule.COUNTED, f"{after.id} failed ({after.error}) and was not charged"
     elif after.due_at < moment.least - SAME:
         yield Rule.DUE, f"{after.id} was put back and is due before now"
 

@@ -29,9 +29,8 @@ def test_there_are_enough_of_them() -> None:
     assert len(BUGS) >= 15
 
 
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: str(one.bug))
+@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: one.bug)
 def test_what_went_wrong_once_would_be_found_again(regression: Regression) -> None:
-    assert regression.bug is not None
     with BUGS[regression.bug].planted():
         assert tell(regression.seed).violations, regression.says
 

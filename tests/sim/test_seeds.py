@@ -22,7 +22,7 @@ def test_no_history_of_these_ten_seeds_breaks_a_promise(first: int) -> None:
         assert told.violations == (), f"seed {seed}: {command_of(seed)}"
 
 
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: str(one.bug))
+@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: one.bug)
 def test_what_went_wrong_once_goes_well(regression: Regression) -> None:
     told = summary_of(tell(regression.seed))
     assert told.violations == (), f"{regression.says} {command_of(regression.seed)}"
