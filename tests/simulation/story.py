@@ -99,6 +99,9 @@ async def history(world: Simulation) -> list[Run]:
     await ask(world, "a", lambda engine: engine.register_worker(WorkerSpec("w", URL, secret=SECRET)))
     while (await ask(world, "a", lambda engine: engine.get_worker("w"))).state != "ready":  # noqa: ASYNC110  # no event tells it
         await asyncio.sleep(1)
+    for name in ("nobody", "no-one", "none"):  # are asked again and again, in an order that must be the seed's
+        spec = WorkerSpec(name, f"https://{name}.example.com/", secret=SECRET)
+        await ask(world, "a", lambda engine, spec=spec: engine.register_worker(spec))
     ids = []
     for n in range(RUNS):
         name = "ab"[n % 2]

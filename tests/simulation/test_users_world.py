@@ -86,6 +86,12 @@ def calling(input: int) -> str:
     return in_thread.run_sync(input) + "!"
 
 
+@hurlbat.task(retries=20)
+def passing_on(input: int) -> str:
+    """Leave it to another task, from a thread; the client tries again when it is refused."""
+    return add.run_no_wait_sync([input], idempotency_key=f"n{input}").id
+
+
 @hurlbat.task
 def busy(input: float) -> None:
     """Take so many real seconds."""
@@ -272,10 +278,11 @@ def test_what_a_test_asks_is_not_lost_on_the_way_but_deliveries_are() -> None:
 def history(seed: int) -> list[str]:
     async def main() -> None:
         await asyncio.gather(*(remembered.run_no_wait(str(n)) for n in range(5)))
-        assert await calling.run(1) == "hurlbat 1!"
+        for n in range(8):
+            await passing_on.run(n)
         await made.advance(hours=1)
 
-    with World(hurlbat, app, seed=seed, faults=Faults(refused=0.2, slow=0.2, duplicated=0.2)) as made:
+    with World(hurlbat, app, seed=seed, faults=Faults(refused=0.3, slow=0.1, duplicated=0.2)) as made:
         made.run(main())
         return made.trace
 

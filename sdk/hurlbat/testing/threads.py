@@ -71,6 +71,7 @@ class Threads(Executor):
         answer: Future[T] = Future()
 
         def begin() -> None:
+            job.quiet.wait(PATIENCE)  # the thread is about to be
             task = self._loop.create_task(work())
             task.add_done_callback(end)
 

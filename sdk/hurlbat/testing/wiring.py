@@ -103,7 +103,13 @@ class _SyncDoor(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         async def ask() -> Any:
             answer = await self._network.handle_async_request(
-                httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+                httpx.Request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    content=request.content,
+                    extensions=request.extensions,
+                )
             )
             body = b"".join([piece async for piece in answer.aiter_raw()])
             await answer.aclose()
