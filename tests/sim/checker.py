@@ -64,7 +64,7 @@ class Checker:
         self._count_slots(changes)
 
     def _look_at_leases(self, process: str) -> Moment:
-        now, leases, shard = self._time(), self._reader.leases(), self._reader.shard()
+        now, leases, shard = self.time(), self._reader.leases(), self._reader.shard()
         longest = now + int(self._plan.lease * 1000)
         for server, until in leases.items():
             self._servers.setdefault(server, process)
@@ -86,8 +86,11 @@ class Checker:
         self._leases, self._shard = leases, shard
         return Moment(process, now, self._now(), owner, epoch, until, leases, self._servers)
 
-    def _time(self) -> int:
-        """Return now (ms): the database's clock, or where it was set back, what it would be without that."""
+    def time(self) -> int:
+        """Return now (ms): the database's clock, or where it was set back, what it would be without that.
+
+        To be asked before it is set, too: servers may have read it then.
+        """
         at = asyncio.get_running_loop().time()
         self._latest = max(self._now(), self._latest + (at - self._latest_at) * 1000)
         self._latest_at = at

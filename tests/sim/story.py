@@ -125,6 +125,7 @@ class Story:
         if name in self.started:
             self.started[name].clock.jump(skew - self._skews[name])
         if not self.plan.shared:
+            self.checker.time()
             self.simulation.disk.clock.jump(skew - self._skews[name])
             self.history.set_back = self.history.set_back or skew < self._skews[name]
         self._skews[name] = skew
