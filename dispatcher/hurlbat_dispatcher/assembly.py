@@ -74,13 +74,14 @@ class Parts:
         """Do what follows a commit: send, cancel, wake those who wait, tell the other servers."""
         self.telemetry.committed(ledger, self.writer.last_size)
         self.waiters.finished(ledger.finished)
+        taken = [one for one in ledger.deliveries if self.taken.take(one[1].run_id, one[1].attempt)]
         for run_id in ledger.finished:
             self.taken.over(run_id)
         for run_id, _ in ledger.freed:
             self.taken.over(run_id)
         if ledger.connected is not None:
             self.taken.keep(ledger.connected)
-        self.outbox.send([one for one in ledger.deliveries if self.taken.take(one[1].run_id, one[1].attempt)])
+        self.outbox.send(taken)
         if ledger.cancels:
             self.outbox.cancel(ledger.cancels)
         if self.database.shared:

@@ -59,6 +59,7 @@ class Writer:
         self._entries = 0
         self._wake = asyncio.Event()
         self._offset = 0.0
+        self._current: Sequence[Operation] = ()
         self._stale = True
         self._epoch: int | None = None
         self._closing = False
@@ -104,7 +105,7 @@ class Writer:
 
     def recall(self) -> None:
         """Send what was started for this server without its knowing, and rescue what it has lost on the way."""
-        self.put(Recall(self._in_hand(), self._took(), before=self._desk.last_now - RECALL_AFTER))
+        self.put(Recall(before=self._desk.last_now - RECALL_AFTER))
 
     def close(self) -> None:
         """Let `run` return once everything queued is done."""
@@ -167,11 +168,14 @@ class Writer:
 
     async def _guarded(self, operations: Sequence[Operation]) -> None:
         """Do a turn; whatever goes wrong in it, the next one is done."""
+        self._current = operations
         try:
             await self._do(operations)
         except Exception as error:
             self._stale = True
             log.critical("a turn broke", error=repr(error), exc_info=error)
+        finally:
+            self._current = ()
 
     async def _do(self, operations: Sequence[Operation], *, again: bool = True) -> None:
         try:
@@ -198,6 +202,9 @@ class Writer:
 
     async def _turn(self, operations: Sequence[Operation]) -> Ledger:
         stale, self._stale = self._stale, False
+        for operation in operations:
+            if isinstance(operation, Recall):
+                operation.in_hand, operation.took = self._in_hand(), self._took()
         try:
             if stale:
                 self._desk.epoch = self._epoch
@@ -240,11 +247,11 @@ class Writer:
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
         if trouble.unknown or any(isinstance(operation, Recall) for operation in operations):
-            self._queue.appendleft(Recall(self._in_hand(), self._took()))
+            self._queue.appendleft(Recall())
         self._queue.append(Tick(sweep=True))
 
     def _in_hand(self) -> frozenset[Attempt]:
-        return self._handed_over().union(*map(_spoken_of, self._queue))
+        return self._handed_over().union(*map(_spoken_of, self._queue), *map(_spoken_of, self._current))
 
     async def _in_halves(self, operations: Sequence[Operation], error: Exception) -> None:
         if len(operations) > 1:

@@ -190,13 +190,23 @@ COUNT_ROWS = Statement(
 )
 
 _BY = sa.BigInteger()
+
+
+def _moved(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
+    """Return a time that is moved along by `by`, at most to `most`."""
+    by, most = bind(f"{name}_by", _BY), bind(f"{name}_most", _BY)
+    return sa.case((column + by > most, most), else_=column + by)
+
+
 MOVE_LEASES = Statement(
     sa.update(run)
     .where(LEASED)
-    .values(lease_until=run.c.lease_until + bind("by", _BY), deadline_at=run.c.deadline_at + bind("deadline_by", _BY)),
-    ("by", "deadline_by"),
+    .values(lease_until=_moved(run.c.lease_until, "lease"), deadline_at=run.c.deadline_at + bind("deadline_by", _BY)),
+    ("lease_by", "lease_most", "deadline_by"),
 )
-MOVE_HOLDS = Statement(sa.update(run).where(HELD).values(holds_until=run.c.holds_until + bind("by", _BY)), ("by",))
+MOVE_HOLDS = Statement(
+    sa.update(run).where(HELD).values(holds_until=_moved(run.c.holds_until, "hold")), ("hold_by", "hold_most")
+)
 
 # -- what is due -----------------------------------------------------------------------------------------------------
 

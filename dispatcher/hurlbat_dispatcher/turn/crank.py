@@ -82,6 +82,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
             ledger.queued = True
         ledger.wake_at(row.expires_at)
     ledger.inserts.sort()
+    ledger.deliveries = [one for one in ledger.deliveries if one[1].run_id not in ledger.touched]
     yield from ledger.write()
     yield from _refill(desk, ledger)
     if ticks:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 import structlog
 
 from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
+from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
@@ -49,8 +50,8 @@ def leap(desk: Desk) -> Generator[Ask, Rows, None]:
     log.warning(
         "the clock of this host was set ahead; the leases of what runs are moved along", seconds=desk.leap / 1000
     )
-    yield runs.MOVE_LEASES.write([(desk.leap, desk.leap)])
-    yield runs.MOVE_HOLDS.write([(desk.leap,)])
+    yield runs.MOVE_LEASES.write([(desk.leap, desk.last_now + desk.lease, desk.leap)])
+    yield runs.MOVE_HOLDS.write([(desk.leap, desk.last_now + CANCEL_HOLD_MS)])
     desk.leap = 0
 
 

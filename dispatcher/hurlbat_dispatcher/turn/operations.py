@@ -130,12 +130,13 @@ class Recall(Operation):
 
     What it never `took` is sent now: word of the start was lost, or the outcome of the start's own commit was never
     learned. Of what it took and that started `before` then (ms), word of the end was lost: it is rescued, charged.
-    `in_hand` are those that wait, are with a worker, or whose end is on its way.
+    `in_hand` are those that wait, are with a worker, or whose end is on its way. The writer says both when the turn is
+    made: what was known before may not be true any more.
     """
 
-    in_hand: frozenset[Attempt]
-    took: frozenset[Attempt]
     before: int | None = None
+    in_hand: frozenset[Attempt] = frozenset()
+    took: frozenset[Attempt] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
