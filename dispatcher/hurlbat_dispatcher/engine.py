@@ -209,13 +209,21 @@ class Engine:
         """Cancel a run at once; its worker is told. Raises `NotFound`, `Conflict` when it has ended otherwise."""
         _check_id(run_id)
         await self._ask(Cancel(run_id, reason or "cancelled by request"))
-        return await self.get_run(run_id)
+        return await self._changed(run_id)
 
     async def replay_run(self, run_id: str) -> Run:
         """Queue a run that has ended again; its history stays. Raises `NotFound`, `Conflict`."""
         _check_id(run_id)
         await self._ask(Replay(run_id))
-        return await self.get_run(run_id)
+        return await self._changed(run_id)
+
+    async def _changed(self, run_id: str) -> Run:
+        """Return a run of which a change was just stored: an answer that nothing was would not be true."""
+        try:
+            return await self.get_run(run_id)
+        except Unavailable as problem:
+            said = f"the change is stored, but the run cannot be shown: {problem.detail}"
+            raise Unavailable("outcome_unknown", said, retry_after=1) from problem
 
     # -- reports of workers ------------------------------------------------------------------------------------------
 

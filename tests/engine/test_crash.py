@@ -1,11 +1,13 @@
 """A server that dies, one that stops, and what the next one makes of what they left."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
 
 from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Outside, Run, RunState, Unavailable
+from hurlbat_dispatcher.store.statement import Script
 from tests.engine.far_side import Call, streaming
 from tests.engine.world import World, refused
 
@@ -178,3 +180,22 @@ async def test_a_submit_whose_commit_is_in_doubt_is_not_lost_and_not_stuck(share
 
 def kinds(run: Run) -> list[str]:
     return [entry.kind for entry in run.timeline]
+
+
+async def test_a_change_that_is_stored_but_cannot_be_shown_is_not_called_refused(
+    local: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await local.worker()
+    await local.engine.pause_worker("w")
+    run = await local.submit()
+    read = local.parts.database.read
+
+    async def away(_: Script[Any]) -> Any:
+        raise DatabaseTrouble("gone")
+
+    monkeypatch.setattr(local.parts.database, "read", away)
+    problem = await refused(local.engine.cancel_run(run.id))
+    monkeypatch.setattr(local.parts.database, "read", read)
+    assert isinstance(problem, Unavailable)
+    assert problem.code == "outcome_unknown"
+    assert (await local.engine.get_run(run.id)).state is RunState.CANCELLED
