@@ -188,7 +188,7 @@ class Parts:
 
 async def assemble(settings: Settings, outside: Outside) -> Parts:
     """Open the database and start a server's parts. Raises `CannotOpen`, `DatabaseTrouble`."""
-    store = outside.database(settings.database_url, outside.clock)
+    store = outside.database(settings.database_url, outside.clock, settings.lease)
     await store.open()
     try:
         await store.prepare()

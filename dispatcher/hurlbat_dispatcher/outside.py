@@ -11,8 +11,8 @@ from hurlbat_dispatcher.push.transport import Network
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 
-OpensDatabase = Callable[[str, Clock], Database]
-"""Returns the database behind a URL, not yet open."""
+OpensDatabase = Callable[[str, Clock, float], Database]
+"""Returns the database behind a URL, not yet open, for a server with a lease of so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)

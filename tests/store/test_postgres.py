@@ -9,8 +9,10 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
+from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.store import postgres
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
+from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.postgres import PostgresDatabase
 from hurlbat_dispatcher.store.statement import Script
 from tests.store.rows import ask, insert, new_run, tell
@@ -265,3 +267,16 @@ async def test_a_transaction_that_idles_is_ended_by_the_database(store: Postgres
     [(timeout,)] = await store.write(ask("SELECT current_setting('idle_in_transaction_session_timeout')"))
     assert timeout == "10s"
     await store.write(tell("SELECT 1"))
+
+
+@pytest.mark.parametrize(("lease", "left_alone"), [(3.0, "3s"), (15.0, "10s")])
+async def test_a_server_that_stands_still_in_a_transaction_holds_up_others_for_less_than_its_lease(
+    postgres_url: str, lease: float, left_alone: str
+) -> None:
+    store = database(postgres_url, SystemClock(), lease)
+    await store.open()
+    try:
+        [(timeout,)] = await store.write(ask("SELECT current_setting('idle_in_transaction_session_timeout')"))
+    finally:
+        await store.close()
+    assert timeout == left_alone

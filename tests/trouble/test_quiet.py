@@ -37,7 +37,7 @@ class Flaky(SqliteDatabase):
 async def test_a_server_in_trouble_asks_its_database_twice_a_second(tmp_path: Path, sqlite_url: str) -> None:
     made: list[Flaky] = []
 
-    def database(url: str, clock: Any) -> Flaky:
+    def database(url: str, clock: Any, _: float) -> Flaky:
         made.append(Flaky(url, clock))
         return made[0]
 

@@ -178,7 +178,7 @@ class Simulation:
         outside = Outside(
             clock=clock,
             chance=self._draw(),
-            database=lambda _url, _clock: SimulatedDatabase(self.disk, self.trouble, shared=self._shared),
+            database=lambda *_: SimulatedDatabase(self.disk, self.trouble, shared=self._shared),
             network=self.network,
         )
         server = self.servers[name] = Server(name, process, Engine(settings or server_settings(), outside), clock)

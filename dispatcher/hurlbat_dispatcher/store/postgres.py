@@ -39,7 +39,6 @@ TALK_SECONDS = 5.0
 MAX_NOTIFICATIONS = 100
 """Notifications that wait for the connection; more are dropped, as each is a hint that the sweep makes up for."""
 _MIGRATING = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
-_SETTINGS = _MIGRATING | {"statement_timeout": "25000"}
 _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 """Servers that start together migrate one after the other."""
 _LOST = (
@@ -58,8 +57,10 @@ class PostgresDatabase:
     shared = True
     file: str | None = None
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, stall: float = 10.0) -> None:
         self._dial = Dial(url)
+        stalled = {"idle_in_transaction_session_timeout": str(int(stall * 1000))}
+        self._settings = _MIGRATING | stalled | {"statement_timeout": "25000"}
         self._engine: AsyncEngine | None = None
         self._writer: asyncpg.Connection | None = None
         self._listener: asyncpg.Connection | None = None
@@ -76,7 +77,7 @@ class PostgresDatabase:
             "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: self._dial.connect(_MIGRATING)
         )
         try:
-            self._writer = await self._dial.connect(_SETTINGS)
+            self._writer = await self._dial.connect(self._settings)
             await _warn_of_lost_writes(self._writer)
             self._readers = await asyncpg.create_pool(min_size=0, max_size=READERS, connect=self._connect_reader)
         except BaseException:
@@ -238,7 +239,7 @@ class PostgresDatabase:
 
     async def _reconnect(self) -> asyncpg.Connection:
         try:
-            return await self._dial.connect(_SETTINGS)
+            return await self._dial.connect(self._settings)
         except CannotOpen as error:  # it could once: a certificate is missing now
             raise DatabaseTrouble(str(error)) from error
 
