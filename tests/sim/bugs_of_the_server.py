@@ -10,11 +10,13 @@ import sqlalchemy as sa
 from hurlbat_dispatcher import writer as writing
 from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.loops.lease import Lease
+from hurlbat_dispatcher.neighbours import Neighbours
 from hurlbat_dispatcher.outbox import Outbox
 from hurlbat_dispatcher.simulation.database import SimulatedDatabase
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.database import DatabaseTrouble
-from hurlbat_dispatcher.store.statement import Statement
+from hurlbat_dispatcher.store.schema import RUNNING, run
+from hurlbat_dispatcher.store.statement import AnyOf, Statement, bind
 from hurlbat_dispatcher.taken import Taken
 from hurlbat_dispatcher.turn import crank
 from hurlbat_dispatcher.turn.ledger import Ledger
@@ -231,3 +233,20 @@ def ends_not_kept(stack: ExitStack) -> None:
 
     swap(stack, Writer, "_in_trouble", make)
     swap(stack, Writer, "recall", lambda _: lambda writer: None)
+
+
+@bug("whoever hears of a start sends it, whomever it is for")
+def sent_by_whoever_hears(stack: ExitStack) -> None:
+    anybody = bind("me", sa.String()) != sa.literal_column("''")
+    take = sa.select(*runs._TO_SEND, run.c.worker).where(runs._TENANT, AnyOf(run.c.id, "ids"), RUNNING, anybody)
+    take = take.where(run.c.lease_until.is_(None))
+
+    def make(do: Any) -> Any:
+        def greedy(neighbours: Any, said: dict[str, Any]) -> None:
+            mine = [(neighbours._desk.me, run_id) for _, run_id in said.get("started", ())]
+            do(neighbours, said | {"started": mine})
+
+        return greedy
+
+    swap(stack, Neighbours, "_do", make)
+    swap(stack, runs, "TAKE", lambda old: Statement(take, old.names))

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lifecycle import RunEvent, RunState
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent
 from hurlbat_dispatcher.store import leases, runs
 from hurlbat_dispatcher.store.schema import RUNNING, dispatcher, inline, run
 from hurlbat_dispatcher.store.statement import Statement, bind
@@ -207,3 +208,28 @@ def ends_without_fence(stack: ExitStack) -> None:
         return stale
 
     swap(stack, Ledger, "load", make)
+
+
+@bug("an attempt whose answer was lost counts as one that was never sent")
+def lost_answer_not_charged(stack: ExitStack) -> None:
+    def make(judge: Any) -> Any:
+        def trusting(answer: Any, **more: Any) -> Any:
+            if isinstance(answer, Failed) and answer.code is ErrorCode.CONNECTION_RESET:
+                answer = NotSent(answer.code, answer.message)
+            return judge(answer, **more)
+
+        return trusting
+
+    swap(stack, decide, "judge", make)
+
+
+@bug("the timeline is not told that a run was put back")
+def untold(stack: ExitStack) -> None:
+    def make(note: Any) -> Any:
+        def silent(ledger: Ledger, row: Any, kind: str, *more: Any, **named: Any) -> None:
+            if kind not in ("retry", "not_sent", "pushed_back"):
+                note(ledger, row, kind, *more, **named)
+
+        return silent
+
+    swap(stack, Ledger, "note", make)

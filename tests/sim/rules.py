@@ -186,8 +186,6 @@ def _after_the_end(before: Row, after: Row, plan: Plan, history: History) -> Ite
         history.replayed[after.id] += 1
         if history.replayed[after.id] > history.replays[after.id]:
             yield Rule.ASKED, f"{after.id} was replayed and nobody asked for it"
-        if before.holds_until is not None:
-            yield Rule.SLOTS, f"{after.id} was replayed while its cancelled attempt held its slot"
         if (after.attempt, after.tries) != (before.attempt, before.tries):
             yield Rule.COUNTED, f"{after.id} lost its counts by a replay"
         if after.max_attempts != before.tries + plan.task(after.task).max_attempts:

@@ -186,7 +186,6 @@ def test_a_replay_that_was_asked_for_is_allowed_once() -> None:
     [
         (Rule.COUNTED, completed(), queued(attempt=1, tries=1, max_attempts=1_000)),
         (Rule.COUNTED, completed(), queued(attempt=1, tries=0, max_attempts=TASK.max_attempts)),
-        (Rule.SLOTS, cancelled(), queued(attempt=1, tries=1, max_attempts=1 + TASK.max_attempts)),
     ],
 )
 def test_a_replay_gives_what_was_promised_and_no_more(rule: Rule, before: Row, after: Row) -> None:
