@@ -235,7 +235,7 @@ def ends_not_kept(stack: ExitStack) -> None:
     swap(stack, Writer, "recall", lambda _: lambda writer: None)
 
 
-@bug("whoever hears of a start sends it, whomever it is for")
+@bug("whoever hears of a start sends it, whomever it is for", hint=2)
 def sent_by_whoever_hears(stack: ExitStack) -> None:
     anybody = bind("me", sa.String()) != sa.literal_column("''")
     take = sa.select(*runs._TO_SEND, run.c.worker).where(runs._TENANT, AnyOf(run.c.id, "ids"), RUNNING, anybody)

@@ -210,7 +210,7 @@ def ends_without_fence(stack: ExitStack) -> None:
     swap(stack, Ledger, "load", make)
 
 
-@bug("an attempt whose answer was lost counts as one that was never sent")
+@bug("an attempt whose answer was lost counts as one that was never sent", hint=6)
 def lost_answer_not_charged(stack: ExitStack) -> None:
     def make(judge: Any) -> Any:
         def trusting(answer: Any, **more: Any) -> Any:
