@@ -258,7 +258,13 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     )
     parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
-        push, registry, put=parts.writer.put, heard_of=parts.health.heard_of, may_send=parts.lease.holds
+        push,
+        registry,
+        put=parts.writer.put,
+        heard_of=parts.health.heard_of,
+        began=parts.health.began,
+        small=desk.small,
+        may_send=parts.lease.holds,
     )
     return parts
 

@@ -66,6 +66,12 @@ class Health:
             case Signal.LOCAL:
                 self._put(operations.Signal(name, rest=int(_MORE_ROOM * 1000)))
 
+    def began(self, name: str) -> None:
+        """Know that a worker has begun with a run: it is back, however long that run takes."""
+        worker = self._registry.workers.get(name)
+        if worker is not None and worker.state is WorkerState.UNREACHABLE:
+            self._seen(name, None)
+
     async def recheck(self) -> None:
         """Prove again the workers that could not be reached, and those whose manifest has changed for good.
 

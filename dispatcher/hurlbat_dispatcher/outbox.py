@@ -85,12 +85,16 @@ class Outbox:
         *,
         put: Callable[[Operation], None],
         heard_of: Callable[[str, Delivery], None],
+        began: Callable[[str], None],
+        small: Callable[[str], bool],
         may_send: Callable[[], bool],
     ) -> None:
         self._push = push
         self._registry = registry
         self._put = put
         self._heard_of = heard_of
+        self._began = began
+        self._small = small
         self._may_send = may_send
         self._trays: dict[str, Tray] = {}
         self._live: dict[Key, Parcel] = {}
@@ -239,6 +243,9 @@ class Outbox:
         for event in heard:
             match event:
                 case Started(run_id, attempt):
+                    if not parcel.started:
+                        self._began(worker)
+                    good += 1
                     parcel.started[run_id, attempt] = asyncio.get_running_loop().time()
                 case Ended(run_id, attempt, answer, whole):
                     end = AttemptEnd(run_id, attempt, answer)
@@ -249,7 +256,7 @@ class Outbox:
                         ends.append(end)
                     self._forget(parcel, (run_id, attempt))
                     if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
-                        good += 1
+                        good += (run_id, attempt) not in parcel.started
                     elif isinstance(answer, Failed) and answer.code is ErrorCode.EXECUTION_TIMEOUT:
                         overdue.append(CancelOrder(worker, run_id, attempt, "execution_timeout", None))
                 case Detached(run_id, attempt):
@@ -265,7 +272,7 @@ class Outbox:
                     pass
         if notes:
             self._put(Note(notes))
-        if ends:
+        if ends or (good and self._small(worker)):
             self._put(End(ends, worker=worker, good=good))
         if detached:
             self._put(Detach(detached, _ages(parcel)))

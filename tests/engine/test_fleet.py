@@ -13,6 +13,7 @@ from hurlbat import signing
 from hurlbat_dispatcher import DatabaseTrouble, Invalid, NotFound, WorkerSpec, WorkerState
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.fleet import ROTATION_OVERLAP_MS
+from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.push.heard import Delivery
 from tests.engine.far_side import SECRET, Call, FakeWorker, marked
 from tests.engine.world import KEY, World, refused
@@ -313,10 +314,11 @@ async def test_a_worker_that_proves_itself_slowly_keeps_no_other_waiting(local: 
     await local.parts.health.recheck()
     await slow.asked.wait()
     await local.until(lambda: local.parts.registry.workers["quick"].state is WorkerState.READY)
+    await local.until(lambda: local.parts.health._proving == {"slow"})
     local.parts.health.heard_of("quick", Delivery(Signal.UNREACHABLE, sentence="again"))
     await local.parts.health.recheck()
     await local.until(lambda: local.parts.registry.workers["quick"].state is WorkerState.READY)
-    assert local.parts.health._proving == {"slow"}  # and it is not asked twice
+    await local.until(lambda: local.parts.health._proving == {"slow"})  # and it is not asked twice
     assert not quick.calls
     slow.door.set()
     await local.until(lambda: local.parts.registry.workers["slow"].state is WorkerState.READY)
@@ -382,3 +384,21 @@ async def test_a_server_is_no_worker_of_its_own(local: World) -> None:
     problem = await refused(local.engine.register_worker(WorkerSpec("w", "https://hurlbat.test:80/", secret=SECRET)))
     assert isinstance(problem, Invalid)
     assert problem.code == "destination_self"
+
+
+async def test_a_worker_that_is_back_gets_its_other_runs_while_the_first_one_still_runs(
+    local: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Health, "recheck", _nothing)
+    worker = await local.worker()
+    worker.away = httpx.ConnectError("no")
+    first, second = await local.submit(input="1"), await local.submit(input="2")
+    await local.until(lambda: local.parts.registry.workers["w"].state is WorkerState.UNREACHABLE)
+    worker.work, worker.away = worker.held, None
+    await local.until(lambda: len(worker.open) == 2)
+    worker.gate.set()
+    await local.all_ended([first, second])
+
+
+async def _nothing(_: Health) -> None:
+    """Lend no hand."""

@@ -293,3 +293,22 @@ def _window(world: World) -> int:
 
 async def _look(world: World, run: Run) -> Run:
     return await world.engine.get_run(run.id)
+
+
+async def test_a_window_of_one_makes_room_while_its_run_still_runs(local: World) -> None:
+    """Or a task that waits for another one would wait for itself."""
+    worker = await local.worker("w", slots=64)
+    local.parts.desk.picture.slots["w"].window.size = local.parts.desk.picture.slots["w"].window.threshold = 1
+
+    async def work(call: Call) -> str:
+        if call.input == "parent":
+            await worker.gate.wait()
+        else:
+            worker.gate.set()
+        return "null"
+
+    worker.work = work
+    parent = await local.submit(input='"parent"')
+    await local.until(lambda: len(worker.open) == 1)
+    child = await local.submit(input='"child"')
+    await local.all_ended([child, parent])

@@ -59,11 +59,9 @@ class Slots:
         return self.window.size - self.used
 
     def answered(self, count: int) -> None:
-        """Count good answers; one of them opens a gate that was half open."""
-        if self.probing:
-            self.back()
-        else:
-            self.window.grow(count)
+        """Count good answers; the first opens a gate that was half open."""
+        self.back()
+        self.window.grow(count)
 
     def back(self) -> None:
         """Open the gate of a worker that was away; its window begins small, so that nothing stampedes."""

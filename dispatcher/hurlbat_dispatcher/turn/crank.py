@@ -164,8 +164,8 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
 
 
 def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd]) -> None:
-    slots = desk.picture.slots.get(operation.worker) if operation.worker else None
-    if slots is not None and operation.good and (slots.probing or slots.window.size < slots.window.slots):
+    if operation.worker and operation.good and desk.small(operation.worker):
+        slots = desk.picture.slots[operation.worker]
         slots.answered(operation.good)
         desk.picture.opened(slots)
     later = [end for end in ends if end.run_id in ledger.touched]

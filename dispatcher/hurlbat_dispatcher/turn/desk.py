@@ -91,6 +91,11 @@ class Desk:
             picture.lane(lane_id, name, self._workers_of(name))
         picture.forget([name for name in picture.slots if name not in self.registry.workers])
 
+    def small(self, worker: str) -> bool:
+        """Tell whether a worker is given less than it has slots for, so that good signs of it count."""
+        slots = self.picture.slots.get(worker)
+        return slots is not None and (slots.probing or slots.window.size < slots.window.slots)
+
     def lane(self, lane_id: int, task: str) -> Lane:
         """Return the lane of a task's waiting runs."""
         return self.picture.lanes.get(lane_id) or self.picture.lane(lane_id, task, self._workers_of(task))

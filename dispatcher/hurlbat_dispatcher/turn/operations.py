@@ -61,7 +61,8 @@ class Submit(Operation):
 class End(Operation):
     """Apply the ends of attempts. Replies None, or a `Problem` for a single report that came too late.
 
-    `worker` and `good` tell how many of them show that the worker is in good health.
+    `worker` and `good` tell how many signs there are that the worker is in good health: runs that began, or that ended
+    without having said that they began. There may be such signs and no end.
     """
 
     ends: Sequence[AttemptEnd]
