@@ -1,7 +1,7 @@
 """Puts the engine's parts together, starts them in order, and stops them in reverse."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -96,8 +96,10 @@ class Parts:
         """Wake who waits for runs that have ended elsewhere."""
         self.waiters.finished(run_ids)
 
-    def let_go(self, attempts: Iterable[tuple[str, str, int]]) -> None:
-        """Stop to send what was cancelled elsewhere."""
+    def let_go(self, attempts: Sequence[tuple[str, str, int]]) -> None:
+        """Stop to send what was cancelled elsewhere, and do not begin to: the word of its start may come later."""
+        for _, run_id, attempt in attempts:
+            self.taken.take(run_id, attempt)
         self.outbox.let_go(attempts)
 
     def reload(self) -> None:
@@ -114,10 +116,17 @@ class Parts:
         `lapsed`: others may have rescued what was not sent yet, and nothing could be started meanwhile.
         """
         self.desk.peers = ownership.peers
+        if self.desk.draining:
+            self._give_way()
         if lapsed:
             self.outbox.give_back("the server's lease ran out before it was sent")
             self.writer.put(Tick(sweep=True))
         self.writer.own(ownership.epoch if ownership.owner == self.desk.me else None)
+
+    def _give_way(self) -> None:
+        """Look for what this server was still given, and let the others see that it takes no more."""
+        self.writer.recall()
+        self.neighbours.moved()
 
     async def begin(self) -> None:
         """Start all duties."""
@@ -140,11 +149,10 @@ class Parts:
         """Stop everything in reverse order."""
         self.desk.draining = True
         if self.database.shared:
-            with suppress(DatabaseTrouble):
+            with suppress(DatabaseTrouble):  # else the next renewal does it
                 await self.lease.hand_over()
-                self.writer.own(None)
-                self.writer.recall()
-                self.neighbours.moved()
+            self.writer.own(None)
+            self._give_way()
         await self.outbox.drain(grace)
         for duty in self._duties:
             duty.cancel()
@@ -223,7 +231,6 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
         clock=clock,
-        alone=not store.shared,
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
     guard = Guard(settings.allowed_networks, own=own)
@@ -265,6 +272,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         began=parts.health.began,
         small=desk.small,
         may_send=parts.lease.holds,
+        stale=parts.reload,
     )
     return parts
 

@@ -7,7 +7,7 @@ A message is a JSON object; who does not know a word in it leaves that word alon
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -30,7 +30,7 @@ class Listener(Protocol):
     def finished(self, run_ids: Sequence[str]) -> None:
         """Wake who waits for these runs."""
 
-    def let_go(self, attempts: Iterable[tuple[str, str, int]]) -> None:
+    def let_go(self, attempts: Sequence[tuple[str, str, int]]) -> None:
         """Stop to send cancelled attempts (worker, run id, attempt)."""
 
     def reload(self) -> None:

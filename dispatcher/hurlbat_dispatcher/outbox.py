@@ -61,10 +61,6 @@ class Parcel:
     """Whether it counts among the worker's deliveries in their sending phase."""
     task: asyncio.Task[None] | None = None
 
-    def send(self) -> None:
-        """Know that it is on its way."""
-        self.sent = True
-
 
 @dataclass(slots=True, eq=False)
 class Tray:
@@ -88,6 +84,7 @@ class Outbox:
         began: Callable[[str], None],
         small: Callable[[str], bool],
         may_send: Callable[[], bool],
+        stale: Callable[[], None],
     ) -> None:
         self._push = push
         self._registry = registry
@@ -96,6 +93,7 @@ class Outbox:
         self._began = began
         self._small = small
         self._may_send = may_send
+        self._stale = stale
         self._trays: dict[str, Tray] = {}
         self._live: dict[Key, Parcel] = {}
         self._refusing: set[Parcel] = set()
@@ -180,6 +178,8 @@ class Outbox:
         while tray.queue:
             target = self._registry.targets.get(worker)
             if target is None or not self._may_send():
+                if target is None:  # or this server has not heard of it yet
+                    self._stale()
                 why = "the worker was removed" if target is None else "the server's lease ran out"
                 self._give_back(tray.queue, NotSent(ErrorCode.CONNECT_FAILED, f"{why} before it was sent"))
                 tray.queue.clear()
@@ -219,7 +219,7 @@ class Outbox:
                 parcel.target,
                 batch,
                 lambda heard: self._hear(worker, parcel, heard),
-                on_sending=parcel.send,
+                last_look=lambda: self._last_look(parcel),
                 on_accepted=accepted,
             )
             self._heard_of(worker, delivery)
@@ -233,6 +233,12 @@ class Outbox:
         finally:
             patience.cancel()
             accepted()
+
+    def _last_look(self, parcel: Parcel) -> str | None:
+        if not self._may_send():
+            return "the server's lease ran out before it was sent"
+        parcel.sent = True
+        return None
 
     def _hear(self, worker: str, parcel: Parcel, heard: Sequence[Heard]) -> None:
         ends: list[AttemptEnd] = []

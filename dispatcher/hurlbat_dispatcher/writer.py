@@ -16,9 +16,10 @@ import structlog
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.errors import Overloaded, Problem, Unavailable
 from hurlbat_dispatcher.store.database import Clash, Database, DatabaseTrouble
-from hurlbat_dispatcher.turn.crank import NotOwner, turn
+from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
+from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Operation, Recall, Submit, Tick
 
@@ -206,6 +207,7 @@ class Writer:
             if isinstance(operation, Recall):
                 operation.in_hand, operation.took = self._in_hand(), self._took()
         try:
+            self._desk.asked = self._clock.monotonic()
             if stale:
                 self._desk.epoch = self._epoch
                 await self._database.write(rebuild(self._desk))

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import RunState, Submission, WorkerState
 from hurlbat_dispatcher.store.statement import Script, Statement
-from hurlbat_dispatcher.turn.crank import NotOwner, turn
+from hurlbat_dispatcher.turn.crank import turn
+from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, accepted
 from tests.engine.world import World, refused

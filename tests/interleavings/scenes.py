@@ -21,9 +21,10 @@ from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store import leases, schema
 from hurlbat_dispatcher.store.database import Clash
-from hurlbat_dispatcher.turn.crank import NotOwner, turn
+from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
+from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.operations import (
     AttemptEnd,
     Beat,
@@ -321,7 +322,7 @@ def take() -> Sequence[Operation]:
 
 def recall() -> Sequence[Operation]:
     """The server has lost what it had taken."""
-    return [Recall(frozenset(), took=frozenset({(FLYING, 1)}), before=NOW)]
+    return [Recall(before=NOW, took=frozenset({(FLYING, 1)}))]
 
 
 def submit(number: int) -> Turn:

@@ -21,7 +21,7 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.store.database import Clash
 from hurlbat_dispatcher.store.statement import Ask, Fetch, Prepared, Rows, Script, Statement
-from hurlbat_dispatcher.turn.crank import NotOwner
+from hurlbat_dispatcher.turn.fence import NotOwner
 from tests.interleavings.schedules import Choose, Step
 
 GLANCE = 0.001

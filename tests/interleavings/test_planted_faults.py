@@ -42,14 +42,14 @@ from tests.interleavings.stepper import Fault
 
 pytestmark = pytest.mark.anyio
 
-FENCE_HOLDS_NOTHING = Fault(leases.FENCE, r" FOR SHARE", "")
+FENCE_HOLDS_NOTHING = Fault(leases.FENCE, r" FOR UPDATE", "")
 RENEWAL_LOCKS_NOTHING = Fault(leases._HOLD, r" FOR UPDATE SKIP LOCKED", "")
 LOAD_LOCKS_NOTHING = Fault(runs.LOAD, r" FOR UPDATE", "")
 START_LOCKS_NOTHING = Fault(runs.PAYLOADS, r" FOR UPDATE", "")
 START_OF_ANY_STATE = Fault(runs.PAYLOADS, r" AND run\.state = 'queued'", "")
 RESCUE_LOCKS_NOTHING = Fault(runs.LEASE_OVER, r" FOR UPDATE", "")
 RESCUE_OF_ORPHANS_LOCKS_NOTHING = Fault(runs.ORPHANED, r" FOR UPDATE", "")
-PEERS_ARE_NOT_HELD = Fault(leases.ALIVE, r" FOR SHARE SKIP LOCKED", "")
+NOBODY_IS_WAITED_FOR = Fault(leases._GIVE, r" FOR UPDATE", "")
 ENDS_ANY_ATTEMPT = Fault(runs.END, r"run\.attempt = (\$\d+::INTEGER)", r"\1 IS NOT NULL")
 KEY_TAKEN_IS_NO_CLASH = Fault(runs.KEEP_KEY, r"\Z", " ON CONFLICT DO NOTHING")
 
@@ -137,7 +137,7 @@ CASES = {
         "run …01 completed in attempt 1 became run …01 queued",
     ),
     "a peer that nothing holds is given work as it stops": Case(
-        (PEERS_ARE_NOT_HELD,),
+        (NOBODY_IS_WAITED_FOR,),
         scene(DELAYED, free=1),
         does(OWNER, tick),
         hands_over(PEER),

@@ -155,7 +155,7 @@ async def test_a_request_that_is_given_up_while_its_name_is_looked_up_was_never_
 
     async def post(transport: Transport, url: str) -> None:
         sending = lambda: told.append(url)  # noqa: E731
-        async with transport.post(url, headers={}, body=b"", limits=Limits(total=60), on_sending=sending) as response:
+        async with transport.post(url, headers={}, body=b"", limits=Limits(total=60), last_look=sending) as response:
             await response.read()
 
     async with listening(polite) as server:

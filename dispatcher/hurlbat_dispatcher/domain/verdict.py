@@ -22,6 +22,10 @@ Doubled with every start that was not charged, up to `PUSHED_BACK_MOST`.
 """
 
 PUSHED_BACK_MOST: Final = 60.0
+AT_ONCE: Final = 3
+"""How often a run that was not sent is due again at once; then it waits, so that nothing goes in circles."""
+NOT_SENT_MOST: Final = 5.0
+"""Seconds that it waits at most: its worker's gate knows better when to try."""
 
 _LOST: Final = frozenset(
     {
@@ -71,7 +75,8 @@ def judge(
         case Failed():
             return _failed(answer, tries, max_attempts, backoff, once=once)
         case NotSent(code, message):
-            return Verdict(RunEvent.PUT_BACK, False, "not_sent", 0.0, note=f"{code}: {message}")
+            wait = 0.0 if free < AT_ONCE else min(again, NOT_SENT_MOST)
+            return Verdict(RunEvent.PUT_BACK, False, "not_sent", wait, note=f"{code}: {message}")
         case PushedBack(message, retry_after):
             wait = again if retry_after is None else retry_after
             return Verdict(RunEvent.PUT_BACK, False, "pushed_back", wait, note=message)

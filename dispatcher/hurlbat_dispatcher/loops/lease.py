@@ -4,6 +4,7 @@ What is held is judged by our own monotonic clock, counted from before the reque
 lease seem longer than it is.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,8 @@ FAR_OFF_MS: Final = 30_000
 """How far a host's clock may be from the database's without a warning."""
 AFTER_THE_OWNER: Final = 0.05
 """Seconds after the end of the owner's lease at which the others look whether it was renewed."""
+AGAIN: Final = 0.5
+"""Seconds between two looks at an owner whose lease is over, and who cannot be followed yet."""
 
 
 class Lease:
@@ -55,11 +58,13 @@ class Lease:
         usual = self._seconds / RENEWALS
         if self._owner == self._me or self._stopping:
             return usual
-        return min(usual, max(AFTER_THE_OWNER, self._others_until - self._clock.monotonic() + AFTER_THE_OWNER))
+        left = self._others_until - self._clock.monotonic()
+        return min(usual, left + AFTER_THE_OWNER if left > 0 else AGAIN)
 
     async def run_once(self) -> None:
         """Renew it; take the lanes when nobody has them."""
         before = self._clock.monotonic()
+        self._others_until = math.inf
         length = int(self._seconds * 1000)
         held = await self._database.write(
             renew(self._me, length, alone=not self._database.shared, stopping=self._stopping)

@@ -20,7 +20,7 @@ from hurlbat_dispatcher.domain.answers import SIGNALS, Meaning, Signal, answer_o
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, PushedBack, Succeeded
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push import proof
-from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
+from hurlbat_dispatcher.push.exchange import LastLook, Limits, TransportFailure
 from hurlbat_dispatcher.push.heard import Delivery, Hear
 from hurlbat_dispatcher.push.lines import LineSplitter
 from hurlbat_dispatcher.push.output import plain_output
@@ -68,13 +68,13 @@ class PushClient:
         runs: Sequence[DeliveredRun],
         hear: Hear,
         *,
-        on_sending: Callable[[], None] | None = None,
+        last_look: LastLook | None = None,
         on_accepted: Callable[[], None] | None = None,
     ) -> Delivery:
         """Send one delivery and stay with it to its end; a plain worker takes one run at a time.
 
         `hear` is told as things happen, and of every run exactly one `Ended` or `Detached`, unless this is cancelled.
-        `on_sending` is called before the first byte is sent, `on_accepted` when the head of an answer has come.
+        `last_look` may forbid the first byte; `on_accepted` is called when the head of an answer has come.
         """
         transcript = Transcript(runs, hear)
         reading = _Reading(transcript, target, self._max_output)
@@ -83,7 +83,7 @@ class PushClient:
         headers = self._requests.headers(target, message_id, body)
         try:
             limits = self._limits(target.mode, runs)
-            async with self._requests.post(target, headers, body, limits, on_sending) as response:
+            async with self._requests.post(target, headers, body, limits, last_look) as response:
                 if on_accepted is not None:
                     on_accepted()
                 await reading.read(response, self._requests.clock.now_ms())

@@ -154,7 +154,12 @@ class _Connection(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Note that a request is about to be written; aiohttp calls this first, without a timer for CONNECT."""
         self._exchange = _EXCHANGE.get()
-        self._exchange.enter(Phase.TUNNELLING if params.get("timer") is None else Phase.SENDING)
+        if params.get("timer") is None:
+            self._exchange.enter(Phase.TUNNELLING)
+        elif self._exchange.may_send():
+            self._exchange.enter(Phase.SENDING)
+        elif self.transport is not None:
+            self.transport.abort()  # nothing can be written any more
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -232,6 +237,8 @@ def _failure(error: Exception, exchange: Exchange) -> TransportFailure:
     """Say in our words what went wrong, and whether the worker may have seen the request."""
     if isinstance(error, DestinationBlocked):
         return TransportFailure(ErrorCode.DESTINATION_BLOCKED, str(error), sent=False)
+    if exchange.refusal is not None:
+        return exchange.refused()
     if exchange.phase < Phase.SENDING:
         return _not_sent(error, exchange)
     heard = exchange.received > 0

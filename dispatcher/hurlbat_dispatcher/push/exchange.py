@@ -59,6 +59,10 @@ class TransportFailure(Exception):
         self.heard = heard
 
 
+LastLook = Callable[[], str | None]
+"""Asked before the first byte of a request is sent, however long it took to connect: None, or why it must not be."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """The state of one request. Belongs to the task that makes it; `finish` may be called by a callback."""
@@ -66,8 +70,9 @@ class Exchange:
     limits: Limits
     https: bool
     proxied: bool = False
-    on_sending: Callable[[], None] | None = None
-    """Told before the first byte is sent."""
+    last_look: LastLook | None = None
+    refusal: str | None = None
+    """Why it must not be sent, by the last look."""
     phase: Phase = Phase.QUEUED
     received: int = 0
     lost: BaseException | None = None
@@ -88,12 +93,19 @@ class Exchange:
         if phase is Phase.QUEUED:
             self.timer.reschedule(now + self.limits.connect)
         elif phase is Phase.SENDING:
-            if self.on_sending is not None:
-                self.on_sending()
             self._end = now + self.limits.total
             self.timer.reschedule(min(now + self.limits.head, self._end))
         elif phase is Phase.READING:
             self._wait_on(now)
+
+    def may_send(self) -> bool:
+        """Ask for the last time, before the first byte."""
+        self.refusal = None if self.last_look is None else self.last_look()
+        return self.refusal is None
+
+    def refused(self) -> TransportFailure:
+        """Return what it means that it must not be sent."""
+        return TransportFailure(ErrorCode.CONNECT_FAILED, str(self.refusal), sent=False, local=True)
 
     def heard_chunk(self) -> None:
         """Start a new pause: the body goes on."""

@@ -1,6 +1,6 @@
 """Makes requests to workers, signed or on purpose not, and reads what the head and the words of an answer say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from hurlbat_dispatcher.clock import Clock, Ids
 from hurlbat_dispatcher.domain.answers import Head, Words
 from hurlbat_dispatcher.domain.retry_after import read_retry_after
 from hurlbat_dispatcher.domain.workers import Mode
-from hurlbat_dispatcher.push.exchange import Limits
+from hurlbat_dispatcher.push.exchange import LastLook, Limits
 from hurlbat_dispatcher.push.transport import Response, Transport
 
 
@@ -45,10 +45,10 @@ class Requests:
         headers: Mapping[str, str],
         body: bytes,
         limits: Limits,
-        on_sending: Callable[[], None] | None = None,
+        last_look: LastLook | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """Post a body to a worker, as `Transport.post` does."""
-        return self._transport.post(target.url, headers=headers, body=body, limits=limits, on_sending=on_sending)
+        return self._transport.post(target.url, headers=headers, body=body, limits=limits, last_look=last_look)
 
     def timestamp(self) -> str:
         """Return now, as messages say it."""

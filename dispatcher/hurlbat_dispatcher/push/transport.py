@@ -5,7 +5,7 @@ Any `httpx.AsyncBaseTransport` can take the network's place (respx, a simulator)
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ import httpx
 
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.connections import EXTENSION, GuardedTransport
-from hurlbat_dispatcher.push.exchange import Exchange, Limits, Phase, TransportFailure
+from hurlbat_dispatcher.push.exchange import Exchange, LastLook, Limits, Phase, TransportFailure
 from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.resolver import Lookup, Resolver
 
@@ -124,21 +124,23 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes,
         limits: Limits,
-        on_sending: Callable[[], None] | None = None,
+        last_look: LastLook | None = None,
     ) -> AsyncIterator[Response]:
         """Post the body and yield the answer once its head has come. Raises `TransportFailure`.
 
-        Leaving the block early closes the connection. `on_sending` is called before the first byte is sent.
+        Leaving the block early closes the connection. `last_look` may forbid the first byte.
         """
         transport = self._given or self._network
         if transport is None:
             raise RuntimeError("the transport was not started")
         parsed = _url(url)
-        exchange = Exchange(limits, https=parsed.scheme == "https", on_sending=on_sending)
+        exchange = Exchange(limits, https=parsed.scheme == "https", last_look=last_look)
         request = httpx.Request("POST", parsed, headers=headers, content=body, extensions={EXTENSION: exchange})
         try:
             async with exchange.timer:
                 if self._given is not None:
+                    if not exchange.may_send():
+                        raise exchange.refused()
                     exchange.enter(Phase.SENDING)
                 response = await transport.handle_async_request(request)
                 try:

@@ -39,8 +39,11 @@ class _State(NamedTuple):
 
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
-FENCE = Statement(sa.select(shard.c.owner, shard.c.epoch, DatabaseNow()).where(_SHARD).with_for_update(read=True))
-"""Holds the shard until the commit: nobody takes over in the middle of a turn. The clock may be as old as the wait."""
+FENCE = Statement(sa.select(shard.c.owner, shard.c.epoch, DatabaseNow()).where(_SHARD).with_for_update())
+"""Holds the shard until the commit: nobody takes over in the middle of a turn. The clock may be as old as the wait.
+
+Nobody: not this server either, whose commit may have been given up, and be on its way to the disk all the same.
+"""
 _STATE = sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD)
 _LOOK = Statement(_STATE)
 _HOLD = Statement(_STATE.with_for_update(skip_locked=True))
@@ -73,24 +76,18 @@ _RENEW = Statement(
     .values(lease_until=bind("until", sa.BigInteger()), stopping=bind("stopping", sa.Integer())),
     ("until", "stopping", "b_id"),
 )
-_TAKES_WORK = sa.and_(dispatcher.c.stopping == 0, dispatcher.c.lease_until > bind("now", sa.BigInteger()))
+_TAKES_WORK = sa.and_(dispatcher.c.stopping == 0, dispatcher.c.lease_until > DatabaseNow())
 _PEERS = Statement(
     sa.select(dispatcher.c.id)
     .where(_TAKES_WORK, dispatcher.c.id != bind("b_id", sa.String()))
     .order_by(dispatcher.c.id),
-    ("now", "b_id"),
+    ("b_id",),
 )
 ALIVE = Statement(
-    sa.select(dispatcher.c.id)
-    .where(_TAKES_WORK, AnyOf(dispatcher.c.id, "ids", "varchar"))
-    .order_by(dispatcher.c.id)
-    .with_for_update(read=True, skip_locked=True),
-    ("now", "ids"),
+    sa.select(dispatcher.c.id).where(_TAKES_WORK, AnyOf(dispatcher.c.id, "ids", "varchar")).order_by(dispatcher.c.id),
+    ("ids",),
 )
-"""Which of these servers may be given work. Held until the commit: none of them stops in the middle of a turn.
-
-One that is just renewing its lease, or was stopped in the middle of that, is passed over.
-"""
+"""Which of these servers may be given work. None of them stops in the middle of a turn: for that it needs the shard."""
 _LEAVE = Statement(sa.delete(dispatcher).where(_HERE), ("b_id",))
 _FORGET = Statement(
     sa.delete(dispatcher).where(dispatcher.c.lease_until < bind("before", sa.BigInteger())), ("before",)
@@ -113,7 +110,11 @@ def renew(me: str, lease: int, *, alone: bool = False, stopping: bool = False) -
             if state.owner != me and state.vacant(alone=alone, stopping=stopping):
                 state = state._replace(owner=me, epoch=state.epoch + 1)
             if state.owner == me:
-                state = state._replace(lease_until=state.now + lease)
+                state = (
+                    state._replace(owner=None, lease_until=0)
+                    if stopping
+                    else state._replace(lease_until=state.now + lease)
+                )
                 yield _TAKE.write([state[:3]])
     now = state.now
     found = yield _FIND.fetch(me)
@@ -124,26 +125,26 @@ def renew(me: str, lease: int, *, alone: bool = False, stopping: bool = False) -
     yield _FORGET.write([(now - 100 * lease,)])
     if alone:
         yield _FORGET_OTHERS.write([(me,)])
-    peers = () if alone else (yield _PEERS.fetch(now, me))
+    peers = () if alone else (yield _PEERS.fetch(me))
     return Ownership(*state, tuple(row[0] for row in peers))
 
 
 def hand_over(me: str, lease: int) -> Generator[Ask, Rows, None]:
-    """Take no more work, and give up the shard if it is ours; what is in flight goes on for another lease (ms)."""
-    now = yield from _give_up(me)
-    yield _RENEW.write([(now + lease, 1, me)])
+    """Take no more work, and give up the shard if it is ours; what is in flight goes on for another lease (ms).
+
+    Whoever starts the runs is waited for: what its turn gives this server is stored before, and later ones do not.
+    """
+    state = _State._make((yield _GIVE.fetch())[0])
+    if state.owner == me:
+        yield _TAKE.write([(None, state.epoch, 0)])
+    yield _RENEW.write([(state.now + lease, 1, me)])
 
 
 def leave(me: str) -> Generator[Ask, Rows, None]:
     """Give up the shard if it is ours, and the lease."""
-    yield from _give_up(me)
-    yield _LEAVE.write([(me,)])
-
-
-def _give_up(me: str) -> Generator[Ask, Rows, int]:
     state = _State._make((yield _LOOK.fetch())[0])
     if state.owner == me:
         state = _State._make((yield _GIVE.fetch())[0])
         if state.owner == me:
             yield _TAKE.write([(None, state.epoch, 0)])
-    return state.now
+    yield _LEAVE.write([(me,)])

@@ -112,16 +112,19 @@ PAYLOADS = Statement(
 """What is needed to send queued runs, who would like to, and whether they are due; others are missing."""
 
 TAKE = Statement(
-    sa.select(*_TO_SEND, run.c.worker).where(
+    sa.select(*_TO_SEND, run.c.worker)
+    .where(
         _TENANT,
         AnyOf(run.c.id, "ids", _ITEM),
         RUNNING,
         run.c.lease_until.is_(None),
         run.c.sender == bind("me", sa.String()),
-    ),
+    )
+    .order_by(run.c.id)
+    .with_for_update(read=True),
     ("tenant", "ids", "me"),
 )
-"""What is needed to send attempts that were started for this server to send."""
+"""What is needed to send attempts that were started for this server to send. Held: nobody cancels one meanwhile."""
 
 
 def _update(
@@ -238,11 +241,11 @@ ORPHANED = Statement(
         RUNNING,
         run.c.lease_until.is_(None),
         run.c.sender != bind("me", sa.String()),
-        ~sa.exists().where(dispatcher.c.id == run.c.sender, dispatcher.c.lease_until > bind("now", sa.BigInteger())),
+        ~sa.exists().where(dispatcher.c.id == run.c.sender, dispatcher.c.lease_until > DatabaseNow()),
     )
     .limit(bind("most", sa.Integer()))
     .with_for_update(),
-    ("me", "now", "most"),
+    ("me", "most"),
 )
 """Running attempts whose sender is gone, or is this server in a former life."""
 CONNECTED = Statement(
@@ -264,11 +267,11 @@ NEXT_MOMENT = Statement(
         sa.select(sa.func.min(run.c.expires_at)).where(EXPIRING).scalar_subquery(),
         sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
         sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
-        sa.select(sa.func.min(dispatcher.c.lease_until))
-        .where(dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > bind("now", sa.BigInteger()))
+        sa.select(sa.func.min(dispatcher.c.lease_until) - DatabaseNow())
+        .where(dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > DatabaseNow())
         .scalar_subquery(),
     ),
-    ("me", "now"),
+    ("me",),
 )
 NOW = Statement(sa.select(DatabaseNow()))
 

@@ -8,11 +8,12 @@ from collections.abc import Generator, Sequence
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.errors import Conflict, NotFound
-from hurlbat_dispatcher.store import leases, runs
+from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import decide, due, starts
 from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.fence import fenced
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import (
     AttemptEnd,
@@ -38,21 +39,17 @@ MAX_STARTS = 1_000
 """Starts in one turn; what could start besides starts in the next."""
 
 
-class NotOwner(Exception):
-    """Another server owns the lanes now; nothing of the turn was written."""
-
-
 def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Ledger]:
     """Do the operations in one transaction. Raises `NotOwner` when the ownership was lost before it."""
     ledger = Ledger(0)
     if desk.owns:
-        ledger.now = yield from _fenced(desk)
+        ledger.now = yield from fenced(desk)
         yield from _load(ledger, operations)
     else:  # the clock is read when the rows are ours: what another server wrote meanwhile is not to be later
         yield from _load(ledger, operations)
         ledger.now = desk.tell_time((yield from runs.database_now()))
     now = ledger.now
-    if desk.leap:
+    if desk.leap and desk.owns:
         yield from due.leap(desk)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}
@@ -90,15 +87,6 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     answer_submits(ledger)
     ledger.wake_at(desk.picture.alarm() if desk.owns else None)
     return ledger
-
-
-def _fenced(desk: Desk) -> Generator[Ask, Rows, int]:
-    """Hold the lanes until the commit, and return now."""
-    rows = yield leases.FENCE.fetch()
-    owner, epoch, now = rows[0]
-    if owner != desk.me or epoch != desk.epoch:
-        raise NotOwner(f"the lanes belong to {owner} in epoch {epoch}")
-    return desk.tell_time(int(now))
 
 
 def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Rows, None]:

@@ -32,10 +32,10 @@ class Desk:
     """The latest time that a turn had, in ms: no later one has an earlier."""
     draining: bool = False
     clock: Clock = field(default_factory=SystemClock)
-    alone: bool = False
-    """Whether the database is ours alone, so that its clock is this host's."""
+    asked: float = 0.0
+    """When the turn began, by our monotonic clock."""
     leap: int = 0
-    """By how many ms the time has just jumped ahead."""
+    """By how many ms the time has jumped ahead since the leases were last moved along."""
     peers: tuple[str, ...] = ()
     """The other servers that may be given work, when they were last read."""
     moment: int | None = None
@@ -45,6 +45,8 @@ class Desk:
     orphans_at: int | None = None
     """When the lease of another server may be over, in ms."""
     _heard_at: float = 0.0
+    _asked_at: float = 0.0
+    _doubts_until: float = 0.0
 
     @property
     def owns(self) -> bool:
@@ -55,12 +57,14 @@ class Desk:
         """Return now (ms), given what the database's clock said.
 
         A clock that was set back does not stop the time: until it has caught up, our own monotonic clock tells it. One
-        of our own host that was set ahead leaves a `leap`.
+        that was set ahead leaves a `leap`; what passed at most is from the last question to this answer.
         """
         at = self.clock.monotonic()
-        if self.alone and self.last_now:
-            ahead = said - self.last_now - int((at - self._heard_at) * 1000)
-            self.leap = ahead if ahead > LEAP_MS else 0
+        ahead = said - self.last_now - int((at - self._asked_at) * 1000)
+        if self.last_now and ahead > LEAP_MS:
+            self.leap += ahead
+            self._doubts_until = at + self.lease / 1000
+        self._asked_at = self.asked
         if said >= self.last_now:
             self.last_now, self._heard_at = said, at
         else:
@@ -68,6 +72,11 @@ class Desk:
             self.last_now += passed
             self._heard_at += passed / 1000
         return self.last_now
+
+    @property
+    def doubts_leases(self) -> bool:
+        """Tell whether other servers may not have had the time to renew their leases since the clock was set ahead."""
+        return self.clock.monotonic() < self._doubts_until
 
     def refresh(self, now: int) -> None:
         """Take the workers and tasks as they are registered now."""

@@ -11,6 +11,7 @@ from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.fence import fenced
 from hurlbat_dispatcher.turn.ledger import Ledger
 
 log = structlog.get_logger("hurlbat.turn")
@@ -28,8 +29,8 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
         decide.expire(desk, ledger, row)
     for row in (yield from _take(ledger, runs.LEASE_OVER, now, MOST)):
         decide.lose(desk, ledger, row)
-    if sweep or (desk.orphans_at is not None and now >= desk.orphans_at):
-        for row in (yield from _take(ledger, runs.ORPHANED, desk.me, now, MOST)):
+    if (sweep or (desk.orphans_at is not None and now >= desk.orphans_at)) and not desk.doubts_leases:
+        for row in (yield from _take(ledger, runs.ORPHANED, desk.me, MOST)):
             decide.lose(desk, ledger, row)
     if sweep:
         yield from _recount(desk, ledger)
@@ -46,10 +47,8 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
 
 
 def leap(desk: Desk) -> Generator[Ask, Rows, None]:
-    """Move along what is counted from a moment, when the host's clock was set ahead: no lease is over by that."""
-    log.warning(
-        "the clock of this host was set ahead; the leases of what runs are moved along", seconds=desk.leap / 1000
-    )
+    """Move along what is counted from a moment, when the database's clock was set ahead: no lease is over by that."""
+    log.warning("the database's clock was set ahead; leases are moved along with it", seconds=desk.leap / 1000)
     yield runs.MOVE_LEASES.write([(desk.leap, desk.last_now + desk.lease, desk.leap)])
     yield runs.MOVE_HOLDS.write([(desk.leap, desk.last_now + CANCEL_HOLD_MS)])
     desk.leap = 0
@@ -58,10 +57,11 @@ def leap(desk: Desk) -> Generator[Ask, Rows, None]:
 def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
     """Learn when something is due next, after everything of this turn was written."""
     if desk.owns:
-        moments = yield runs.NEXT_MOMENT.fetch(desk.me, ledger.now)
-        for moment in moments[0]:
+        rows = yield runs.NEXT_MOMENT.fetch(desk.me)
+        *moments, others_live = rows[0]
+        desk.orphans_at = None if others_live is None else ledger.now + max(1, others_live)
+        for moment in (*moments, desk.orphans_at):
             ledger.wake_at(moment)
-        desk.orphans_at = moments[0][-1]
 
 
 def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[Ask, Rows, list[RunRow]]:
@@ -73,8 +73,11 @@ def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[As
 
 
 def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
-    """Make the picture anew from the rows: what is in flight, and the heads of every lane."""
-    now = desk.tell_time((yield from runs.database_now()))
+    """Make the picture anew from the rows: what is in flight, and the heads of every lane.
+
+    Raises `NotOwner`. The lanes are held as in a turn: a commit that was given up and takes place all the same is seen.
+    """
+    now = (yield from fenced(desk)) if desk.owns else desk.tell_time((yield from runs.database_now()))
     known = desk.picture
     desk.picture = Picture(known.horizon)
     desk.refresh(now)

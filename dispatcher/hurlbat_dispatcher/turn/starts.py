@@ -51,7 +51,7 @@ def start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waite
         return
     payloads: dict[str, Payload] = {}
     starts = yield from _still_waiting(desk, ledger, waiting, payloads)
-    others = yield from _who_else(desk, ledger.now, starts)
+    others = yield from _who_else(desk, starts)
     mine = []
     for run_id, (worker, attempt, hint) in starts.items():
         sender = senders.choose(desk.me, hint, others, desk.picture.sending)
@@ -143,13 +143,13 @@ def _still_waiting(
     return starts
 
 
-def _who_else(desk: Desk, now: int, starts: dict[str, _Start]) -> Generator[Ask, Rows, tuple[str, ...]]:
+def _who_else(desk: Desk, starts: dict[str, _Start]) -> Generator[Ask, Rows, tuple[str, ...]]:
     """Return the other servers that may be given work until the commit."""
     wanted = desk.peers
     if wanted and desk.picture.sending.get(desk.me, 0) + len(starts) <= senders.AHEAD:
         hints = {one.hint for one in starts.values()}
         wanted = tuple(peer for peer in wanted if peer in hints)
-    rows = (yield leases.ALIVE.fetch(now, list(wanted))) if wanted else ()
+    rows = (yield leases.ALIVE.fetch(list(wanted))) if wanted else ()
     return tuple(row[0] for row in rows)
 
 
