@@ -116,14 +116,12 @@ class Parts:
         `lapsed`: others may have rescued what was not sent yet, and nothing could be started meanwhile.
         """
         self.desk.peers = ownership.peers
-        if self.desk.draining:
-            self._give_way()
         if lapsed:
             self.outbox.give_back("the server's lease ran out before it was sent")
             self.writer.put(Tick(sweep=True))
         self.writer.own(ownership.epoch if ownership.owner == self.desk.me else None)
 
-    def _give_way(self) -> None:
+    def handed_over(self) -> None:
         """Look for what this server was still given, and let the others see that it takes no more."""
         self.writer.recall()
         self.neighbours.moved()
@@ -149,10 +147,9 @@ class Parts:
         """Stop everything in reverse order."""
         self.desk.draining = True
         if self.database.shared:
-            with suppress(DatabaseTrouble):  # else the next renewal does it
+            with suppress(DatabaseTrouble):  # else it is done instead of the next renewal
                 await self.lease.hand_over()
             self.writer.own(None)
-            self._give_way()
         await self.outbox.drain(grace)
         for duty in self._duties:
             duty.cancel()
@@ -249,7 +246,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         handed_over=lambda: parts.outbox.handed_over,
         took=lambda: parts.taken.attempts,
     )
-    parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, held=parts.held)
+    parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, held=parts.held, handed_over=parts.handed_over)
     desk.may_start = parts.lease.holds
     parts.neighbours = Neighbours(desk, parts, put=parts.writer.put, notify=store.notify, spawn=parts.spawn)
     parts.fleet = Fleet(

@@ -68,16 +68,17 @@ class AgreedClock:
         """Return after so many seconds."""
         await self._host.sleep(seconds)
 
-    def agree(self, now_ms: int, asked: float) -> int:
+    def agree(self, now_ms: int, asked: float) -> int | None:
         """Take what the database's clock said to a question that was `asked` then (monotonic).
 
-        Returns by how much the host is ahead, in ms. An answer that took long says little: it is only taken where
-        there is no other.
+        Returns by how much the host is ahead, in ms; None of an answer that took long, which says little, and is only
+        taken where there is no other.
         """
         at = self._host.monotonic()
-        if self._agreed is None or at - asked < PROMPT:
+        prompt = at - asked < PROMPT
+        if self._agreed is None or prompt:
             self._agreed = now_ms, at
-        return self._host.now_ms() - now_ms
+        return self._host.now_ms() - now_ms if prompt else None
 
 
 class Chance:

@@ -30,6 +30,7 @@ class Taken:
     def over(self, run_id: str) -> None:
         """Forget a run of which it is stored that the attempt has ended."""
         self._attempts.pop(run_id, None)
+        self._fresh.discard(run_id)
 
     def keep(self, connected: frozenset[str]) -> None:
         """Forget what is not among the runs that live on this server's lease, by a look at the rows.

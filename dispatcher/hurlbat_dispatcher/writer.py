@@ -30,6 +30,8 @@ MAX_ENTRIES: Final = 2_000
 """Submissions in one turn, about; a turn always takes at least one operation."""
 TROUBLE_WAIT: Final = 0.5
 """Seconds between two looks at a database in trouble."""
+MAX_CLASHES: Final = 5
+"""How often an operation that nobody waits for is put off, when others are in its way."""
 LONGEST_SLEEP: Final = 3600.0
 RECALL_AFTER: Final = 5_000
 """Milliseconds after which a started attempt must be in somebody's hands."""
@@ -263,6 +265,11 @@ class Writer:
                 await self._do(operations[half:])
             else:
                 self._in_trouble(DatabaseTrouble(self.trouble), operations[half:])
+            return
+        first = operations[0]
+        if isinstance(error, Clash) and first.reply is None and first.clashes < MAX_CLASHES:
+            first.clashes += 1
+            self._queue.append(first)  # what has happened has happened: it is tried again, behind the others
             return
         log.error("an operation failed", operation=type(operations[0]).__name__, error=repr(error), exc_info=error)
         reply = operations[0].reply

@@ -107,7 +107,7 @@ class Deed:
 # -- scenes ----------------------------------------------------------------------------------------------------------
 
 
-def scene(*runs: str, free: int = 0, owned_until: int = NOW + 3_600_000, old_key: bool = False) -> Scene:
+def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bool = False) -> Scene:
     """Arrange these runs, with so many free slots at the worker.
 
     The owner owns the lanes until `owned_until`. `old_key`: the key of `KEYED` is remembered, and its time is over.

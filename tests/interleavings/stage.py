@@ -150,10 +150,13 @@ class Stage:
         if known is None:
             known = self._pictures[scene.sql] = []
             await self._watcher.execute(scene.sql)
+            desk.epoch = None  # whoever owns the lanes now: it was read before
             await self._read(rebuild(desk), deed.by, known)
             await self._watcher.execute(scene.sql)
             desk = desk_of(deed.by, scene)
+        epoch, desk.epoch = desk.epoch, None
         _feed(rebuild(desk), known)
+        desk.epoch = epoch
         return desk
 
     async def _read(self, script: Script[None], by: str, answers: list[Rows]) -> None:

@@ -27,12 +27,13 @@ def no_fence(stack: ExitStack) -> None:
     def unfenced(desk: Desk) -> Script:
         return desk.tell_time((yield from runs.database_now()))
 
-    swap(stack, crank, "_fenced", lambda _: unfenced)
+    for room in (crank, due):
+        swap(stack, room, "fenced", lambda _: unfenced)
 
 
 @bug("whoever asks first takes the lanes, though the lease of their owner is good")
 def takeover_from_the_living(stack: ExitStack) -> None:
-    swap(stack, leases._State, "vacant", lambda _: lambda state, *, alone, stopping: not stopping)
+    swap(stack, leases._State, "vacant", lambda _: lambda state, lease, *, alone, stopping: not stopping)
 
 
 @bug("a start is not counted until its answer comes")

@@ -6,6 +6,7 @@ from typing import Any
 
 from hurlbat_dispatcher import writer as writing
 from hurlbat_dispatcher.clock import AgreedClock
+from hurlbat_dispatcher.domain import verdict
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.turn import due
 from hurlbat_dispatcher.turn.desk import Desk
@@ -44,6 +45,7 @@ def starts_without_its_lease(stack: ExitStack) -> None:
         return careless
 
     swap(stack, writing, "turn", make)
+    swap(stack, verdict, "AT_ONCE", lambda _: 1 << 30)  # a later guard, which puts an end to any such loop
 
 
 @bug("the database's clock is compared with the host's after the answer has come", hint=74)

@@ -37,12 +37,15 @@ class Lease:
         *,
         seconds: float,
         held: Callable[[Ownership, bool], None],
+        handed_over: Callable[[], None],
     ) -> None:
         self._me = me
         self._database = database
         self._clock = clock
         self._seconds = seconds
         self._held = held
+        self._handed_over = handed_over
+        self._must_hand_over = False
         self._until = 0.0
         self._owner: str | None = None
         self._others_until = 0.0
@@ -62,7 +65,9 @@ class Lease:
         return min(usual, left + AFTER_THE_OWNER if left > 0 else AGAIN)
 
     async def run_once(self) -> None:
-        """Renew it; take the lanes when nobody has them."""
+        """Renew it; take the lanes when nobody has them, unless this server stops."""
+        if self._must_hand_over:
+            await self.hand_over()
         before = self._clock.monotonic()
         self._others_until = math.inf
         length = int(self._seconds * 1000)
@@ -74,7 +79,9 @@ class Lease:
         if lapsed:
             log.warning("the lease had run out; others may have rescued what was in flight", by=round(over_by, 3))
         if self._database.shared:
-            self._compare(self._clock.agree(held.now, before))
+            ahead = self._clock.agree(held.now, before)
+            if ahead is not None:
+                self._compare(ahead)
         self._until = before + self._seconds
         self._others_until = self._clock.monotonic() + (held.lease_until - held.now) / 1000
         if held.owner != self._owner:
@@ -94,6 +101,11 @@ class Lease:
         self._warned = wrong
 
     async def hand_over(self) -> None:
-        """Take no more work, and let another server start the runs. What is in flight here goes on."""
-        self._stopping = True
+        """Take no more work, and let another server start the runs. What is in flight here goes on.
+
+        When it fails it is done again before the next renewal. Raises `DatabaseTrouble`.
+        """
+        self._stopping = self._must_hand_over = True
         await self._database.write(hand_over(self._me, int(self._seconds * 1000)))
+        self._must_hand_over = False
+        self._handed_over()

@@ -1,7 +1,7 @@
 """Who is alive, and who owns the right to start runs."""
 
 from collections.abc import Generator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -10,6 +10,9 @@ from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Rows, St
 
 SHARD = 1
 """The one shard that there is."""
+
+FAR_AHEAD: Final = 10
+"""Lengths of a lease: one that is good for longer than so many is not believed."""
 
 
 class Ownership(NamedTuple):
@@ -33,9 +36,13 @@ class _State(NamedTuple):
     lease_until: int
     now: int
 
-    def vacant(self, *, alone: bool, stopping: bool) -> bool:
-        """Tell whether a server may take it from whoever has it."""
-        return not stopping and (alone or self.owner is None or self.lease_until <= self.now)
+    def vacant(self, lease: int, *, alone: bool, stopping: bool) -> bool:
+        """Tell whether a server may take it from whoever has it.
+
+        A lease far beyond its length is of a time before the clock was set back, and nobody's.
+        """
+        over = self.lease_until <= self.now or self.lease_until > self.now + FAR_AHEAD * lease
+        return not stopping and (alone or self.owner is None or over)
 
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
@@ -49,6 +56,7 @@ _LOOK = Statement(_STATE)
 _HOLD = Statement(_STATE.with_for_update(skip_locked=True))
 """Nothing, when somebody else is just about it: one who is stopped in the middle of a transaction stops nobody else."""
 _GIVE = Statement(_STATE.with_for_update())
+"""Waits for the turn that is under way, so that nothing is given to a server that goes."""
 _TAKE = Statement(
     sa.update(shard)
     .where(_SHARD)
@@ -103,18 +111,14 @@ def renew(me: str, lease: int, *, alone: bool = False, stopping: bool = False) -
     it: the owner locks it in every turn, and who waits for that would wait long.
     """
     state = _State._make((yield _LOOK.fetch())[0])
-    if state.owner == me or state.vacant(alone=alone, stopping=stopping):
+    if state.owner == me or state.vacant(lease, alone=alone, stopping=stopping):
         holding = yield _HOLD.fetch()
         if holding:
             state = _State._make(holding[0])
-            if state.owner != me and state.vacant(alone=alone, stopping=stopping):
+            if state.owner != me and state.vacant(lease, alone=alone, stopping=stopping):
                 state = state._replace(owner=me, epoch=state.epoch + 1)
             if state.owner == me:
-                state = (
-                    state._replace(owner=None, lease_until=0)
-                    if stopping
-                    else state._replace(lease_until=state.now + lease)
-                )
+                state = state._replace(lease_until=state.now + lease)
                 yield _TAKE.write([state[:3]])
     now = state.now
     found = yield _FIND.fetch(me)
@@ -142,9 +146,7 @@ def hand_over(me: str, lease: int) -> Generator[Ask, Rows, None]:
 
 def leave(me: str) -> Generator[Ask, Rows, None]:
     """Give up the shard if it is ours, and the lease."""
-    state = _State._make((yield _LOOK.fetch())[0])
+    state = _State._make((yield _GIVE.fetch())[0])
     if state.owner == me:
-        state = _State._make((yield _GIVE.fetch())[0])
-        if state.owner == me:
-            yield _TAKE.write([(None, state.epoch, 0)])
+        yield _TAKE.write([(None, state.epoch, 0)])
     yield _LEAVE.write([(me,)])

@@ -224,6 +224,7 @@ DUE = Statement(
 EXPIRED = Statement(
     sa.select(*_LIGHT)
     .where(EXPIRING, run.c.expires_at <= bind("now", sa.BigInteger()))
+    .order_by(run.c.id)
     .limit(bind("most", sa.Integer()))
     .with_for_update(),
     ("now", "most"),
@@ -231,6 +232,7 @@ EXPIRED = Statement(
 LEASE_OVER = Statement(
     sa.select(*_LIGHT)
     .where(LEASED, run.c.lease_until <= bind("now", sa.BigInteger()))
+    .order_by(run.c.id)
     .limit(bind("most", sa.Integer()))
     .with_for_update(),
     ("now", "most"),
@@ -243,6 +245,7 @@ ORPHANED = Statement(
         run.c.sender != bind("me", sa.String()),
         ~sa.exists().where(dispatcher.c.id == run.c.sender, dispatcher.c.lease_until > DatabaseNow()),
     )
+    .order_by(run.c.id)
     .limit(bind("most", sa.Integer()))
     .with_for_update(),
     ("me", "most"),

@@ -49,7 +49,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         yield from _load(ledger, operations)
         ledger.now = desk.tell_time((yield from runs.database_now()))
     now = ledger.now
-    if desk.leap and desk.owns:
+    if desk.leap:
         yield from due.leap(desk)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}

@@ -48,6 +48,8 @@ class Operation:
 
     reply: Reply | None = field(default=None, kw_only=True)
     tenant: int = field(default=DEFAULT_TENANT, kw_only=True)
+    clashes: int = field(default=0, kw_only=True)
+    """How often it was put off because another transaction was in its way."""
 
 
 @dataclass(slots=True, eq=False)
