@@ -82,7 +82,7 @@ def lease_by_the_hosts_clock(stack: ExitStack) -> None:
     swap(stack, Lease, "run_once", make)
 
 
-@bug("an attempt is sent before the commit that starts it", hint=1)
+@bug("an attempt is sent before the commit that starts it", hint=8)
 def sent_before_the_commit(stack: ExitStack) -> None:
     _knowing(stack)
 
@@ -154,7 +154,7 @@ def wake_up_dropped(stack: ExitStack) -> None:
     swap(stack, Parts, "_sweep", lambda _: idle)
 
 
-@bug("a commit whose outcome is unknown is taken for one that failed, and done again", hint=2)
+@bug("a commit whose outcome is unknown is taken for one that failed, and done again", hint=36)
 def unknown_taken_for_failure(stack: ExitStack) -> None:
     def make(in_trouble: Any) -> Any:
         def again(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
@@ -170,7 +170,7 @@ def unknown_taken_for_failure(stack: ExitStack) -> None:
     swap(stack, Writer, "_in_trouble", make)
 
 
-@bug("a commit whose outcome is unknown is taken for one that was done", hint=2)
+@bug("a commit whose outcome is unknown is taken for one that was done", hint=5)
 def unknown_taken_for_success(stack: ExitStack) -> None:
     made: ContextVar[Any] = ContextVar("made", default=None)
 
@@ -199,12 +199,12 @@ def unknown_taken_for_success(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", believe)
 
 
-@bug("a server sends without a look at its lease", hint=38)
+@bug("a server sends without a look at its lease", hint=25)
 def sends_without_its_lease(stack: ExitStack) -> None:
     swap(stack, Lease, "holds", lambda _: lambda lease: True)
 
 
-@bug("what a turn puts off to the next one is lost", hint=16)
+@bug("what a turn puts off to the next one is lost", hint=23)
 def deferred_is_lost(stack: ExitStack) -> None:
     def make(after: Any) -> Any:
         def forgetful(writer: Any, ledger: Ledger) -> None:

@@ -96,7 +96,7 @@ def result_applied_twice(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("every server rescues, not the owner of the lanes alone", hint=4)
+@bug("every server rescues, not the owner of the lanes alone", hint=13)
 def rescue_without_fence(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def rescue(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:

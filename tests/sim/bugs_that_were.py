@@ -8,7 +8,6 @@ from hurlbat_dispatcher import writer as writing
 from hurlbat_dispatcher.clock import AgreedClock
 from hurlbat_dispatcher.domain import verdict
 from hurlbat_dispatcher.store import runs
-from hurlbat_dispatcher.turn import due
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Operation, Tick
@@ -16,18 +15,6 @@ from hurlbat_dispatcher.writer import Writer
 from tests.sim.bugs import bug, swap
 
 Script = Generator[Any, Any, Any]
-
-
-@bug("what is due is read twice in one turn", hint=58)
-def due_twice(stack: ExitStack) -> None:
-    def make(tick: Any) -> Any:
-        def twice(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:
-            yield from tick(desk, ledger, sweep=sweep)
-            yield from tick(desk, ledger, sweep=False)
-
-        return twice
-
-    swap(stack, due, "tick", make)
 
 
 @bug("a lease is renewed though the attempt ends in the same turn", hint=63)

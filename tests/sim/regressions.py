@@ -15,12 +15,6 @@ class Regression:
 
 REGRESSIONS: Final = (
     Regression(
-        58,
-        "due_twice",
-        "Two looks at what is due in one turn put a run into its lane twice: it started again before it was due, or "
-        "was counted at one worker and sent to another, whose slots were then oversold.",
-    ),
-    Regression(
         63,
         "lease_after_the_end",
         "A run that ended in the very turn that had renewed its lease was stored as completed, with a lease.",

@@ -144,7 +144,7 @@ class Exchange:
                 message = f"no answer within {seconds:g} s of sending"
                 return TransportFailure(ErrorCode.ATTEMPT_TIMEOUT, message, sent=True, heard=self.received > 0)
             case Phase.READING:
-                if self._loop.time() < self._end:
+                if self.limits.silence is not None and self._loop.time() < self._end:
                     message = f"the worker was silent for {self.limits.silence:g} s"
                     return TransportFailure(ErrorCode.HEARTBEAT_LOST, message, sent=True, heard=True)
                 message = f"the answer was not complete {self.limits.total:g} s after sending"

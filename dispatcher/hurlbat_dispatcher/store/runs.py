@@ -264,6 +264,8 @@ HOLD_OVER = Statement(
     .limit(bind("most", sa.Integer())),
     ("now", "most"),
 )
+JUST_OVER_MS = 1_000
+"""A server whose lease ended less than this ago may have been looked at in the very moment before."""
 NEXT_MOMENT = Statement(
     sa.select(
         sa.select(sa.func.min(run.c.due_at)).where(DELAYED).scalar_subquery(),
@@ -271,7 +273,9 @@ NEXT_MOMENT = Statement(
         sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
         sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
         sa.select(sa.func.min(dispatcher.c.lease_until) - DatabaseNow())
-        .where(dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > DatabaseNow())
+        .where(
+            dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > DatabaseNow() - inline(JUST_OVER_MS)
+        )
         .scalar_subquery(),
     ),
     ("me",),

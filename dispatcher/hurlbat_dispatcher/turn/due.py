@@ -16,6 +16,8 @@ from hurlbat_dispatcher.turn.ledger import Ledger
 
 log = structlog.get_logger("hurlbat.turn")
 
+LOOK_AGAIN_MS = 200
+"""Before the next look at servers whose leases are just over."""
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
 
@@ -64,7 +66,7 @@ def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
     if desk.owns:
         rows = yield runs.NEXT_MOMENT.fetch(desk.me)
         *moments, others_live = rows[0]
-        desk.orphans_at = None if others_live is None else ledger.now + max(1, others_live)
+        desk.orphans_at = None if others_live is None else ledger.now + max(LOOK_AGAIN_MS, others_live)
         for moment in (*moments, desk.orphans_at):
             ledger.wake_at(moment)
 
