@@ -248,6 +248,8 @@ class Writer:
                 if not operation.reply.done():
                     operation.reply.set_exception(problem)
             elif not isinstance(operation, Tick | Recall):  # both are made anew
+                if isinstance(operation, End):
+                    operation.again = operation.again or trouble.unknown
                 kept.append(operation)
         self._queue.extendleft(reversed(kept))
         if trouble.unknown or any(isinstance(operation, Recall) for operation in operations):

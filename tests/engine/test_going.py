@@ -225,3 +225,33 @@ async def _in_the_end(world: World, input: str) -> Run:
             with suppress(Unavailable):
                 return await world.submit(input=input)
             await asyncio.sleep(0.05)
+
+
+async def test_an_end_that_was_stored_without_anybody_knowing_is_told_once(world: World) -> None:
+    worker = await world.worker()
+    worker.work = worker.held
+    run = await world.submit(input="1")
+    await world.until(lambda: len(worker.open) == 1)
+    real = world.parts.database.write
+    left = [1]
+
+    async def write(script: Any) -> Any:
+        ends = script.__name__ == "turn" and any(
+            isinstance(one, End) and one.ends for one in world.parts.writer._current
+        )
+        result = await real(script)
+        if left[0] and ends:
+            left[0] -= 1
+            raise DatabaseTrouble("lost in the commit", unknown=True)
+        return result
+
+    world.parts.database.write = write  # type: ignore[method-assign]
+    worker.gate.set()
+    await world.until(lambda: left == [0] and world.parts.writer.trouble is None and not world.parts.writer.queued)
+    await world.turns()
+    found = await world.ended(run)
+    assert [(entry.kind, entry.attempt) for entry in found.timeline] == [
+        ("created", 0),
+        ("started", 1),
+        ("completed", 1),
+    ]

@@ -161,7 +161,7 @@ def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd])
         ledger.deferred.append(End(later, reply=operation.reply, tenant=operation.tenant))
     for end in ends:
         if end.run_id not in ledger.touched:
-            problem = decide.end_attempt(desk, ledger, end)
+            problem = decide.end_attempt(desk, ledger, end, again=operation.again)
             ledger.reply(operation, problem)
 
 

@@ -19,8 +19,11 @@ QUIET_AFTER = 100
 """Starts that were not charged are told one by one up to this many, then only every hundredth."""
 
 
-def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
-    """Apply the end of an attempt; an answer of any but the running attempt changes nothing but the record."""
+def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd, *, again: bool = False) -> Problem | None:
+    """Apply the end of an attempt; an answer of any but the running attempt changes nothing but the record.
+
+    `again`: it may be the very end that is stored already, and then it is not told a second time.
+    """
     row = ledger.rows.get(end.run_id)
     if row is None:
         return NotFound("run_unknown", f"there is no run {end.run_id}")
@@ -28,7 +31,7 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd) -> Problem | None:
     if mark and row.report == mark:
         return None
     if row.state != RunState.RUNNING or row.attempt != end.attempt:
-        return _late(desk, ledger, row, end)
+        return _late(desk, ledger, row, end, told=again and row.attempt == end.attempt)
     task = desk.registry.tasks.get(row.task)
     backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
     verdict = judge(
@@ -218,11 +221,12 @@ def _finish(
         ledger.freed.append((row.id, row.attempt))
 
 
-def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd) -> Problem:
+def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd, *, told: bool) -> Problem:
     if row.holds_until is not None and row.attempt == end.attempt:
         release(desk, ledger, row)
     outcome = "completed" if isinstance(end.answer, Succeeded) else getattr(end.answer, "code", "not_started")
-    ledger.note(row, "late", {"outcome": str(outcome), "state": row.state}, attempt=end.attempt)
+    if not told:
+        ledger.note(row, "late", {"outcome": str(outcome), "state": row.state}, attempt=end.attempt)
     return Conflict(
         "attempt_over", f"attempt {end.attempt} is not running; the answer changes nothing", state=row.state
     )

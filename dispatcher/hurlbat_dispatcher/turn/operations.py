@@ -70,6 +70,8 @@ class End(Operation):
     ends: Sequence[AttemptEnd]
     worker: str | None = None
     good: int = 0
+    again: bool = field(default=False, kw_only=True)
+    """Whether it may be stored already, by a commit of which nobody knows."""
 
 
 @dataclass(slots=True, eq=False)
