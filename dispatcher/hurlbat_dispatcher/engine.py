@@ -107,7 +107,7 @@ class Engine:
             self._parts.waiters.wake_all()
             await self._parts.stop(grace)
             self._parts = None
-            self._not_at_work = ("not_running", "the server is not running")
+            self._not_at_work = ("stopping", "the server has stopped")
 
     def hurry(self) -> None:
         """Let a `stop` wait for answers no longer: it ends as if its time were over."""

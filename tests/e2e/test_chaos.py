@@ -157,7 +157,7 @@ def test_deploys_of_the_server_and_the_worker_repeat_nothing(
 
     found = suffer(scene, [scene.deploy_server, scene.deploy_worker], wanted.runs, seed=5)
 
-    assert_all_done(found, {"503 stopping", "503 not_running"})
+    assert_all_done(found, {"503 stopping"})
     assert found.duplicates == 0
     # a request that crosses the end of an idle connection may have been read, for all that the server knows
     assert set(found.charged_for) <= {"connection_reset"}
@@ -210,7 +210,7 @@ def assert_all_done(found: Count, refusals: Collection[str] = ()) -> None:
     assert found.lost == []
     assert found.unexplained == []
     assert found.completed == found.acknowledged == found.submitted
-    assert set(found.refused) <= set(refusals)
+    assert set(found.refused) <= {"503 starting", *refusals}  # as a server says that was just started again
 
 
 def code_of(run: Object) -> str:

@@ -153,7 +153,7 @@ OVERDUE = [
         worker(slots=1, updated_at=NOW + 60_000),
     ),
     plant(Code.TIMELINE_WITHOUT_RUN, MISSING, "which is not there", told(MISSING, "late", 1)),
-    plant(Code.LEASE_NOT_RESCUED, RUNS, "has a lease that ran out 3", put(RUNS, lease_until=LONG_AGO)),
+    plant(Code.LEASE_NOT_RESCUED, RUNS, "has a lease that ran out ", put(RUNS, lease_until=LONG_AGO)),
     plant(
         Code.SENDER_GONE,
         RUNS,

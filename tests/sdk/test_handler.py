@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,17 +88,20 @@ async def test_an_unsigned_body_is_refused() -> None:
 @pytest.mark.parametrize(
     ("headers", "said"),
     [
-        (signed(PROBE, keys=[signing.new_secret()]), "no signature matches"),
-        (signed(PROBE + b" "), "re-serialises"),
-        (signed(PROBE, at=time.time() - 600), "behind this clock"),
-        (signed(PROBE, at=time.time() + 3600), "ahead of this clock"),
-        (signed(PROBE) | {"webhook-signature": "v2,AAAA v9,x"}, "no signature matches"),
-        (signed(PROBE) | {"webhook-signature": signed(PROBE)["webhook-signature"][:-4]}, "no signature matches"),
-        (signed(PROBE) | {"webhook-timestamp": "now"}, "not a number of seconds"),
+        (lambda: signed(PROBE, keys=[signing.new_secret()]), "no signature matches"),
+        (lambda: signed(PROBE + b" "), "re-serialises"),
+        (lambda: signed(PROBE, at=time.time() - 600), "behind this clock"),
+        (lambda: signed(PROBE, at=time.time() + 3600), "ahead of this clock"),
+        (lambda: signed(PROBE) | {"webhook-signature": "v2,AAAA v9,x"}, "no signature matches"),
+        (
+            lambda: signed(PROBE) | {"webhook-signature": signed(PROBE)["webhook-signature"][:-4]},
+            "no signature matches",
+        ),
+        (lambda: signed(PROBE) | {"webhook-timestamp": "now"}, "not a number of seconds"),
     ],
 )
-async def test_a_bad_signature_is_refused_with_a_hint(headers: dict[str, str], said: str) -> None:
-    answer = await ask(a_worker(), PROBE, headers)
+async def test_a_bad_signature_is_refused_with_a_hint(headers: Callable[[], dict[str, str]], said: str) -> None:
+    answer = await ask(a_worker(), PROBE, headers())
     assert answer.status == 401
     assert said in answer.json["detail"]
     assert "hurlbat-worker" not in answer.headers

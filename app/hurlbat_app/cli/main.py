@@ -21,7 +21,7 @@ COMMANDS = {
     "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List and show the tasks that workers serve."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
-    "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it, for what must not be."),
+    "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it."),
     "bench": ("hurlbat_app.bench.command:bench", "Measure throughput (submit to stored result) and latency."),
 }
 """Where each command is, and what it is for."""
