@@ -57,3 +57,19 @@ async def shared(postgres_url: str) -> AsyncIterator[World]:
     """A running engine on PostgreSQL."""
     async with World(postgres_url) as running:
         yield running
+
+
+@pytest.fixture
+async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A first server, which starts the runs; no sweep lends a hand."""
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
+    async with World(postgres_url) as world:
+        yield world
+
+
+@pytest.fixture
+async def other(owner: World) -> AsyncIterator[World]:
+    """A second server, of which the first knows."""
+    async with World(owner.settings.database_url, owner.network) as world:
+        await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
+        yield world

@@ -21,22 +21,6 @@ pytestmark = pytest.mark.anyio
 RETRIED = {"name": "echo", "retries": 2, "backoff": {"initial": 0, "strategy": "fixed"}}
 
 
-@pytest.fixture
-async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A first server, which starts the runs; no sweep lends a hand."""
-    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
-    async with World(postgres_url) as world:
-        yield world
-
-
-@pytest.fixture
-async def other(owner: World) -> AsyncIterator[World]:
-    """A second server, of which the first knows."""
-    async with World(owner.settings.database_url, owner.network) as world:
-        await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
-        yield world
-
-
 def writes(world: World, before: Callable[[Any], None]) -> None:
     """Call `before` with each script that a server is about to run; it may raise."""
     real = world.parts.database.write

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,22 +16,6 @@ from tests.engine.world import World
 pytestmark = pytest.mark.anyio
 
 AN_HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A first server, which starts the runs; no sweep lends a hand."""
-    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
-    async with World(postgres_url) as world:
-        yield world
-
-
-@pytest.fixture
-async def other(owner: World) -> AsyncIterator[World]:
-    """A second server, of which the first knows."""
-    async with World(owner.settings.database_url, owner.network) as world:
-        await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
-        yield world
 
 
 async def busy(owner: World, other: World, *, slots: int = 8, plain: bool = False) -> FakeWorker:
