@@ -7,7 +7,7 @@ import pytest
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.store.sqlite import SqliteDatabase
-from tests.e2e.stage import set_stage
+from tests.e2e.stage import set_stage, until
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes
 
@@ -64,5 +64,6 @@ def test_a_database_that_dies_and_comes_back_loses_nothing_and_needs_no_restart(
 
         assert (refused.status_code, live.status_code) == (503, 200), refused.text
         assert refused.headers["content-type"] == "application/problem+json"
+        until(lambda: stage.api.send("GET", f"/runs/{accepted[0]}").status_code == 200, "answer from the database")
         assert all(stage.api.ended(run_id)["state"] == "completed" for run_id in accepted)
         assert stage.api.run("add", {"first": 1})["output"] == 2

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,10 +43,19 @@ class Cluster:
                 "-c max_connections=200 -c shared_buffers=64MB -c jit=off -c autovacuum_naptime=5s"
             )
             started = self._call("pg_ctl", "-D", self._data, "-l", self._log, "-w", "-o", options, "start", check=False)
-            if started.returncode == 0:
+            if started.returncode == 0 and self._recovered():
                 return
             self.port = 0
         raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()[-4000:]}")
+
+    def _recovered(self) -> bool:
+        """Wait until it takes connections: `pg_ctl` may be content while the log of a crash is still replayed."""
+        address = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres")
+        for _ in range(600):
+            if self._call("psql", "-X", "-q", *address, "-c", "SELECT 1", check=False).returncode == 0:
+                return True
+            time.sleep(0.1)
+        return False
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop the server: `fast` as an operator would, `immediate` as a power cut would."""
