@@ -102,7 +102,7 @@ class Fleet:
         """Encrypt everything with the newest key, so that older ones can be dropped."""
 
         def script() -> Script[None]:
-            workers, _, _ = yield from store.all_registered()
+            workers, _ = yield from store.all_registered()
             for row in workers:
                 if self._renewed(row) != row:
                     current = yield from store.locked_worker(row.tenant, row.name)
@@ -200,6 +200,7 @@ class Fleet:
             url=url,
             mode=mode,
             slots=spec.slots or (old.slots if old else DEFAULT_SLOTS),
+            pinned=old.pinned if old else None,
             state=state,
             problem=problem,
             labels=json.dumps(dict(spec.labels)) if spec.labels is not None else old.labels if old else "{}",

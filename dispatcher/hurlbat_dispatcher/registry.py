@@ -6,6 +6,15 @@ from types import MappingProxyType
 from typing import Any
 
 from hurlbat.policy import TaskPolicy
+from hurlbat_dispatcher.domain.policies import (
+    ConcurrencyRule,
+    FlowPolicy,
+    Label,
+    RateRule,
+    StaticLimit,
+    Sticky,
+    Strategy,
+)
 from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.push.request import Target
@@ -22,12 +31,14 @@ class Registry:
     tasks: dict[str, Task] = field(default_factory=dict)
     policies: dict[str, TaskPolicy] = field(default_factory=dict)
     secrets: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
-    lanes: dict[int, str] = field(default_factory=dict)
-    lane_of: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, StaticLimit] = field(default_factory=dict)
+    """Static rate limits by key."""
+    pauses: dict[str, int | None] = field(default_factory=dict)
+    """Rate limit keys that are paused, as `RateDraw.name` says them, until when (ms); None until they are resumed."""
 
     def replace(self, registered: Registered, vault: Vault, now: int) -> None:
         """Take what was read from the database."""
-        workers, tasks, lanes = registered
+        workers, tasks = registered
         self.workers = {row.name: to_worker(row) for row in workers}
         self.targets = {row.name: to_target(row, vault, now) for row in workers}
         self.secrets = {row.name: vault.unlock(row.secrets) for row in workers}
@@ -39,8 +50,6 @@ class Registry:
         self.tasks = {
             row.name: to_task(row, self.policies[row.name], tuple(sorted(serving.get(row.name, ())))) for row in tasks
         }
-        self.lanes = {row.id: row.task for row in lanes}
-        self.lane_of = {row.task: row.id for row in lanes}
 
 
 def to_worker(row: WorkerRow) -> Worker:
@@ -87,4 +96,24 @@ def to_task(row: TaskRow, policy: TaskPolicy, workers: tuple[str, ...]) -> Task:
         schedule_timeout=None if policy.schedule_timeout is None else int(policy.schedule_timeout * 1000),
         priority=policy.priority,
         workers=workers,
+        flow=to_flow(policy),
+        paused=bool(row.paused),
+    )
+
+
+def to_flow(policy: TaskPolicy) -> FlowPolicy:
+    """Make the part of a policy that says what a task's runs draw on."""
+    return FlowPolicy(
+        concurrency=tuple(
+            ConcurrencyRule(rule.key, rule.max_runs, Strategy(rule.strategy), rule.name) for rule in policy.concurrency
+        ),
+        rate_limits=tuple(
+            RateRule(rule.key, rule.dynamic_key, rule.units, rule.limit, rule.duration) for rule in policy.rate_limits
+        ),
+        slot_cost=policy.slot_cost,
+        labels=tuple(
+            Label(key, wanted) if isinstance(wanted, str) else Label(key, wanted.value, wanted.required, wanted.weight)
+            for key, wanted in sorted(policy.labels.items())
+        ),
+        sticky=None if policy.sticky is None else Sticky(policy.sticky),
     )

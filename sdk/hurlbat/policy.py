@@ -15,6 +15,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 """A duration in seconds, up to a year."""
 
+Expression = Annotated[str, Field(min_length=1, max_length=512)]
+Strategy = Literal["GROUP_ROUND_ROBIN", "CANCEL_IN_PROGRESS", "CANCEL_NEWEST", "QUEUE_NEWEST_ONLY", "QUEUE_OLDEST_ONLY"]
+Units = Annotated[int, Field(ge=1, le=1_000_000)] | Expression
+Limit = Annotated[int, Field(ge=1, le=1_000_000_000)] | Expression
+Duration = Annotated[float, Field(ge=0.01, le=31_622_400, allow_inf_nan=False)] | Expression
+
 LOW, MEDIUM, HIGH = 1, 2, 3
 """Priorities; any integer between -1000 and 1000 will do, higher goes first."""
 
@@ -55,6 +61,41 @@ class Backoff(_Model):
         return self
 
 
+class Concurrency(_Model):
+    """At most `max_runs` runs at a time for each value of `key`, an expression over `input`, `metadata` and `run`.
+
+    Rules of the same `name` share their groups, across tasks. `strategy` is what happens to a run that finds its group
+    full.
+    """
+
+    key: Expression
+    max_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    strategy: Strategy = "GROUP_ROUND_ROBIN"
+    name: Name | None = None
+
+
+class RateLimit(_Model):
+    """Units that a run takes of a rate limit.
+
+    `key` names a static one, whose limit was put beforehand. `dynamic_key` is an expression, and then `limit` and
+    `duration` (seconds) are given here; both and `units` may be expressions too.
+    """
+
+    key: Name | None = None
+    dynamic_key: Expression | None = None
+    units: Units = 1
+    limit: Limit | None = None
+    duration: Duration | None = None
+
+
+class WantedLabel(_Model):
+    """What a task wants of a label of its worker: required, or preferred by its weight."""
+
+    value: Annotated[str, Field(max_length=256)]
+    required: bool = True
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class TaskPolicy(_Model):
     """What a worker declares of one task. Only `name` is required; durations are in seconds, None is off."""
 
@@ -64,6 +105,11 @@ class TaskPolicy(_Model):
     execution_timeout: Seconds = 300.0
     schedule_timeout: Seconds | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 2
+    slot_cost: Annotated[int, Field(ge=1, le=10_000)] = 1
+    labels: Annotated[dict[str, str | WantedLabel], Field(max_length=16)] = {}
+    sticky: Literal["soft", "hard"] | None = None
+    concurrency: Annotated[tuple[Concurrency, ...], Field(max_length=8)] = ()
+    rate_limits: Annotated[tuple[RateLimit, ...], Field(max_length=8)] = ()
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
+from hurlbat_dispatcher.domain.policies import FlowPolicy
 
 DEFAULT_PRIORITY: Final = 2
 AGE_MS: Final = 60_000
@@ -39,6 +40,8 @@ class Task:
     schedule_timeout: int | None = None
     priority: int = DEFAULT_PRIORITY
     workers: tuple[str, ...] = ()
+    flow: FlowPolicy = FlowPolicy()
+    paused: bool = False
 
 
 class Submission(NamedTuple):
@@ -53,6 +56,7 @@ class Submission(NamedTuple):
     idempotency_key: str | None = None
     idempotency_ttl: float | None = None
     ttl: float | None = None
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

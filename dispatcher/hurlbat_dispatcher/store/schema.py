@@ -51,6 +51,7 @@ run = sa.Table(
     sa.Column("max_attempts", sa.Integer, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("rank", Millis, nullable=False),
+    sa.Column("joined_at", Millis),
     sa.Column("created_at", Millis, nullable=False),
     sa.Column("due_at", Millis, nullable=False),
     sa.Column("started_at", Millis),
@@ -124,8 +125,42 @@ lane = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("tenant", sa.Integer, nullable=False),
     sa.Column("task", Name, nullable=False),
-    sa.Column("budgets", sa.Text, nullable=False),
-    sa.UniqueConstraint("tenant", "task", "budgets"),
+    sa.Column("draws", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("used_at", Millis, nullable=False),
+    sa.UniqueConstraint("tenant", "task", "digest"),
+)
+
+rate_limit = sa.Table(
+    "rate_limit",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("key", Name, primary_key=True),
+    sa.Column("most", sa.BigInteger, nullable=False),
+    sa.Column("duration", Millis, nullable=False),
+    sa.Column("updated_at", Millis, nullable=False),
+)
+
+RateKey = sa.String(300)
+"""`static:` or `dynamic:`, and the key."""
+
+rate_use = sa.Table(
+    "rate_use",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("key", RateKey, primary_key=True),
+    sa.Column("duration", Millis, primary_key=True),
+    sa.Column("bucket", Millis, primary_key=True),
+    sa.Column("last", Millis, nullable=False),
+    sa.Column("units", sa.BigInteger, nullable=False),
+)
+
+rate_pause = sa.Table(
+    "rate_pause",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("key", RateKey, primary_key=True),
+    sa.Column("until", Millis),
 )
 
 idempotency = sa.Table(
@@ -146,6 +181,7 @@ task = sa.Table(
     sa.Column("name", Name, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("paused", sa.Integer, nullable=False, server_default="0"),
     sa.Column("updated_at", Millis, nullable=False),
 )
 
@@ -157,6 +193,7 @@ worker = sa.Table(
     sa.Column("url", sa.String(2048), nullable=False),
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("pinned", sa.Integer),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("problem", sa.Text),
     sa.Column("labels", sa.Text, nullable=False),

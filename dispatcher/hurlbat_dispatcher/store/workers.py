@@ -1,11 +1,11 @@
-"""Workers, the tasks they serve, and the lanes of their waiting runs."""
+"""Workers, and the tasks they serve."""
 
 from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.store.schema import inline, lane, task, worker
+from hurlbat_dispatcher.store.schema import inline, task, worker
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, bind
 
 
@@ -17,6 +17,7 @@ class WorkerRow(NamedTuple):
     url: str
     mode: str
     slots: int
+    pinned: int | None
     state: str
     problem: str | None
     labels: str
@@ -32,27 +33,18 @@ class WorkerRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A task as it is stored; `policy` is JSON."""
+    """A task as it is stored; `policy` is JSON, `paused` is 1 while its runs are held."""
 
     tenant: int
     name: str
     version: int
     policy: str
+    paused: int
     updated_at: int
-
-
-class LaneRow(NamedTuple):
-    """A lane as it is stored; `budgets` is what its runs draw on besides the slots, in canonical JSON."""
-
-    id: int
-    tenant: int
-    task: str
-    budgets: str
 
 
 WORKERS = Statement(sa.select(*(worker.c[name] for name in WorkerRow._fields)).order_by(worker.c.tenant, worker.c.name))
 TASKS = Statement(sa.select(*(task.c[name] for name in TaskRow._fields)).order_by(task.c.tenant, task.c.name))
-LANES = Statement(sa.select(*(lane.c[name] for name in LaneRow._fields)).order_by(lane.c.id))
 
 INSERT_WORKER = Statement(
     sa.insert(worker).values({name: bind(name, worker.c[name].type) for name in WorkerRow._fields}), WorkerRow._fields
@@ -82,20 +74,15 @@ UPDATE_TASK = Statement(
     .values({name: bind(name, task.c[name].type) for name in ("version", "policy", "updated_at")}),
     ("version", "policy", "updated_at", "b_tenant", "b_name"),
 )
-INSERT_LANE = Statement(
-    sa.insert(lane).values({name: bind(name, lane.c[name].type) for name in ("tenant", "task", "budgets")}),
-    ("tenant", "task", "budgets"),
-)
 
-Registered = tuple[list[WorkerRow], list[TaskRow], list[LaneRow]]
+Registered = tuple[list[WorkerRow], list[TaskRow]]
 
 
 def all_registered() -> Generator[Ask, Rows, Registered]:
-    """Read every worker, task and lane."""
+    """Read every worker and task."""
     workers = yield WORKERS.fetch()
     tasks = yield TASKS.fetch()
-    lanes = yield LANES.fetch()
-    return list(map(WorkerRow._make, workers)), list(map(TaskRow._make, tasks)), list(map(LaneRow._make, lanes))
+    return list(map(WorkerRow._make, workers)), list(map(TaskRow._make, tasks))
 
 
 def one_worker(tenant: int, name: str) -> Generator[Ask, Rows, WorkerRow | None]:
@@ -133,10 +120,7 @@ def declare_tasks(tenant: int, policies: dict[str, str], now: int) -> Generator[
     """Adopt the newest registration of each task (name → policy in JSON); a changed policy is a new version."""
     rows = yield TASKS.fetch()
     known = {row.name: row for row in map(TaskRow._make, rows) if row.tenant == tenant}
-    lanes = yield LANES.fetch()
-    has_lane = {row.task for row in map(LaneRow._make, lanes) if row.tenant == tenant}
     fresh = [name for name in policies if name not in known]
     changed = [name for name in policies if name in known and known[name].policy != policies[name]]
-    yield INSERT_TASK.write([(tenant, name, 1, policies[name], now) for name in fresh])
+    yield INSERT_TASK.write([(tenant, name, 1, policies[name], 0, now) for name in fresh])
     yield UPDATE_TASK.write([(known[name].version + 1, policies[name], now, tenant, name) for name in changed])
-    yield INSERT_LANE.write([(tenant, name, "[]") for name in policies if name not in has_lane])
