@@ -1,0 +1,62 @@
+"""Compile an expression once, and evaluate it for every run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Final
+
+from hurlbat_dispatcher.expressions.cel import compile_cel
+from hurlbat_dispatcher.expressions.errors import invalid
+from hurlbat_dispatcher.expressions.guard import look_over
+from hurlbat_dispatcher.expressions.paths import constant, follow, plain_path
+from hurlbat_dispatcher.expressions.results import type_name
+
+MAX_SOURCE: Final = 512
+"""Characters of one expression."""
+VARIABLES: Final = ("input", "metadata", "run")
+"""What an expression of a task's policy may read."""
+CACHED: Final = 4_096
+"""Compiled expressions that are kept."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expression:
+    """An expression that is good. `reads` are the variables that it reads, `result` the type of what comes of it.
+
+    The type is one of CEL, in small letters; `dyn` when it depends on the input.
+    """
+
+    source: str
+    reads: frozenset[str]
+    result: str
+    _evaluate: Callable[[Mapping[str, Any]], Any]
+
+    def evaluate(self, scope: Mapping[str, Any]) -> Any:
+        """Return what comes of it, for the values of its variables as JSON has them. Raises `ExpressionError`."""
+        return self._evaluate(scope)
+
+
+@lru_cache(maxsize=CACHED)
+def compile_expression(source: str, variables: tuple[str, ...] = VARIABLES) -> Expression:
+    """Return the expression of a text. Raises `ExpressionError` for one that is wrong whatever the input is."""
+    if len(source) > MAX_SOURCE:
+        raise invalid(f"it has {len(source)} characters; an expression has at most {MAX_SOURCE}")
+    text = source.strip()
+    if not text:
+        raise invalid('it is empty; write a path such as input.user_id, or a text in quotes such as "all"')
+    for at, character in enumerate(source, 1):
+        if (character < " " and character not in "\t\r\n") or "\ud800" <= character <= "\udfff":
+            raise invalid("control characters and half surrogate pairs have no place in an expression", at)
+    path = plain_path(text, variables)
+    if path is not None:
+        return Expression(source, frozenset((str(path[0]),)), "dyn", partial(follow, path))
+    fixed = constant(text)
+    if fixed is not None:
+        return Expression(source, frozenset(), type_name(fixed[0]), partial(_fixed, fixed[0]))
+    read = look_over(source, variables)
+    evaluate, result = compile_cel(source, variables, read)
+    return Expression(source, frozenset(path[0] for path in read), result, evaluate)
+
+
+def _fixed(value: Any, _scope: Mapping[str, Any]) -> Any:
+    return value

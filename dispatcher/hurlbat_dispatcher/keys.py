@@ -1,0 +1,282 @@
+"""What a run draws on, by its task's policy: the keys, units and limits that its expressions give for its input."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from hurlbat.policy import Concurrency, RateLimit, TaskPolicy
+from hurlbat_dispatcher.domain.policies import (
+    MAX_DURATION_MS,
+    MAX_LIMIT,
+    MAX_UNITS,
+    MIN_DURATION_MS,
+    PLAIN,
+    ConcurrencyRule,
+    Draws,
+    GroupDraw,
+    RateDraw,
+    RateRule,
+    StaticLimit,
+    Sticky,
+)
+from hurlbat_dispatcher.domain.runs import Submission, Task
+from hurlbat_dispatcher.errors import Invalid
+from hurlbat_dispatcher.expressions import (
+    ExpressionError,
+    as_key,
+    as_seconds,
+    as_whole,
+    compile_expression,
+)
+
+Number = TypeVar("Number", int, float)
+
+KEY_TYPES: Final = frozenset({"dyn", "string", "int", "uint", "double", "bool", "null"})
+NUMBER_TYPES: Final = frozenset({"dyn", "int", "uint", "double"})
+SECONDS_TYPES: Final = NUMBER_TYPES | {"duration"}
+WANTED: Final = {KEY_TYPES: "text or a number", NUMBER_TYPES: "whole number", SECONDS_TYPES: "number of seconds"}
+"""What may come of an expression, by the types that CEL knows beforehand; `dyn` depends on the input."""
+
+
+# -- at a submit -------------------------------------------------------------------------------------------------------
+
+
+def draws_of(
+    task: Task, submission: Submission, run_id: str, parent_worker: str | None, limits: Mapping[str, StaticLimit]
+) -> Draws:
+    """Return what a run draws on.
+
+    `parent_worker` is the worker that last had its parent, `limits` are the static ones by key. Raises `Invalid` with
+    the rule and the member of the policy that cannot be: nothing may be stored then.
+    """
+    flow = task.flow
+    if flow.is_plain:
+        return PLAIN if flow.slot_cost == 1 else Draws(cost=flow.slot_cost)
+    scope = _Scope(task, submission, run_id)
+    groups = [_group(rule, place, task.name, scope) for place, rule in enumerate(flow.concurrency)]
+    rates = [
+        _static(rule, place, scope, limits) if rule.key is not None else _dynamic(rule, place, scope)
+        for place, rule in enumerate(flow.rate_limits)
+    ]
+    sticky = flow.sticky is not None and parent_worker is not None
+    return Draws(
+        tuple([draw for draw in groups if draw is not None]),
+        _together([draw for draw in rates if draw is not None]),
+        flow.slot_cost,
+        parent_worker if sticky else None,
+        sticky and flow.sticky is Sticky.HARD,
+    )
+
+
+class _Scope(dict[str, Any]):
+    """The variables of one submit, each made when an expression first reads it."""
+
+    def __init__(self, task: Task, submission: Submission, run_id: str) -> None:
+        super().__init__()
+        self._said = (task, submission, run_id)
+
+    def __missing__(self, name: str) -> Any:
+        task, submission, run_id = self._said
+        match name:
+            case "input":
+                made = _parsed(submission.input, "input")
+            case "metadata":
+                made = _parsed(submission.metadata, "metadata")
+            case "run":
+                priority = task.priority if submission.priority is None else submission.priority
+                made = {"id": run_id, "task": task.name, "priority": priority, "parent": submission.parent}
+            case _:
+                raise KeyError(name)
+        self[name] = made
+        return made
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ExpressionError(f"the {name} of the run is no JSON that can be read") from None
+
+
+def _group(rule: ConcurrencyRule, place: int, task: str, scope: _Scope) -> GroupDraw | None:
+    at = _At(rule.id_for(task), f"concurrency[{place}]")
+    value = _key(rule.key, scope, at, "key")
+    return None if value is None else GroupDraw(at.rule, value)
+
+
+def _static(rule: RateRule, place: int, scope: _Scope, limits: Mapping[str, StaticLimit]) -> RateDraw | None:
+    key = rule.key or ""
+    at = _At(f"static:{key}", f"rate_limits[{place}]")
+    limit = limits.get(key)
+    if limit is None:
+        raise at.refused("rate_limit_unknown", "key", f"there is no rate limit {key}; PUT /rate-limits/{key} first")
+    units = _units(rule, scope, at)
+    if units > limit.most > 0:
+        raise _above(units, limit.most, at)
+    return RateDraw(key, units) if units else None
+
+
+def _dynamic(rule: RateRule, place: int, scope: _Scope) -> RateDraw | None:
+    source = rule.dynamic_key or ""
+    at = _At(f"dynamic:{source}", f"rate_limits[{place}]")
+    key = _key(source, scope, at, "dynamic_key")
+    if key is None:
+        return None
+    units = _units(rule, scope, at)
+    most = _number(rule.limit, as_whole, scope, at, "limit", (1, MAX_LIMIT))
+    seconds = _number(
+        rule.duration, as_seconds, scope, at, "duration", (MIN_DURATION_MS / 1000, MAX_DURATION_MS / 1000)
+    )
+    if units > most:
+        raise _above(units, most, at)
+    return RateDraw(key, units, most, round(seconds * 1000)) if units else None
+
+
+class _At(NamedTuple):
+    """A rule, by what identifies it, and its place in the policy."""
+
+    rule: str
+    place: str
+
+    def refused(self, code: str, member: str, sentence: str, **more: Any) -> Invalid:
+        """Return the refusal of a run for a member of the rule."""
+        where = f"{self.place}.{member}"
+        return Invalid(code, f"{where}: {sentence}", rule=self.rule, policy=where, **more)
+
+
+def _key(source: str, scope: _Scope, at: _At, member: str) -> str | None:
+    try:
+        return as_key(compile_expression(source).evaluate(scope))
+    except ExpressionError as error:
+        code = "expression_failed" if error.code == "expression_invalid" else error.code
+        raise at.refused(code, member, error.sentence, expression=source) from None
+
+
+def _units(rule: RateRule, scope: _Scope, at: _At) -> int:
+    return _number(rule.units, as_whole, scope, at, "units", (0, MAX_UNITS))
+
+
+def _number(
+    given: float | str | None,
+    read: Callable[[Any], Number],
+    scope: _Scope,
+    at: _At,
+    member: str,
+    bounds: tuple[float, float],
+) -> Number:
+    if not isinstance(given, str):
+        return read(given)
+    try:
+        number = read(compile_expression(given).evaluate(scope))
+    except ExpressionError as error:
+        code = f"{member}_invalid" if error.code == "number_wrong_type" else "expression_failed"
+        raise at.refused(code, member, error.sentence, expression=given) from None
+    low, high = bounds
+    if not low <= number <= high:
+        shown = f"{number:g}" if abs(number) < 1e300 else "beyond all bounds"
+        sentence = f"{member} must be from {low:g} to {high:.0f}; this is {shown}"
+        raise at.refused(f"{member}_invalid", member, sentence, expression=given)
+    return number
+
+
+def _above(units: int, most: int, at: _At) -> Invalid:
+    sentence = f"the run takes {units} units, and the limit is {most}: it could never start"
+    return at.refused("units_above_limit", "units", sentence, units=units, limit=most)
+
+
+def _together(rates: list[RateDraw]) -> tuple[RateDraw, ...]:
+    """Return one draw for each key and duration: two dynamic rules may come to the same."""
+    if len(rates) < 2:
+        return tuple(rates)
+    found: dict[tuple[str, int], RateDraw] = {}
+    for draw in rates:
+        same = found.get((draw.key, draw.duration))
+        if same is not None:
+            draw = RateDraw(draw.key, draw.units + same.units, min(draw.limit, same.limit), draw.duration)
+            if draw.units > draw.limit:
+                raise _above(draw.units, draw.limit, _At(draw.name, "rate_limits"))
+        found[draw.key, draw.duration] = draw
+    return tuple(found.values())
+
+
+# -- at a registration -------------------------------------------------------------------------------------------------
+
+
+def check_policy(policy: TaskPolicy) -> None:
+    """Raise `ValueError`, with a sentence that names the member, for rules that could never work."""
+    rules: set[str] = set()
+    for place, rule in enumerate(policy.concurrency):
+        at = f"task {policy.name}: concurrency[{place}]"
+        _check_expression(rule.key, KEY_TYPES, f"{at}.key")
+        identity = f"the name {rule.name}" if rule.name is not None else f"the key {rule.key}"
+        if identity in rules:
+            raise ValueError(f"{at}: another rule of the task has {identity} too; give one of them another")
+        rules.add(identity)
+    keys: set[RateLimit | str] = set()
+    for place, limit in enumerate(policy.rate_limits):
+        at = f"task {policy.name}: rate_limits[{place}]"
+        _check_rate(limit, at)
+        same = limit if limit.key is None else limit.key
+        if same in keys:
+            raise ValueError(f"{at}: another rule of the task says the same; add its units to the other")
+        keys.add(same)
+
+
+def check_policies(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) -> str | None:
+    """Return what is wrong with policies that are to be registered, among `others` that are, by task; or None."""
+    try:
+        for policy in policies:
+            check_policy(policy)
+    except ValueError as error:
+        return str(error)
+    return _shared(policies, others)
+
+
+def _shared(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) -> str | None:
+    """Tell of a name of rules that has two strategies: runs of both would be in one group."""
+    new = {policy.name for policy in policies}
+    if not any(rule.name for policy in policies for rule in policy.concurrency):
+        return None
+    first: dict[str, tuple[str, Concurrency]] = {}
+    for policy in (*policies, *(other for name, other in others.items() if name not in new)):
+        for rule in policy.concurrency:
+            if rule.name is None:
+                continue
+            task, known = first.setdefault(rule.name, (policy.name, rule))
+            if known.strategy != rule.strategy and {task, policy.name} & new:
+                return (
+                    f"the concurrency rule {rule.name} has the strategy {known.strategy} in task {task} and"
+                    f" {rule.strategy} in task {policy.name}; rules of one name share their groups, so give both one"
+                )
+    return None
+
+
+def _check_rate(limit: RateLimit, at: str) -> None:
+    if limit.key is not None and limit.dynamic_key is not None:
+        raise ValueError(f"{at}: give key (a limit that was put) or dynamic_key (an expression), not both")
+    if limit.key is None and limit.dynamic_key is None:
+        raise ValueError(f"{at}: give key (a limit that was put) or dynamic_key (an expression)")
+    if limit.key is not None and (limit.limit is not None or limit.duration is not None):
+        raise ValueError(f"{at}: limit and duration of the key {limit.key} are put by PUT /rate-limits/{limit.key}")
+    if limit.dynamic_key is not None:
+        for member, given in (("limit", limit.limit), ("duration", limit.duration)):
+            if given is None:
+                raise ValueError(f"{at}: a dynamic_key needs limit and duration; {member} is missing")
+        _check_expression(limit.dynamic_key, KEY_TYPES, f"{at}.dynamic_key")
+    _check_expression(limit.units, NUMBER_TYPES, f"{at}.units")
+    _check_expression(limit.limit, NUMBER_TYPES, f"{at}.limit")
+    _check_expression(limit.duration, SECONDS_TYPES, f"{at}.duration")
+    if isinstance(limit.units, int) and isinstance(limit.limit, int) and limit.units > limit.limit:
+        raise ValueError(f"{at}: it takes {limit.units} units of a limit of {limit.limit}; no run could ever start")
+
+
+def _check_expression(given: float | str | None, types: frozenset[str], where: str) -> None:
+    if not isinstance(given, str):
+        return
+    try:
+        result = compile_expression(given).result
+    except ExpressionError as error:
+        place = "" if error.position is None else f" (at character {error.position} of {given!r})"
+        raise ValueError(f"{where}: {error.sentence}{place}") from None
+    if result not in types:
+        raise ValueError(f"{where}: {given!r} gives a {result}, and a {WANTED[types]} is wanted")
