@@ -19,6 +19,7 @@ from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.secrecy import Vault
+from hurlbat_dispatcher.store.limits import Limited
 from hurlbat_dispatcher.store.workers import Registered, TaskRow, WorkerRow
 
 
@@ -50,6 +51,12 @@ class Registry:
         self.tasks = {
             row.name: to_task(row, self.policies[row.name], tuple(sorted(serving.get(row.name, ())))) for row in tasks
         }
+
+    def limit(self, limited: Limited) -> None:
+        """Take the rate limits and pauses that were read from the database."""
+        limits, pauses = limited
+        self.limits = {row.key: StaticLimit(row.key, row.most, row.duration, row.updated_at) for row in limits}
+        self.pauses = {row.key: row.until for row in pauses}
 
 
 def to_worker(row: WorkerRow) -> Worker:
