@@ -23,17 +23,14 @@ CACHED: Final = 4_096
 class Expression:
     """An expression that is good. `reads` are the variables that it reads, `result` the type of what comes of it.
 
-    The type is one of CEL, in small letters; `dyn` when it depends on the input.
+    The type is one of CEL, in small letters; `dyn` when it depends on the input. `evaluate` returns what comes of it
+    for the values of its variables, as JSON has them, and raises `ExpressionError`.
     """
 
     source: str
     reads: frozenset[str]
     result: str
-    _evaluate: Callable[[Mapping[str, Any]], Any]
-
-    def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        """Return what comes of it, for the values of its variables as JSON has them. Raises `ExpressionError`."""
-        return self._evaluate(scope)
+    evaluate: Callable[[Mapping[str, Any]], Any]
 
 
 @lru_cache(maxsize=CACHED)

@@ -49,14 +49,16 @@ def plain_path(source: str, variables: tuple[str, ...]) -> Steps | None:
 def follow(steps: Steps, scope: Mapping[str, Any]) -> Any:
     """Return what is at the end of a path. Raises `ExpressionError` where the path ends too soon."""
     value: Any = scope
-    for step in steps:
-        try:
+    try:
+        for step in steps:
             if type(step) is int and type(value) is not list:
-                raise TypeError
+                break
             value = value[step]
-        except (KeyError, IndexError, TypeError):
-            raise _lost(steps, scope) from None
-    return value
+        else:
+            return value
+    except (KeyError, IndexError, TypeError):
+        pass
+    raise _lost(steps, scope)
 
 
 def written(steps: Steps) -> str:
@@ -70,27 +72,20 @@ def written(steps: Steps) -> str:
 
 def _lost(steps: Steps, scope: Mapping[str, Any]) -> ExpressionError:
     """Say where a path ends too soon, and why."""
-    value: Any = scope
-    for place, step in enumerate(steps):
-        whole = written(steps[:place]) if place else ""
+    if steps[0] not in scope:
+        return ExpressionError(f"there is no {steps[0]} here")
+    value = scope[str(steps[0])]
+    for place, step in enumerate(steps[1:], 1):
+        whole = written(steps[:place])
         if isinstance(step, int):
             if not isinstance(value, list):
                 return ExpressionError(f"{whole} is {named(value)}, and has no item {step}")
             if step >= len(value):
-                return ExpressionError(f"{whole} has {len(value)} items, and no item {step}")
-            value = value[step]
-            continue
-        if not isinstance(value, Mapping):
-            return ExpressionError(f"{whole} is {named(value)}, and has no member {step[:64]}")
-        if step not in value:
-            if not place:
-                return ExpressionError(f"there is no {step} here")
-            hint = f"has({written(steps[: place + 1])}) tells" if place == len(steps) - 1 else "send it"
-            return ExpressionError(
-                f"{whole} has no member {step[:64]}; {hint}"
-                if hint == "send it"
-                else f"{whole} has no member {step[:64]} ({hint} whether it is there)"
-            )
+                return ExpressionError(f"{whole} has {len(value)} items, and none at {step} (the first is at 0)")
+        elif not isinstance(value, dict):
+            return ExpressionError(f"{whole} is {named(value)}, and has no member {step}")
+        elif step not in value:
+            return ExpressionError(f"{whole} has no member {step}; send one, null for none")
         value = value[step]
     return ExpressionError(f"{written(steps)} cannot be read")
 
