@@ -19,6 +19,7 @@ from hurlbat_dispatcher.errors import (
 )
 from hurlbat_dispatcher.examination import Examination, examine
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
 from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.secrecy import WrongKey
@@ -36,6 +37,7 @@ __all__ = [
     "Forbidden",
     "HeartbeatReply",
     "Invalid",
+    "Limits",
     "MethodRefused",
     "Mode",
     "NotFound",
@@ -43,6 +45,7 @@ __all__ = [
     "Overloaded",
     "Page",
     "Problem",
+    "RateLimit",
     "Registered",
     "Run",
     "RunState",

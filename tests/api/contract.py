@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import httpx
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]  # it has no stubs
@@ -33,7 +33,7 @@ class ContractBroken(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its answer."""
+    """One request and its answer. The path is as it was sent, percent-encoded."""
 
     method: str
     path: str
@@ -91,7 +91,8 @@ def held_to_contract(app: ASGIApp) -> ASGIApp:
         headers = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
         query = scope["query_string"].decode()
         answered = b"".join(received)
-        check(Exchange(scope["method"], scope["path"], query, b"".join(sent), start["status"], headers, answered))
+        path = scope["raw_path"].decode()
+        check(Exchange(scope["method"], path, query, b"".join(sent), start["status"], headers, answered))
 
     return held
 
@@ -112,7 +113,7 @@ def sync_contract_hook(response: httpx.Response) -> None:
 
 def _check_response(response: httpx.Response) -> None:
     request, headers = response.request, dict(response.headers)
-    query, path = request.url.query.decode(), request.url.path
+    query, path = request.url.query.decode(), request.url.raw_path.decode().partition("?")[0]
     check(Exchange(request.method, path, query, request.content, response.status_code, headers, response.content))
 
 
@@ -122,7 +123,7 @@ def find_path(path: str) -> tuple[str, dict[str, str]] | None:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(template))
         match = re.fullmatch(pattern, path)
         if match:
-            return template, match.groupdict()
+            return template, {name: unquote(value) for name, value in match.groupdict().items()}
     return None
 
 

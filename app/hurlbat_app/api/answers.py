@@ -10,7 +10,7 @@ import orjson
 from orjson import Fragment
 from starlette.responses import Response
 
-from hurlbat_dispatcher import Problem, Run, Task, TimelineEntry, Worker
+from hurlbat_dispatcher import Problem, RateLimit, Run, Task, TimelineEntry, Worker
 
 _NULL = Fragment(b"null")
 
@@ -108,6 +108,21 @@ def show_task(task: Task) -> dict[str, Any]:
         "schedule_timeout": None if task.schedule_timeout is None else task.schedule_timeout / 1000,
         "priority": task.priority,
         "workers": list(task.workers),
+    }
+
+
+def show_rate_limit(limit: RateLimit) -> dict[str, Any]:
+    """Return a rate limit as it is shown."""
+    return {
+        "key": limit.key,
+        "dynamic": limit.dynamic,
+        "limit": limit.limit,
+        "duration": None if limit.duration is None else limit.duration / 1000,
+        "used": limit.used,
+        "waiting": limit.waiting,
+        "paused": limit.paused,
+        "paused_until": _time(limit.paused_until),
+        "updated_at": _time(limit.updated_at),
     }
 
 

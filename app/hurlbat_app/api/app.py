@@ -4,6 +4,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from hurlbat_app.api.gate import Access, Gate, Resource, nowhere
+from hurlbat_app.api.rate_limits import RateLimits
 from hurlbat_app.api.reports import Reports
 from hurlbat_app.api.runs import Runs
 from hurlbat_app.api.service import Service
@@ -20,7 +21,7 @@ def create_app(engine: Engine) -> ASGIApp:
 def routes(engine: Engine) -> list[Route]:
     """Return all routes; submits come first, as they come most."""
     runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
-    tasks, service = Tasks(engine), Service(engine)
+    tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
@@ -39,6 +40,12 @@ def routes(engine: Engine) -> list[Route]:
         "/workers/{name}/resume": Resource(engine, POST=workers.resume),
         "/tasks": Resource(engine, GET=tasks.list),
         "/tasks/{name}": Resource(engine, GET=tasks.show),
+        "/tasks/{name}/pause": Resource(engine, POST=tasks.pause),
+        "/tasks/{name}/resume": Resource(engine, POST=tasks.resume),
+        "/rate-limits": Resource(engine, GET=limits.list),
+        "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
+        "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
+        "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
         "/health/live": Resource(engine, access=Access.OPEN, GET=service.live),
         "/health/ready": Resource(engine, access=Access.OPEN, GET=service.ready),
         "/metrics": Resource(engine, GET=service.metrics),

@@ -283,6 +283,14 @@ def page_parameters(query: Mapping[str, str]) -> tuple[str | None, int]:
     return cursor, limit
 
 
+def flag_parameter(query: Mapping[str, str], name: str) -> bool:
+    """Return a parameter that is true or false; without it, false."""
+    value = query.get(name, "false")
+    if value not in ("true", "false"):
+        raise Invalid("parameter_invalid", f"{name} must be true or false", field=name)
+    return value == "true"
+
+
 def name_parameter(query: Mapping[str, str], name: str) -> str | None:
     """Return a name of a task or worker among the parameters, or None."""
     value = query.get(name)
