@@ -10,7 +10,7 @@ HurlbatError
 ├── ApiError               the server refused; `code` says why (RFC 9457)
 ├── RunError               a run did not give an output
 │   ├── RunFailed          it failed
-│   ├── RunCancelled       it was cancelled or skipped
+│   ├── RunCancelled       it was cancelled or skipped; `reason` says by what, e.g. "concurrency"
 │   └── RunTimedOut        it had not ended when the caller's timeout did; it goes on
 ├── TaskError              raised inside tasks, to say what shall follow
 │   ├── NonRetryable       fail now, whatever the policy says
@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hurlbat.runs import Run
+from hurlbat.wire import MAX_KEY_BYTES, is_rate_limit_key
 
 
 class HurlbatError(Exception):
@@ -100,7 +101,11 @@ class RunFailed(RunError):
 
 
 class RunCancelled(RunError):
-    """The run was cancelled, or skipped; `reason` says by what."""
+    """The run was cancelled, or skipped; `reason` says by what.
+
+    It is what whoever cancelled it said, or one of our own words: `concurrency` (a rule of its task made room for
+    another run; the timeline's `displaced` row names both), `ttl`.
+    """
 
     def __init__(self, run: Run) -> None:
         self.reason = run.reason
@@ -123,13 +128,21 @@ class NonRetryable(TaskError):
 
 
 class RetryAfter(TaskError):
-    """Fail this attempt and try again after so many seconds, if the policy has retries left."""
+    """Fail this attempt and try again after so many seconds, if the policy has retries left.
 
-    def __init__(self, seconds: float, message: str = "") -> None:
+    `rate_limit_key` names a rate limit that the run draws on: until then no other run that draws on it starts, either.
+    """
+
+    def __init__(self, seconds: float, message: str = "", *, rate_limit_key: str | None = None) -> None:
         if not 0 <= seconds <= 31_536_000:
             raise ConfigError(f"RetryAfter({seconds!r}): the wait must be from 0 seconds to a year")
+        if rate_limit_key is not None and not is_rate_limit_key(rate_limit_key):
+            raise ConfigError(
+                f"RetryAfter(rate_limit_key={rate_limit_key!r}): must be a text of 1 to {MAX_KEY_BYTES} bytes"
+            )
         super().__init__(message or f"try again after {seconds:g} s")
         self.seconds = float(seconds)
+        self.rate_limit_key = rate_limit_key
 
 
 class Cancelled(TaskError):

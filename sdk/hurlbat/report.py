@@ -151,7 +151,8 @@ def _result_body(result: Result) -> tuple[str, str]:
     if isinstance(result, CompletedLine):
         return "complete", f'{{"output":{result.output}}}'
     line = json.loads(write_line(result))
-    return "fail", json.dumps({name: line[name] for name in ("error", "retryable", "retry_after") if name in line})
+    members = ("error", "retryable", "retry_after", "rate_limit_key")
+    return "fail", json.dumps({name: line[name] for name in members if name in line})
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

@@ -20,12 +20,16 @@ HEADER_ASYNC: Final = "hurlbat-async"
 """`1` on a 202 answer of a plain worker: the result will be reported to `report_url`."""
 HEADER_RETRY: Final = "hurlbat-retry"
 """`no` on an error answer: the attempt failed and must not be repeated."""
+HEADER_RATE_LIMIT_KEY: Final = "hurlbat-rate-limit-key"
+"""On a 429 or 503 with `Retry-After`: the rate limit that has to wait so long."""
 STREAM_TYPE: Final = "application/x-ndjson"
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,128}$"
 """Names of tasks, workers and keys."""
+MAX_KEY_BYTES: Final = 256
+"""Of the key of a rate limit, in UTF-8."""
 HEARTBEAT_SECONDS: Final = 5.0
 LEASE_SECONDS: Final = 15.0
 MAX_BATCH: Final = 64
@@ -87,7 +91,10 @@ class CompletedLine:
 
 @dataclass(frozen=True, slots=True)
 class FailedLine:
-    """The attempt failed. `retry_after` is in seconds and overrides the task's backoff."""
+    """The attempt failed. `retry_after` is in seconds and overrides the task's backoff.
+
+    With `rate_limit_key` all runs that draw on that rate limit wait so long, if this one does.
+    """
 
     run_id: str
     attempt: int
@@ -98,6 +105,7 @@ class FailedLine:
     retry_after: float | None = None
     details: str | None = None
     """Raw JSON with more about the error, e.g. the fields that a model refused."""
+    rate_limit_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,8 @@ def _write_failed(line: FailedLine) -> str:
     if line.details is not None:
         text = f'{text[:-1]},"details":{line.details}}}'
     more = f',"retry_after":{float(line.retry_after)!r}' if line.retry_after is not None else ""
+    if line.rate_limit_key is not None:
+        more += f',"rate_limit_key":{json.dumps(line.rate_limit_key)}'
     return (
         f'{{"type":"result","run_id":"{line.run_id}","attempt":{line.attempt},"state":"failed",'
         f'"error":{text},"retryable":{json.dumps(line.retryable)}{more}}}'
@@ -257,7 +267,10 @@ def read_results(text: str) -> list[CompletedLine | FailedLine]:
 
 
 def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> CompletedLine | FailedLine:
-    """Read a result: `state`, then `output`, or `error`, `retryable` and `retry_after`. Raises `BadLine`."""
+    """Read a result: `state`, then `output`, or `error`, `retryable`, `retry_after` and `rate_limit_key`.
+
+    Raises `BadLine`.
+    """
     state = _value(found, "state")
     if state == "completed":
         output = found.get("output")
@@ -267,6 +280,9 @@ def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Compl
     retryable = _value(found, "retryable")
     if not (retryable is None or isinstance(retryable, bool)):
         raise BadLine("retryable is not a boolean", run_id)
+    rate_limit_key = _value(found, "rate_limit_key")
+    if not (rate_limit_key is None or is_rate_limit_key(rate_limit_key)):
+        raise BadLine(f"rate_limit_key is not a string of 1 to {MAX_KEY_BYTES} bytes", run_id)
     error = found.get("error")
     try:
         parts = members(error.text) if error and isinstance(error.value, dict) else {}
@@ -284,7 +300,16 @@ def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Compl
         retryable=retryable is not False,
         retry_after=_number(found, "retry_after", run_id),
         details=details.text if details and len(details.text) <= MAX_STACK_CHARS else None,
+        rate_limit_key=rate_limit_key,
     )
+
+
+def is_rate_limit_key(value: object) -> bool:
+    """Tell whether a value can be the key of a rate limit: a text of 1 to `MAX_KEY_BYTES` bytes in UTF-8."""
+    try:
+        return isinstance(value, str) and 1 <= len(value.encode()) <= MAX_KEY_BYTES
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON must not have
+        return False
 
 
 def _value(found: Mapping[str, Member], name: str) -> Any:

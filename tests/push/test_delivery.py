@@ -30,6 +30,8 @@ from tests.push.delivering import (
 
 pytestmark = pytest.mark.anyio
 
+PROBLEM = {"content-type": "application/problem+json"}
+
 _PROBLEM = {"content-type": "application/problem+json"}
 
 
@@ -138,6 +140,42 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
             PLAIN,
             PushedBack("the worker answered 429", 3_600.0, "1e9, x"),
             Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(429, headers=MARK | {"retry-after": "7", "hurlbat-rate-limit-key": "cdn"}),
+            PROTOCOL,
+            PushedBack("the worker answered 429", 7.0, "7", "cdn"),
+            Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(503, headers={"retry-after": "7"} | PROBLEM, json={"detail": "x", "rate_limit_key": "cdn"}),
+            PLAIN,
+            PushedBack("the worker answered 503: x", 7.0, "7", "cdn"),
+            Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(429, headers=MARK | PROBLEM | {"retry-after": "7"}, json={"rate_limit_key": ["cdn"]}),
+            PROTOCOL,
+            PushedBack('the worker answered 429: {"rate_limit_key":["cdn"]}', 7.0, "7"),
+            Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(429, headers=MARK | {"retry-after": "7", "hurlbat-rate-limit-key": "k" * 257}),
+            PROTOCOL,
+            PushedBack("the worker answered 429", 7.0, "7"),
+            Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(429, headers=MARK | {"hurlbat-rate-limit-key": "cdn"}),
+            PROTOCOL,
+            PushedBack("the worker answered 429"),
+            Signal.PUSHED_BACK,
+        ),
+        (
+            httpx.Response(429, headers={"retry-after": "7", "hurlbat-rate-limit-key": "cdn"}),
+            PROTOCOL,
+            Failed(ErrorCode.HTTP_ERROR, "the worker answered 429", retry_after=7.0, rate_limit_key="cdn"),
+            Signal.TROUBLE,
         ),
         (
             httpx.Response(503, text="no healthy upstream"),

@@ -177,12 +177,12 @@ async def test_a_manifest_that_is_wrong_is_named_by_its_place(manifest: bytes, s
 
 async def test_a_manifest_may_say_more_than_this_version_knows() -> None:
     said = json.loads(_MANIFEST.model_dump_json()) | {"durable": True}
-    said["tasks"][0] |= {"concurrency": {"limit": 3}}
+    said["tasks"][0] |= {"sharing": {"limit": 3}}
     said["tasks"][0]["backoff"] |= {"ceiling": 9}
     newer = httpx.Response(200, headers=MARK, json=said)
     manifest, _ = await _prove(lambda request: httpx.Response(401) if _why_refused(request) else newer)
     assert manifest == _MANIFEST
-    with pytest.raises(ValidationError, match="concurrency"):
+    with pytest.raises(ValidationError, match="sharing"):
         TaskPolicy.model_validate(said["tasks"][0])
 
 

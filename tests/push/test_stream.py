@@ -84,6 +84,11 @@ async def test_what_comes_in_one_piece_is_told_in_one_call() -> None:
         (FailedLine(RUN_A, 1, "connect_refused", "x"), Failed(ErrorCode.TASK_ERROR, "x", "connect_refused")),
         (FailedLine(RUN_A, 1, "E", "x", retryable=False), Failed(ErrorCode.TASK_ERROR, "x", "E", retryable=False)),
         (FailedLine(RUN_A, 1, "E", "x", retry_after=-5), Failed(ErrorCode.TASK_ERROR, "x", "E", retry_after=0.0)),
+        (
+            FailedLine(RUN_A, 1, "E", "x", retry_after=5, rate_limit_key="cdn"),
+            Failed(ErrorCode.TASK_ERROR, "x", "E", retry_after=5.0, rate_limit_key="cdn"),
+        ),
+        (FailedLine(RUN_A, 1, "E", "x", rate_limit_key="cdn"), Failed(ErrorCode.TASK_ERROR, "x", "E")),
     ],
 )
 async def test_a_task_may_say_how_it_failed_but_not_in_the_dispatchers_words(line: FailedLine, answer: Failed) -> None:

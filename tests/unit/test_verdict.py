@@ -89,6 +89,12 @@ def test_with_tries_left_every_failure_keeps_its_own_code(code: ErrorCode) -> No
     assert verdict.failure == Failed(code, "why")
 
 
+@given(answer=ANSWERS, tries=TRIES, more=st.integers(0, 5))
+def test_only_what_was_not_sent_is_no_start(answer: Answer, tries: int, more: int) -> None:
+    verdict = judge(answer, tries=tries, max_attempts=tries + more, backoff=7.0)
+    assert verdict.sent == (not isinstance(answer, NotSent)) == (verdict.kind != "not_sent")
+
+
 def test_backpressure_waits_as_long_as_it_was_asked_to() -> None:
     assert judge(PushedBack("busy", 0.0), tries=1, max_attempts=1, backoff=9.0).wait == 0.0
     assert judge(PushedBack("busy", 77.0), tries=1, max_attempts=1, backoff=9.0).wait == 77.0

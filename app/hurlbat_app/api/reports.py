@@ -30,7 +30,7 @@ MAX_LEVEL_CHARS: Final = 32
 
 _NOTHING: Final[frozenset[str]] = frozenset()
 _COMPLETE: Final = frozenset({"output"})
-_FAIL: Final = frozenset({"error", "retryable", "retry_after"})
+_FAIL: Final = frozenset({"error", "retryable", "retry_after", "rate_limit_key"})
 _LOG: Final = frozenset({"entries"})
 _FAILED: Final = Member("failed", '"failed"')
 _RECORDED: Final = {"recorded": True}

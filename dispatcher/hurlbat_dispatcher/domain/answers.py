@@ -74,6 +74,7 @@ class Head:
     no_retry: bool = False
     retry_after: RetryAfter = NOTHING_ASKED
     location: str | None = None
+    rate_limit_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Words:
     detail: str | None = None
     code: str | None = None
     retryable: bool = True
+    rate_limit_key: str | None = None
 
     @property
     def for_people(self) -> str:
@@ -157,13 +159,24 @@ def answer_of(meaning: Meaning, head: Head, words: Words, url: str) -> Failed | 
         case Meaning.GONE:
             return Held(ErrorCode.WORKER_GONE, said)
         case Meaning.BUSY:
-            return PushedBack(said, head.retry_after.used, head.retry_after.asked)
+            return PushedBack(said, head.retry_after.used, head.retry_after.asked, _rate_limit_key(head, words))
         case Meaning.OVERLOADED:
-            return Failed(ErrorCode.HTTP_ERROR, body, retryable=words.retryable, retry_after=head.retry_after.used)
+            return Failed(
+                ErrorCode.HTTP_ERROR,
+                body,
+                retryable=words.retryable,
+                retry_after=head.retry_after.used,
+                rate_limit_key=_rate_limit_key(head, words),
+            )
         case Meaning.FAILURE:
             return Failed(ErrorCode.HTTP_ERROR, body, retryable=words.retryable and not head.no_retry)
         case Meaning.RESULTS | Meaning.ACCEPTED:
             raise ValueError(f"{meaning} is not an answer for every run")
+
+
+def _rate_limit_key(head: Head, words: Words) -> str | None:
+    """Return the rate limit that has to wait; without a time to wait there is none."""
+    return None if head.retry_after.used is None else head.rate_limit_key or words.rate_limit_key
 
 
 def redirect_words(head: Head, url: str) -> str:

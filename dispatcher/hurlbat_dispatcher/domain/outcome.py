@@ -59,7 +59,8 @@ class Failed:
     """The attempt failed, or may have run and is not known to have succeeded. Charged.
 
     `type` is the kind of error in the task's own words, `retry_after` (seconds) overrides the policy's wait, `raw` is
-    the beginning of an answer that could not be read, `details` raw JSON.
+    the beginning of an answer that could not be read, `details` raw JSON. `rate_limit_key`, which comes only with
+    `retry_after`, is the rate limit that has to wait so long, if the run draws on it.
     """
 
     code: ErrorCode
@@ -70,6 +71,7 @@ class Failed:
     retryable: bool = True
     retry_after: float | None = None
     raw: str | None = None
+    rate_limit_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,16 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class PushedBack:
-    """The worker has no room now. `asked` is its `Retry-After` as it came, `retry_after` (seconds) what is used."""
+    """The worker has no room now. `asked` is its `Retry-After` as it came, `retry_after` (seconds) what is used.
+
+    `rate_limit_key`, which comes only with `retry_after`, is the rate limit that has to wait so long, if the run draws
+    on it.
+    """
 
     message: str
     retry_after: float | None = None
     asked: str | None = None
+    rate_limit_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

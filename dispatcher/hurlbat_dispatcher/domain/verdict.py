@@ -47,7 +47,8 @@ class Verdict:
     """What happens to the run next.
 
     `charged` tells whether the start counts against `max_attempts`; `wait` is in seconds from now, for a run that is
-    put back; `kind` names the timeline row; `failure` is what the run shows as its error.
+    put back; `kind` names the timeline row; `failure` is what the run shows as its error. `sent` is False when no byte
+    went out: then it was no start, and what it took of rate limits is given back.
     """
 
     event: RunEvent
@@ -56,6 +57,7 @@ class Verdict:
     wait: float | None = None
     failure: Failed | None = None
     note: str | None = None
+    sent: bool = True
 
 
 def judge(
@@ -76,7 +78,7 @@ def judge(
             return _failed(answer, tries, max_attempts, backoff, once=once)
         case NotSent(code, message):
             wait = 0.0 if free < AT_ONCE else min(again, NOT_SENT_MOST)
-            return Verdict(RunEvent.PUT_BACK, False, "not_sent", wait, note=f"{code}: {message}")
+            return Verdict(RunEvent.PUT_BACK, False, "not_sent", wait, note=f"{code}: {message}", sent=False)
         case PushedBack(message, retry_after):
             wait = again if retry_after is None else retry_after
             return Verdict(RunEvent.PUT_BACK, False, "pushed_back", wait, note=message)

@@ -128,4 +128,5 @@ def _manifest(body: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise ProofFailed(ErrorCode.BAD_RESULT, f"the manifest is wrong at {where}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise ProofFailed(ErrorCode.BAD_RESULT, f"the manifest is wrong at {where}: {said}") from error

@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.signing import sign
-from hurlbat.wire import HEADER_ASYNC, HEADER_RETRY, HEADER_WORKER, JSON_TYPE, PROBLEM_TYPE, STREAM_TYPE
+from hurlbat.wire import (
+    HEADER_ASYNC,
+    HEADER_RATE_LIMIT_KEY,
+    HEADER_RETRY,
+    HEADER_WORKER,
+    JSON_TYPE,
+    PROBLEM_TYPE,
+    STREAM_TYPE,
+    is_rate_limit_key,
+)
 from hurlbat_dispatcher.clock import Clock, Ids
 from hurlbat_dispatcher.domain.answers import Head, Words
 from hurlbat_dispatcher.domain.retry_after import read_retry_after
@@ -90,6 +99,7 @@ def head_of(response: Response, now_ms: int) -> Head:
         no_retry=headers.get(HEADER_RETRY, "").lower() == "no",
         retry_after=read_retry_after(headers.get_list("retry-after"), now_ms),
         location=headers.get("location"),
+        rate_limit_key=_rate_limit_key(headers.get(HEADER_RATE_LIMIT_KEY)),
     )
 
 
@@ -115,4 +125,10 @@ async def words_of(response: Response) -> Words:
         detail.replace("\0", "\ufffd") if isinstance(detail, str) else None,
         code if isinstance(code, str) else None,
         problem.get("retryable") is not False,
+        _rate_limit_key(problem.get("rate_limit_key")),
     )
+
+
+def _rate_limit_key(said: object) -> str | None:
+    """Return the key where it can be one; what cannot is ignored, as an unreadable `Retry-After` is."""
+    return said if isinstance(said, str) and is_rate_limit_key(said) else None

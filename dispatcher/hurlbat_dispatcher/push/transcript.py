@@ -232,4 +232,5 @@ def failure_of(line: FailedLine) -> Failed:
         details=line.details,
         retryable=line.retryable and code is not ErrorCode.INVALID_INPUT,
         retry_after=None if wait is None else min(max(0.0, wait), LONGEST_WISH),
+        rate_limit_key=None if wait is None else line.rate_limit_key,
     )
