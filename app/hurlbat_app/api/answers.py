@@ -107,6 +107,23 @@ def show_task(task: Task) -> dict[str, Any]:
         "execution_timeout": task.execution_timeout / 1000,
         "schedule_timeout": None if task.schedule_timeout is None else task.schedule_timeout / 1000,
         "priority": task.priority,
+        "slot_cost": task.flow.slot_cost,
+        "labels": {
+            label.key: {"value": label.value, "required": label.required, "weight": label.weight}
+            for label in task.flow.labels
+        },
+        "sticky": task.flow.sticky,
+        "concurrency": [
+            {"key": rule.key, "max_runs": rule.max_runs, "strategy": rule.strategy, "name": rule.name}
+            for rule in task.flow.concurrency
+        ],
+        "rate_limits": [
+            {"key": rule.key, "units": rule.units}
+            if rule.key is not None
+            else {"dynamic_key": rule.dynamic_key, "units": rule.units, "limit": rule.limit, "duration": rule.duration}
+            for rule in task.flow.rate_limits
+        ],
+        "paused": task.paused,
         "workers": list(task.workers),
     }
 
