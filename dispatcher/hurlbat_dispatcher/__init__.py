@@ -18,6 +18,7 @@ from hurlbat_dispatcher.errors import (
     Unavailable,
 )
 from hurlbat_dispatcher.examination import Examination, examine
+from hurlbat_dispatcher.expressions import CheckedExpression, check_expression
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
@@ -29,6 +30,7 @@ from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 __all__ = [
     "Accepted",
     "CannotOpen",
+    "CheckedExpression",
     "Conflict",
     "DatabaseTrouble",
     "Engine",
@@ -62,6 +64,7 @@ __all__ = [
     "WorkerSpec",
     "WorkerState",
     "WrongKey",
+    "check_expression",
     "examine",
     "load_settings",
     "migrate",

@@ -22,21 +22,20 @@ from hurlbat_dispatcher.domain.policies import (
 from hurlbat_dispatcher.domain.runs import Submission, Task
 from hurlbat_dispatcher.errors import Invalid
 from hurlbat_dispatcher.expressions import (
+    KEY,
+    MAX_SOURCE,
+    NUMBER,
+    SECONDS,
     ExpressionError,
+    Kind,
     as_key,
     as_seconds,
     as_whole,
     compile_expression,
+    compile_for,
 )
 
 Number = TypeVar("Number", int, float)
-
-KEY_TYPES: Final = frozenset({"dyn", "string", "int", "uint", "double", "bool", "null"})
-NUMBER_TYPES: Final = frozenset({"dyn", "int", "uint", "double"})
-SECONDS_TYPES: Final = NUMBER_TYPES | {"duration"}
-WANTED: Final = {KEY_TYPES: "text or a number", NUMBER_TYPES: "whole number", SECONDS_TYPES: "number of seconds"}
-"""What may come of an expression, by the types that CEL knows beforehand; `dyn` depends on the input."""
-
 
 _DECODE: Final = json.JSONDecoder().decode
 """As `json.loads`, in half the time."""
@@ -215,7 +214,7 @@ def check_policy(policy: TaskPolicy) -> None:
     rules: set[str] = set()
     for place, rule in enumerate(policy.concurrency):
         at = f"task {policy.name}: concurrency[{place}]"
-        _check_expression(rule.key, KEY_TYPES, f"{at}.key")
+        _check_expression(rule.key, KEY, f"{at}.key")
         identity = f"the name {rule.name}" if rule.name is not None else f"the key {rule.key}"
         if identity in rules:
             raise ValueError(f"{at}: another rule of the task has {identity} too; give one of them another")
@@ -270,21 +269,19 @@ def _check_rate(limit: RateLimit, at: str) -> None:
         for member, given in (("limit", limit.limit), ("duration", limit.duration)):
             if given is None:
                 raise ValueError(f"{at}: a dynamic_key needs limit and duration; {member} is missing")
-        _check_expression(limit.dynamic_key, KEY_TYPES, f"{at}.dynamic_key")
-    _check_expression(limit.units, NUMBER_TYPES, f"{at}.units")
-    _check_expression(limit.limit, NUMBER_TYPES, f"{at}.limit")
-    _check_expression(limit.duration, SECONDS_TYPES, f"{at}.duration")
+        _check_expression(limit.dynamic_key, KEY, f"{at}.dynamic_key")
+    _check_expression(limit.units, NUMBER, f"{at}.units")
+    _check_expression(limit.limit, NUMBER, f"{at}.limit")
+    _check_expression(limit.duration, SECONDS, f"{at}.duration")
     if isinstance(limit.units, int) and isinstance(limit.limit, int) and limit.units > limit.limit:
         raise ValueError(f"{at}: it takes {limit.units} units of a limit of {limit.limit}; no run could ever start")
 
 
-def _check_expression(given: float | str | None, types: frozenset[str], where: str) -> None:
+def _check_expression(given: float | str | None, kind: Kind, where: str) -> None:
     if not isinstance(given, str):
         return
     try:
-        result = compile_expression(given).result
+        compile_for(given, kind)
     except ExpressionError as error:
-        place = "" if error.position is None else f" (at character {error.position} of {given!r})"
-        raise ValueError(f"{where}: {error.sentence}{place}") from None
-    if result not in types:
-        raise ValueError(f"{where}: {given!r} gives a {result}, and a {WANTED[types]} is wanted")
+        place = "" if error.position is None else f", at character {error.position}"
+        raise ValueError(f"{where}: the expression {given[:MAX_SOURCE]!r} is wrong{place}: {error.sentence}") from None

@@ -30,6 +30,7 @@ HURLBAT = [
 DISPATCHER = [
     "Accepted",
     "CannotOpen",
+    "CheckedExpression",
     "Conflict",
     "DatabaseTrouble",
     "Engine",
@@ -63,6 +64,7 @@ DISPATCHER = [
     "WorkerSpec",
     "WorkerState",
     "WrongKey",
+    "check_expression",
     "examine",
     "load_settings",
     "migrate",

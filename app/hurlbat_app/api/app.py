@@ -3,6 +3,7 @@
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from hurlbat_app.api.expressions import Expressions
 from hurlbat_app.api.gate import Access, Gate, Resource, nowhere
 from hurlbat_app.api.rate_limits import RateLimits
 from hurlbat_app.api.reports import Reports
@@ -46,6 +47,7 @@ def routes(engine: Engine) -> list[Route]:
         "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
         "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
         "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
+        "/expressions/check": Resource(engine, POST=Expressions(engine).check),
         "/health/live": Resource(engine, access=Access.OPEN, GET=service.live),
         "/health/ready": Resource(engine, access=Access.OPEN, GET=service.ready),
         "/metrics": Resource(engine, GET=service.metrics),

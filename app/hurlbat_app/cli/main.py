@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List and show the tasks that workers serve."),
+    "expressions": ("hurlbat_app.cli.expressions:expressions", "Try the expressions of a task's policy."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
     "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it."),
     "bench": ("hurlbat_app.bench.command:bench", "Measure throughput (submit to stored result) and latency."),

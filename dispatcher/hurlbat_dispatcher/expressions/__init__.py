@@ -5,18 +5,45 @@ nothing else; the others are CEL's. They run in bounded time: see `guard` for wh
 of an input one may read.
 """
 
-from hurlbat_dispatcher.expressions.compiled import VARIABLES, Expression, compile_expression
+from hurlbat_dispatcher.expressions.checking import CheckedExpression, check_expression
+from hurlbat_dispatcher.expressions.compiled import (
+    MAX_SOURCE,
+    VARIABLES,
+    Expression,
+    compile_expression,
+    compile_for,
+)
 from hurlbat_dispatcher.expressions.errors import ExpressionError
-from hurlbat_dispatcher.expressions.results import as_bool, as_key, as_seconds, as_whole, type_name
+from hurlbat_dispatcher.expressions.results import (
+    FILTER,
+    KEY,
+    NUMBER,
+    SECONDS,
+    Kind,
+    as_bool,
+    as_key,
+    as_seconds,
+    as_whole,
+    type_name,
+)
 
 __all__ = [
+    "FILTER",
+    "KEY",
+    "MAX_SOURCE",
+    "NUMBER",
+    "SECONDS",
     "VARIABLES",
+    "CheckedExpression",
     "Expression",
     "ExpressionError",
+    "Kind",
     "as_bool",
     "as_key",
     "as_seconds",
     "as_whole",
+    "check_expression",
     "compile_expression",
+    "compile_for",
     "type_name",
 ]

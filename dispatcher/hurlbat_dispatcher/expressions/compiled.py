@@ -6,10 +6,10 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from hurlbat_dispatcher.expressions.cel import compile_cel
-from hurlbat_dispatcher.expressions.errors import invalid
+from hurlbat_dispatcher.expressions.errors import ExpressionError, invalid
 from hurlbat_dispatcher.expressions.guard import look_over
 from hurlbat_dispatcher.expressions.paths import constant, follow, plain_path
-from hurlbat_dispatcher.expressions.results import type_name
+from hurlbat_dispatcher.expressions.results import Kind, type_name
 
 MAX_SOURCE: Final = 512
 """Characters of one expression."""
@@ -53,6 +53,14 @@ def compile_expression(source: str, variables: tuple[str, ...] = VARIABLES) -> E
     read = look_over(source, variables)
     evaluate, result = compile_cel(source, variables, read)
     return Expression(source, frozenset(path[0] for path in read), result, evaluate)
+
+
+def compile_for(source: str, kind: Kind) -> Expression:
+    """Return the expression of a text that may give what is wanted. Raises `ExpressionError` for all others."""
+    expression = compile_expression(source)
+    if expression.result not in kind.types:
+        raise ExpressionError(f"it gives a {expression.result}, and {kind.wanted} is wanted", code=kind.code)
+    return expression
 
 
 def _fixed(value: Any, _scope: Mapping[str, Any]) -> Any:

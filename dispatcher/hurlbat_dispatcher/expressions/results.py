@@ -1,8 +1,9 @@
 """What may come of an expression: a key, a whole number, a duration, or a yes or no."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hurlbat_dispatcher.domain.policies import MAX_KEY_BYTES
 from hurlbat_dispatcher.expressions.errors import ExpressionError
@@ -67,6 +68,21 @@ def type_name(value: Any) -> str:
             return name
     return "null" if value is None else "type"
 
+
+class Kind(NamedTuple):
+    """What an expression is for: how its result is read, and of which types of CEL it may be."""
+
+    wanted: str
+    read: Callable[[Any], Any]
+    types: frozenset[str]
+    code: str
+
+
+_NUMBERS: Final = frozenset({"dyn", "int", "uint", "double"})
+KEY: Final = Kind("a text or a number", as_key, _NUMBERS | {"string", "bool", "null"}, "key_wrong_type")
+NUMBER: Final = Kind("a whole number", as_whole, _NUMBERS, "number_wrong_type")
+SECONDS: Final = Kind("a number of seconds", as_seconds, _NUMBERS | {"duration"}, "number_wrong_type")
+FILTER: Final = Kind("true or false", as_bool, frozenset({"dyn", "bool"}), "filter_wrong_type")
 
 _NAMES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (bool, "bool"),
