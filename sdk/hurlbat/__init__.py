@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         RunFailed,
         RunTimedOut,
     )
-    from hurlbat.policy import Backoff
+    from hurlbat.policy import Backoff, Concurrency, RateLimit
     from hurlbat.runs import Run
     from hurlbat.task import RunRef, Task
 
@@ -58,6 +58,8 @@ _HOMES = {
     "RunFailed": "errors",
     "RunTimedOut": "errors",
     "Backoff": "policy",
+    "Concurrency": "policy",
+    "RateLimit": "policy",
     "Run": "runs",
     "RunRef": "task",
     "Task": "task",
@@ -70,6 +72,7 @@ __all__ = [
     "BlockingCall",
     "Cancelled",
     "Client",
+    "Concurrency",
     "ConfigError",
     "ConnectionFailed",
     "Context",
@@ -77,6 +80,7 @@ __all__ = [
     "HurlbatError",
     "NonRetryable",
     "PayloadError",
+    "RateLimit",
     "RetryAfter",
     "Run",
     "RunCancelled",

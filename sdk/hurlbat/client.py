@@ -11,6 +11,7 @@ import httpx
 from hurlbat import calls, outside
 from hurlbat.calls import Call, Page, Pause, Reply, Request, Together
 from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
+from hurlbat.lineage import linked
 from hurlbat.payloads import encode
 from hurlbat.runs import Run, RunOptions
 from hurlbat.settings import read_settings
@@ -60,7 +61,7 @@ class AsyncClient:
 
     async def submit(self, task: str, input: Any = None, **options: Unpack[RunOptions]) -> Run:
         """Submit a run of a task that this process need not know; returns after it is stored."""
-        return await self.drive(calls.submit(task, encode(input, what="input"), options))
+        return await self.drive(calls.submit(task, encode(input, what="input"), linked(options, self)))
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline."""
@@ -179,7 +180,7 @@ class Client:
 
     def submit(self, task: str, input: Any = None, **options: Unpack[RunOptions]) -> Run:
         """Submit a run of a task that this process need not know; returns after it is stored."""
-        return self.drive(calls.submit(task, encode(input, what="input"), options))
+        return self.drive(calls.submit(task, encode(input, what="input"), linked(options, self)))
 
     def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline."""

@@ -1,20 +1,24 @@
 """`@hurlbat.task`: turn a function into a task, with the types of its input and output known to callers."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from pydantic import ValidationError
 
 from hurlbat.context import Context
 from hurlbat.errors import TaskInvalid
+from hurlbat.lineage import Callers
 from hurlbat.payloads import explain
-from hurlbat.policy import Backoff, TaskPolicy
+from hurlbat.policy import Backoff, Concurrency, LabelWish, RateLimit, TaskPolicy, WantedLabel
 from hurlbat.shape import shape_of
-from hurlbat.task import Callers, Task
+from hurlbat.task import Task
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
+
+_LISTS: Final[Mapping[str, type]] = {"concurrency": Concurrency, "rate_limits": RateLimit}
+"""Where a single one may stand for a list of one."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class TaskDecorator:
         execution_timeout: float = 300.0,
         schedule_timeout: float | None = None,
         priority: int = 2,
+        concurrency: Concurrency | Sequence[Concurrency] = (),
+        rate_limits: RateLimit | Sequence[RateLimit] = (),
+        slot_cost: int = 1,
+        labels: Mapping[str, str | WantedLabel | LabelWish] | None = None,
+        sticky: Literal["soft", "hard"] | None = None,
     ) -> "TaskDecorator": ...
     def __call__(self, function: Callable[..., Any] | None = None, /, **policy: Any) -> Any:
         """Declare a function as a task, or take its policy and return the decorator for it."""
@@ -80,6 +89,9 @@ def _declaration(function: Callable[..., Any], policy: dict[str, Any]) -> tuple[
     unknown = given.keys() - (TaskPolicy.model_fields.keys() - {"input_schema", "output_schema"})
     if unknown:
         raise TaskInvalid(f"task {name}: there is no policy called {', '.join(sorted(unknown))}")
+    for listed, single in _LISTS.items():
+        if isinstance(given.get(listed), single):
+            given[listed] = (given[listed],)
     try:
         return TaskPolicy(**given), shape_of(function, str(name))
     except ValidationError as error:

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from hurlbat import outside
 from hurlbat.context import Context
 from hurlbat.errors import Cancelled, NonRetryable, PayloadError, RetryAfter
+from hurlbat.lineage import RUNNING, Callers
 from hurlbat.messages import Delivered, Key
 from hurlbat.payloads import encode, printable
 from hurlbat.shape import Shape
@@ -66,6 +67,11 @@ class Runnable(Protocol):
         """How to call it."""
         ...
 
+    @property
+    def callers(self) -> Callers:
+        """Who talks to the server for it."""
+        ...
+
 
 class Execution:
     """One attempt in this process: who listens, how far it is, and what came of it."""
@@ -89,6 +95,16 @@ class Execution:
         self.handle = self._loop.create_task(self._carry_out())
 
     # -- what a context shows --------------------------------------------------------------------------------------
+
+    @property
+    def callers(self) -> Callers:
+        """Who talks to the server that the run is from."""
+        return self._runnable.callers
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.result is not None
 
     @property
     def key(self) -> Key:
@@ -170,6 +186,7 @@ class Execution:
 
     async def _carry_out(self) -> None:
         self._entered = True
+        RUNNING.set(self)
         shape = self._runnable.shape
         try:
             positional, named = shape.bind(self.delivered.input, Context(self))
@@ -275,6 +292,7 @@ class Execution:
             stack=stack,
             retryable=not isinstance(error, NonRetryable),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+            rate_limit_key=error.rate_limit_key if isinstance(error, RetryAfter) else None,
         )
 
     def _failed(self, type: str, message: str, details: str | None = None) -> Result:

@@ -53,7 +53,10 @@ def printable(text: str) -> str:
 def explain(error: ValidationError, what: str) -> str:
     """Return a sentence for each field that a model refused, without the values."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    said = [f"{'.'.join([what, *map(str, problem['loc'])])}: {problem['msg']}" for problem in problems[:_SHOWN_ERRORS]]
+    said = [
+        f"{'.'.join([what, *map(str, problem['loc'])])}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems[:_SHOWN_ERRORS]
+    ]
     if len(problems) > _SHOWN_ERRORS:
         said.append(f"and {len(problems) - _SHOWN_ERRORS} more")
     return "; ".join(said)

@@ -27,6 +27,8 @@ class RunOptions(TypedDict, total=False):
     """How long the key holds; without it, until the run ends."""
     ttl: float
     """Cancel the run if it has not started by then."""
+    parent: str | None
+    """The id of the run that this one belongs to. Inside a task it is the task's own run, unless None is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """A declared task, and the ways to have it run."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, Protocol, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 from hurlbat import calls
-from hurlbat.client import AsyncClient, Client
-from hurlbat.errors import HurlbatError, RunCancelled, RunFailed
+from hurlbat.errors import ApiError, HurlbatError, RunCancelled, RunFailed
+from hurlbat.lineage import Callers, linked
 from hurlbat.payloads import decode, encode
 from hurlbat.policy import TaskPolicy
 from hurlbat.runs import Run, RunOptions
@@ -13,20 +13,6 @@ from hurlbat.shape import Shape, schema_of
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
-
-
-class Callers(Protocol):
-    """Who talks to the server for a task."""
-
-    @property
-    def client(self) -> AsyncClient:
-        """For async code."""
-        ...
-
-    @property
-    def sync_client(self) -> Client:
-        """For sync code."""
-        ...
 
 
 class RunRef(Generic[O]):
@@ -158,7 +144,7 @@ class Task(Generic[I, O]):
         The first failure in that order is raised when all have ended; with `return_exceptions`, failures stand in the
         list. The options hold for each; an `idempotency_key` becomes `key:0`, `key:1`, and so on.
         """
-        call = calls.run_many(self.name, self._inputs(inputs), options, timeout)
+        call = self._run_many(inputs, options, timeout)
         return self._outputs(await self.callers.client.drive(call), return_exceptions)
 
     @overload
@@ -188,16 +174,16 @@ class Task(Generic[I, O]):
         **options: Unpack[RunOptions],
     ) -> Any:
         """Do as `run_many`, in sync code."""
-        call = calls.run_many(self.name, self._inputs(inputs), options, timeout)
+        call = self._run_many(inputs, options, timeout)
         return self._outputs(self.callers.sync_client.drive(call), return_exceptions)
 
     async def run_many_no_wait(self, inputs: Sequence[I], **options: Unpack[RunOptions]) -> list[RunRef[O]]:
         """Submit a run for each input and return as soon as all are stored. Raises the first refusal, if any."""
-        return self._refs(await self.callers.client.drive(calls.submit_many(self.name, self._inputs(inputs), options)))
+        return self._refs(await self.callers.client.drive(self._submit_many(inputs, options)))
 
     def run_many_no_wait_sync(self, inputs: Sequence[I], **options: Unpack[RunOptions]) -> list[RunRef[O]]:
         """Do as `run_many_no_wait`, in sync code."""
-        return self._refs(self.callers.sync_client.drive(calls.submit_many(self.name, self._inputs(inputs), options)))
+        return self._refs(self.callers.sync_client.drive(self._submit_many(inputs, options)))
 
     def ref(self, run_id: str) -> RunRef[O]:
         """Return a reference to a run of this task by its id."""
@@ -232,10 +218,18 @@ class Task(Generic[I, O]):
         return [self._input(value) for value in values]
 
     def _run(self, input: Any, options: RunOptions, timeout: float | None) -> calls.Call[Run]:
-        return calls.run(self.name, self._input(input), options, timeout)
+        return calls.run(self.name, self._input(input), linked(options, self.callers.client), timeout)
 
     def _submit(self, input: Any, options: RunOptions) -> calls.Call[Run]:
-        return calls.submit(self.name, self._input(input), options)
+        return calls.submit(self.name, self._input(input), linked(options, self.callers.client))
+
+    def _run_many(
+        self, inputs: Sequence[Any], options: RunOptions, timeout: float | None
+    ) -> calls.Call[list[Run | HurlbatError]]:
+        return calls.run_many(self.name, self._inputs(inputs), linked(options, self.callers.client), timeout)
+
+    def _submit_many(self, inputs: Sequence[Any], options: RunOptions) -> calls.Call[list[Run | ApiError]]:
+        return calls.submit_many(self.name, self._inputs(inputs), linked(options, self.callers.client))
 
     def _refs(self, outcomes: Sequence[Run | HurlbatError]) -> list[RunRef[O]]:
         refs = []

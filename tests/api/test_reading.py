@@ -43,6 +43,10 @@ YEAR = 31_536_000
         ("idempotency_key", "a\x00b"),
         ("idempotency_key", 7),
         ("idempotency_ttl", 60),
+        ("parent", 7),
+        ("parent", ""),
+        ("parent", "0199A3C0-7D54-7B3E-8A51-5B1C7D2F9E10"),
+        ("parent", "0199a3c0-7d54-7b3e-8a51-5b1c7d2f9e1"),
     ],
 )
 async def test_a_member_that_breaks_its_rule_is_named(api: httpx.AsyncClient, member: str, value: Any) -> None:
@@ -67,6 +71,7 @@ async def test_a_member_that_breaks_its_rule_is_named(api: httpx.AsyncClient, me
         ("idempotency_key", "k" * 256),
         ("idempotency_key", "ключ"),
         ("input", "\u0000"),
+        ("parent", None),
     ],
 )
 async def test_what_is_within_the_rules_is_accepted(api: httpx.AsyncClient, member: str, value: Any) -> None:

@@ -184,6 +184,7 @@ class Unprintable(Exception):
         (NonRetryable("gone"), "NonRetryable", "gone", False, None),
         (RetryAfter(90), "RetryAfter", "try again after 90 s", True, 90),
         (RetryAfter(0.5, "busy"), "RetryAfter", "busy", True, 0.5),
+        (RetryAfter(30, rate_limit_key='c"dn'), "RetryAfter", "try again after 30 s", True, 30),
         (TimeoutError("theirs"), "TimeoutError", "theirs", True, None),
         (SystemExit(3), "SystemExit", "3", True, None),
         (Unprintable(), "Unprintable", "(the error's text cannot be shown)", True, None),
@@ -211,6 +212,7 @@ async def test_an_error_is_told_with_its_type_and_what_shall_follow(
     result = await result_of(hurlbat, a_run("fail"))
     told = (result["error"]["type"], result["error"]["message"], result["retryable"], result.get("retry_after"))
     assert told == (type, message, retryable, retry_after)
+    assert result.get("rate_limit_key") == getattr(error, "rate_limit_key", None)
 
 
 async def test_a_stack_begins_in_the_user_s_own_code(hurlbat: Hurlbat) -> None:
@@ -371,6 +373,15 @@ async def test_a_context_shows_metadata_and_refuses_what_makes_no_sense(hurlbat:
 def test_the_wire_reads_what_the_worker_writes() -> None:
     line = wire.FailedLine("r", 1, "invalid_input", "m", details='[{"loc":["url"]}]', retryable=False)
     assert wire.read_line(wire.write_line(line)) == line
+    paused = wire.FailedLine("r", 1, "E", "m", retry_after=30.0, rate_limit_key='c"d\u00f6')
+    assert wire.read_line(wire.write_line(paused)) == paused
+
+
+@pytest.mark.parametrize("key", ['""', "7", '["cdn"]', f'"{"k" * 257}"'])
+def test_a_rate_limit_key_that_cannot_be_is_no_good_line(key: str) -> None:
+    line = f'{{"type":"result","run_id":"r","attempt":1,"state":"failed","retry_after":1,"rate_limit_key":{key}}}'
+    with pytest.raises(wire.BadLine, match="rate_limit_key is not a string of 1 to 256 bytes"):
+        wire.read_line(line)
 
 
 async def test_a_task_that_fails_is_seen_in_the_apps_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -170,6 +170,14 @@ def time_of(found: Members, name: str) -> int | None:
         raise wrong(name, "is not a time that exists") from None
 
 
+def run_id_of(found: Members, name: str) -> str | None:
+    """Return a run's id, or None."""
+    value = optional(found, name)
+    if value is not None and not (isinstance(value, str) and _RUN_ID.fullmatch(value)):
+        raise wrong(name, "must be the id of a run")
+    return value
+
+
 def object_of(found: Members, name: str, most_bytes: int) -> str | None:
     """Return the text of a JSON object of at most so many bytes, or None."""
     member = found.get(name)

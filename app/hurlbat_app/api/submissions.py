@@ -10,6 +10,7 @@ from hurlbat_app.api.reading import (
     object_of,
     refuse_unknown,
     required,
+    run_id_of,
     seconds_of,
     text_of,
     time_of,
@@ -31,6 +32,7 @@ MEMBERS: Final = frozenset(
         "ttl",
         "idempotency_key",
         "idempotency_ttl",
+        "parent",
     }
 )
 
@@ -58,6 +60,7 @@ def read_submission(found: Members) -> Submission:
         idempotency_key=key,
         idempotency_ttl=key_ttl,
         ttl=seconds_of(found, "ttl"),
+        parent=run_id_of(found, "parent"),
     )
 
 
