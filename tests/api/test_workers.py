@@ -1,15 +1,17 @@
 """Registering, showing, changing and removing workers, as a client sees it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
+from hurlbat.policy import Strategy
 from tests.api.conftest import WORKER_URL
 
 pytestmark = pytest.mark.anyio
 
 SECRET = "whsec_" + "A" * 32
+KEY: dict[str, Any] = {"key": "input.user"}
 PLAIN = {"name": "w", "url": WORKER_URL, "mode": "plain", "tasks": [{"name": "t", "retries": 2}]}
 
 
@@ -39,6 +41,32 @@ async def test_a_plain_worker_is_unverified_and_its_tasks_are_known(api: httpx.A
     assert (worker["state"], worker["tasks"], worker["slots"]) == ("unverified", ["t"], 7)
     assert worker["labels"] == {"region": "eu"}
     assert (task["retries"], task["workers"], task["execution_timeout"]) == (2, ["w"], 300.0)
+
+
+async def test_a_task_shows_the_policy_in_force(api: httpx.AsyncClient) -> None:
+    said: dict[str, Any] = {
+        "concurrency": [{"key": "input.user", "max_runs": 2, "strategy": "CANCEL_NEWEST", "name": "user"}],
+        "rate_limits": [
+            {"key": "cdn", "units": "input.size"},
+            {"dynamic_key": "input.tenant", "units": 1, "limit": 10, "duration": 1.5},
+        ],
+        "slot_cost": 5,
+        "labels": {"gpu": {"value": "a100", "required": False, "weight": 10}},
+        "sticky": "soft",
+    }
+    await api.post("/workers", json=PLAIN | {"tasks": [{"name": "t"} | said]})
+
+    task = (await api.get("/tasks/t")).json()
+
+    assert {name: task[name] for name in said} == said
+    assert task["paused"] is False
+
+
+async def test_an_unknown_strategy_is_answered_with_the_five_that_there_are(api: httpx.AsyncClient) -> None:
+    rule = KEY | {"strategy": "FIRST_COME"}
+    answer = await api.post("/workers", json=PLAIN | {"tasks": [{"name": "t", "concurrency": [rule]}]})
+    assert answer.status_code == 422
+    assert all(strategy in answer.json()["detail"] for strategy in get_args(Strategy))
 
 
 async def test_a_change_changes_what_it_names_alone(api: httpx.AsyncClient) -> None:
@@ -104,7 +132,18 @@ async def test_workers_and_tasks_come_in_pages_by_name(api: httpx.AsyncClient) -
         ({"secret": "whsec_dG9vc2hvcnQ="}, "secret"),
         ({"tasks": {}}, "tasks"),
         ({"tasks": [{"name": "t", "retries": -1}]}, "tasks[0].retries"),
-        ({"tasks": [{"name": "t"}, {"name": "u", "concurrency": []}]}, "tasks[1].concurrency"),
+        ({"tasks": [{"name": "t"}, {"name": "u", "concurrency": {}}]}, "tasks[1].concurrency"),
+        ({"tasks": [{"name": "t", "concurrency": [{"max_runs": 1}]}]}, "tasks[0].concurrency[0].key"),
+        ({"tasks": [{"name": "t", "concurrency": [KEY | {"max_runs": 0}]}]}, "tasks[0].concurrency[0].max_runs"),
+        ({"tasks": [{"name": "t", "concurrency": [KEY | {"strategy": "X"}]}]}, "tasks[0].concurrency[0].strategy"),
+        ({"tasks": [{"name": "t", "concurrency": [KEY | {"max": 1}]}]}, "tasks[0].concurrency[0].max"),
+        ({"tasks": [{"name": "t", "concurrency": [KEY, KEY]}]}, "tasks[0].concurrency"),
+        ({"tasks": [{"name": "t", "concurrency": [{"key": "input.user +"}]}]}, "tasks"),
+        ({"tasks": [{"name": "t", "rate_limits": [{"key": "cdn", "units": 0}]}]}, "tasks[0].rate_limits[0].units"),
+        ({"tasks": [{"name": "t", "rate_limits": [{"key": "cdn", "limit": 1}]}]}, "tasks[0].rate_limits[0]"),
+        ({"tasks": [{"name": "t", "slot_cost": 0}]}, "tasks[0].slot_cost"),
+        ({"tasks": [{"name": "t", "labels": {"gpu": {"weight": 1}}}]}, "tasks[0].labels.gpu.value"),
+        ({"tasks": [{"name": "t", "sticky": "firm"}]}, "tasks[0].sticky"),
         ({"tasks": [{"name": "t", "backoff": {"strategy": "magic"}}]}, "tasks[0].backoff.strategy"),
         ({"tasks": [{"name": "t"}, {"name": "t"}]}, "tasks"),
         ({"tasks": [{}]}, "tasks[0].name"),

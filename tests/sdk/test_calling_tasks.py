@@ -145,6 +145,13 @@ async def test_a_run_that_did_not_happen_raises(server: FakeServer, double: Any,
         await call(double, "run", 1)
 
 
+async def test_a_run_that_made_room_for_another_says_so(server: FakeServer, double: Any, call: Caller) -> None:
+    server.on("POST /runs", answer(200, run_json("cancelled", reason="concurrency")))
+    with pytest.raises(RunCancelled) as raised:
+        await call(double, "run", 1)
+    assert raised.value.reason == "concurrency"
+
+
 async def test_an_output_comes_back_as_the_declared_type(server: FakeServer, hurlbat: Hurlbat, call: Caller) -> None:
     @hurlbat.task
     async def thumb(input: Thumb) -> Thumb:

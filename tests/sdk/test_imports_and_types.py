@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from hurlbat import Context, Hurlbat, HurlbatError, RunRef, Task
+from hurlbat import Concurrency, Context, Hurlbat, HurlbatError, RateLimit, RunRef, Task
 
 hurlbat = Hurlbat()
 
@@ -42,7 +42,18 @@ def count(words: list[str]) -> int:
     return len(words)
 
 
-@hurlbat.task
+@hurlbat.task(
+    concurrency=Concurrency("input.user_id", max_runs=2),
+    rate_limits=[RateLimit("cdn", units=1), RateLimit(dynamic_key="input.tenant", limit="input.limit", duration=1)],
+    slot_cost=2,
+    labels={"region": "eu", "gpu": {"value": "a100", "required": False, "weight": 10}},
+    sticky="soft",
+)
+async def crop(image: Image) -> Thumb:
+    return Thumb(1)
+
+
+@hurlbat.task(concurrency=[Concurrency("input", strategy="CANCEL_NEWEST", name="input")], rate_limits=RateLimit("cdn"))
 async def tick(ctx: Context) -> None: ...
 
 
@@ -58,6 +69,7 @@ async def callers() -> None:
     number: int = await ref.result()
     many: list[Thumb] = await resize.run_many([Image(url="")])
     some: list[Thumb | HurlbatError] = await resize.run_many([Image(url="")], return_exceptions=True)
+    cropped: Thumb = await crop.run(Image(url=""), parent=ref.id)
     await tick.run()
     text: str = tock.run_sync()
     counted: int = count.run_sync(["a"])
@@ -70,6 +82,12 @@ WRONG = """
     count.run_sync([1])
     count.run_many_sync(["a", "b"])
     await tick.run(1)
+    Concurrency("input", 2)
+    Concurrency("input", strategy="FIRST_COME")
+    RateLimit("cdn", "input")
+    hurlbat.task(sticky="firm")
+    hurlbat.task(labels={"gpu": {"weight": 1}})
+    hurlbat.task(concurrency="input.user_id")
 """
 
 
