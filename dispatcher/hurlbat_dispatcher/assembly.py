@@ -82,6 +82,8 @@ class Parts:
         if ledger.connected is not None:
             self.taken.keep(ledger.connected)
         self.outbox.send(taken)
+        if ledger.pauses:
+            self.registry_changed()
         if ledger.cancels:
             self.outbox.cancel(ledger.cancels)
         if self.database.shared:

@@ -5,8 +5,6 @@ refused is raised as a `Problem`.
 """
 
 import asyncio
-import hashlib
-import json
 import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,8 @@ from hurlbat_dispatcher.assembly import Parts, assemble
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
-from hurlbat_dispatcher.domain.workers import Worker, WorkerState
+from hurlbat_dispatcher.domain.workers import Worker
+from hurlbat_dispatcher.entries import entry_of
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.outside import Outside
@@ -141,7 +140,7 @@ class Engine:
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a run; returns after the commit. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
-        entry = self._entry(submission)
+        entry = await self._entry(submission)
         [placed] = await self._ask(Submit([entry]))
         [outcome] = await self._accepted([placed])
         if isinstance(outcome, Problem):
@@ -156,7 +155,7 @@ class Engine:
         entries: list[Entry] = []
         for submission in submissions:
             try:
-                entries.append(self._entry(submission))
+                entries.append(await self._entry(submission))
                 results.append(None)
             except Problem as problem:
                 results.append(problem)
@@ -329,18 +328,15 @@ class Engine:
         except DatabaseTrouble as trouble:
             raise Unavailable("database_unavailable", str(trouble), retry_after=1) from trouble
 
-    def _entry(self, submission: Submission) -> Entry:
-        parts = self._at_work
-        task = parts.registry.tasks.get(submission.task)
-        if task is None:
-            raise Invalid("task_unknown", self._no_task(submission.task), field="task")
-        digest = "" if submission.idempotency_key is None else _digest(submission)
-        return Entry(parts.ids.new(), TENANT, submission, task, parts.registry.lane_of[task.name], digest)
-
-    def _no_task(self, name: str) -> str:
-        unproven = [worker.name for worker in self._workers.values() if worker.state is WorkerState.PENDING]
-        hint = f" (not proven yet: {', '.join(unproven[:5])})" if unproven else ""
-        return f"there is no task {name}; register a worker that serves it first{hint}"
+    async def _entry(self, submission: Submission) -> Entry:
+        """Check a submission. Raises `Invalid`."""
+        parts, worker = self._at_work, None
+        if submission.parent is not None:
+            parent = await self._read(views.one_run(TENANT, submission.parent))
+            if parent is None:
+                raise Invalid("parent_unknown", f"there is no run {submission.parent[:64]}", field="parent")
+            worker = parent.worker
+        return entry_of(parts.ids.new(), TENANT, submission, parts.registry, worker)
 
     async def _accepted(self, placed: Sequence[Placed | Problem]) -> list[Accepted | Problem]:
         """Show what became of submissions; the runs that had their keys before are read together."""
@@ -361,11 +357,6 @@ class Engine:
         if slots is None:
             return replace(worker, window=worker.slots, last_seen_at=seen)
         return replace(worker, window=min(slots.window.size, worker.slots), in_flight=slots.used, last_seen_at=seen)
-
-
-def _digest(submission: Submission) -> str:
-    asked = [submission.task, submission.input, submission.metadata, submission.priority]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _unknown_run(run_id: str) -> NotFound:

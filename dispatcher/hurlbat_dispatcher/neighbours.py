@@ -75,6 +75,8 @@ class Neighbours:
         if not self._desk.owns:
             for attempt in ledger.freed:
                 self._add("freed", attempt)
+                if attempt in ledger.unsent:
+                    self._add("unsent", attempt)
             if ledger.queued:
                 self._flags["queued"] = True
         for run_id in ledger.finished:
@@ -113,8 +115,9 @@ class Neighbours:
         )
         if self._desk.owns:
             freed = [(str(run_id), int(attempt)) for run_id, attempt in said.get("freed", ())]
+            unsent = frozenset((str(run_id), int(attempt)) for run_id, attempt in said.get("unsent", ()))
             if freed:
-                self._put(Freed(freed))
+                self._put(Freed(freed, unsent))
             if said.get("queued"):
                 self._put(Tick())
         if said.get("registry"):
@@ -142,7 +145,7 @@ class Neighbours:
         said: dict[str, Any] = dict(self._flags)
         self._flags.clear()
         room = MAX_CHARS
-        for kind in ("started", "cancelled", "freed", "finished"):
+        for kind in ("started", "cancelled", "unsent", "freed", "finished"):
             gathered = self._news.get(kind) or deque()
             items: list[Any] = []
             while gathered and len(text := json.dumps(gathered[0])) < room:

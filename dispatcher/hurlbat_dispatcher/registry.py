@@ -75,6 +75,7 @@ def to_worker(row: WorkerRow) -> Worker:
         created_at=row.created_at,
         updated_at=row.updated_at,
         last_seen_at=row.last_seen_at,
+        pinned=row.pinned,
     )
 
 

@@ -204,7 +204,7 @@ class Writer:
             self._after(ledger)
 
     async def _turn(self, operations: Sequence[Operation]) -> Ledger:
-        stale, self._stale = self._stale, False
+        stale, self._stale = self._stale or self._desk.picture.outdated, False
         for operation in operations:
             if isinstance(operation, Recall):
                 operation.in_hand, operation.took = self._in_hand(), self._took()

@@ -113,7 +113,7 @@ async def test_everything_starts_that_has_room_however_little_of_it_is_held_in_m
     worker = await world.worker("w", slots=16)
     worker.work = worker.held
     await world.engine.pause_worker("w")
-    world.parts.desk.picture.horizon = 2
+    world.parts.desk.picture.most_held = 2
     runs = await world.submit_all(40)
     await world.engine.resume_worker("w")
     await world.until(lambda: len(worker.open) == 16)  # nothing ends, so nothing else wakes the engine

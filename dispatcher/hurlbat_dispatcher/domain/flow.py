@@ -1,237 +1,81 @@
 """Admission: which of the waiting runs start now. A picture in memory of what waits and what is used, and no I/O.
 
-A *lane* is all waiting runs of one task that draw on the same budgets; they are interchangeable but for their order.
-A *pool* is what lanes share: the slots of the workers that may take them. Its *ring* is a heap of lanes by their key,
-which is when the lane last started or began to wait, aged by the priority of its head: among equal priorities that is
-rotation. Only the first `HORIZON` runs of a lane are held in memory; the rest stays in the database, and `hungry`
-lanes ask for more.
+A run starts when every budget that it draws on has room, and takes them all at once: a worker's slots, a place in each
+of its concurrency groups, units of its rate limits. A *lane* is all waiting runs of one task that draw on the same; a
+*pool* is what lanes share: the workers that may take them, and the slots that each run takes there. Lanes wait in the
+ring of their pool, by turns, and one that a keyed budget holds stands in a line of that budget until it has room; then
+it nominates the next in line. Runs never move one by one, so a million that cannot start cost nothing.
 
-A lane stands in its pool's ring, or (empty, or empty and hungry) nowhere. Runs never move one by one, so a million
-waiting runs that cannot start cost nothing. Sets are never iterated: order must repeat for a simulator.
+A lane that was held too often reserves its keyed budgets, all at once, and a pool that was passed over too often
+reserves a worker: so who needs much, or two scarce things, starts within a bounded number of starts of others.
+
+Only the first runs of a lane are in memory; the rest stays in the database, and `hungry` lanes ask for more. Sets are
+never iterated: order must repeat for a simulator.
 """
 
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, nsmallest
-from typing import Final, NamedTuple
+from typing import Final
 
+from hurlbat_dispatcher.domain.budgets import Rate
+from hurlbat_dispatcher.domain.lanes import Flight, Lane, Pool, Started, Waiting
+from hurlbat_dispatcher.domain.lines import Lines
 from hurlbat_dispatcher.domain.runs import AGE_MS
-from hurlbat_dispatcher.domain.workers import Window, probe_wait
+from hurlbat_dispatcher.domain.slots import Slots
 
 HORIZON: Final = 256
-SHRINK_EVERY_MS: Final = 1_000
-"""A window halves at most once in this time: answers to what was sent together tell the same thing."""
+"""Runs of a lane that are held in memory, where there are few lanes."""
+MOST_HELD: Final = 200_000
+"""Runs that are held in memory, about, in all lanes together."""
+LEAST_HELD: Final = 16
+MAX_LOOKS: Final = 20_000
+"""Lanes that are looked at in one turn; the next goes on."""
 
 
-class Waiting(NamedTuple):
-    """A run in its lane, in the order of its start."""
-
-    rank: int
-    run_id: str
-    priority: int
-
-
-@dataclass(slots=True, eq=False)
-class Slots:
-    """The budget of one worker: attempts in flight against its window, behind a gate.
-
-    The gate is shut while the worker is not to be sent to, half open (one probing delivery at a time) while it is
-    unreachable, and shut until `not_before` after backpressure. Times are ms.
-    """
-
-    worker: str
-    window: Window
-    serving: bool = False
-    probing: bool = False
-    used: int = 0
-    not_before: int = 0
-    failures: int = 0
-    shrunk_at: int = -(1 << 62)
-    probes: set[str] = field(default_factory=set)
-    """Attempts that went through the half open gate; what was in flight before does not count as one."""
-    pools: "dict[tuple[str, ...], Pool]" = field(default_factory=dict)
-
-    def room(self, now: int) -> int:
-        """Return how many more attempts may start now."""
-        if not self.serving or now < self.not_before:
-            return 0
-        if self.probing:
-            return min(1 - len(self.probes), self.window.slots - self.used)
-        return self.window.size - self.used
-
-    def answered(self, count: int) -> None:
-        """Count good answers; the first opens a gate that was half open."""
-        self.back()
-        self.window.grow(count)
-
-    def back(self) -> None:
-        """Open the gate of a worker that was away; its window begins small, so that nothing stampedes."""
-        if self.probing:
-            self.probing = False
-            self.failures = 0
-            self.probes.clear()
-            self.not_before = 0
-            self.window.restart()
-
-    def unreachable(self, now: int) -> None:
-        """Let one probing delivery through at a time, each later than the last."""
-        if self.probing and now < self.not_before:
-            return
-        self.probing = True
-        self.failures += 1
-        self.not_before = now + probe_wait(self.failures)
-
-    def shrink(self, now: int) -> None:
-        """Halve the window, once for all that was on its way together."""
-        if now - self.shrunk_at >= SHRINK_EVERY_MS:
-            self.shrunk_at = now
-            self.window.shrink()
-
-    def pushed_back(self, now: int, wait: int) -> None:
-        """Halve the window, and send nothing for so many ms."""
-        self.shrink(now)
-        self.rest(now, wait)
-
-    def rest(self, now: int, wait: int) -> None:
-        """Send nothing for so many ms."""
-        self.not_before = max(self.not_before, now + wait)
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """The waiting runs of one task, by rank. `more`: others, beyond `horizon`, are in the database only."""
-
-    id: int
-    task: str
-    pool: "Pool"
-    heap: list[Waiting] = field(default_factory=list)
-    gone: set[Waiting] = field(default_factory=set)
-    more: bool = False
-    horizon: Waiting | None = None
-    since: int = 0
-    key: int = 0
-    seq: int = 0
-    waits: bool = False
-
-    def head(self) -> Waiting | None:
-        """Return the run that starts next, without taking it."""
-        while self.heap and self.heap[0] in self.gone:
-            self.gone.discard(heappop(self.heap))
-        return self.heap[0] if self.heap else None
-
-
-@dataclass(slots=True, eq=False)
-class Pool:
-    """The workers that may take a lane's runs, and the lanes that wait for them."""
-
-    workers: tuple[Slots, ...]
-    ring: list[tuple[int, int, Lane]] = field(default_factory=list)
-
-    def choose(self, now: int) -> Slots | None:
-        """Return the least loaded worker with room, or None."""
-        best: Slots | None = None
-        best_cap = 0
-        for slots in self.workers:
-            room = slots.room(now)
-            cap = slots.used + room
-            if room > 0 and (best is None or slots.used * best_cap < best.used * cap):
-                best, best_cap = slots, cap
-        return best
-
-    def first(self) -> tuple[int, int, Lane] | None:
-        """Return the best entry of the ring; entries of lanes that moved on are dropped."""
-        while self.ring and not (self.ring[0][2].waits and self.ring[0][2].seq == self.ring[0][1]):
-            heappop(self.ring)
-        return self.ring[0] if self.ring else None
-
-
-class Flight(NamedTuple):
-    """An attempt that holds a slot, and the server that sends it."""
-
-    slots: Slots
-    attempt: int
-    sender: str
-
-
-class Started(NamedTuple):
-    """A run that starts now, and the worker that takes it."""
-
-    run_id: str
-    lane: Lane
-    slots: Slots
-
-
-class Picture:
+class Picture(Lines):
     """Everything that admission needs. Same calls, same answers."""
 
     def __init__(self, horizon: int = HORIZON) -> None:
-        self.horizon = horizon
-        self.slots: dict[str, Slots] = {}
-        self.pools: dict[tuple[str, ...], Pool] = {}
-        self.lanes: dict[int, Lane] = {}
+        super().__init__()
+        self.most_held = horizon
         self.running: dict[str, Flight] = {}
         self.sending: dict[str, int] = {}
         """How many attempts in flight each server sends."""
         self.hungry: dict[int, Lane] = {}
-        self._active: dict[Pool, None] = {}
+        self.unfinished = False
+        """More could be looked at than one turn does."""
+        self.looks = 0
         self._shut: dict[Slots, None] = {}
-        self._seq = 0
 
-    # -- what there is -----------------------------------------------------------------------------------------------
+    @property
+    def horizon(self) -> int:
+        """Return how many runs of a lane are held in memory."""
+        lanes = len(self.lanes) or 1
+        return min(self.most_held, max(LEAST_HELD, MOST_HELD // lanes))
 
-    def worker(self, name: str, slots: int) -> Slots:
-        """Return the worker's budget, made when first met, with its slots as they are now."""
-        budget = self.slots.get(name)
-        if budget is None:
-            budget = self.slots[name] = Slots(name, Window(slots))
-        elif budget.window.slots != slots:
-            budget.window.resize(slots)
-        return budget
-
-    def lane(self, lane_id: int, task: str, workers: tuple[str, ...]) -> Lane:
-        """Return the lane, moved to the pool of the workers that serve its task now."""
-        pool = self._pool(workers)
-        lane = self.lanes.get(lane_id)
-        if lane is None:
-            lane = self.lanes[lane_id] = Lane(lane_id, task, pool)
-        elif lane.pool is not pool:
-            lane.pool = pool
-            if lane.waits:
-                self._enter(lane)
-        return lane
-
-    def forget(self, workers: list[str]) -> None:
-        """Forget workers that nothing is in flight at, and pools that no lane is in."""
-        for name in workers:
-            if not self.slots[name].used:
-                self._shut.pop(self.slots.pop(name), None)
-        used = {id(lane.pool) for lane in self.lanes.values()}
-        for names in [names for names in self.pools if any(name not in self.slots for name in names)]:
-            pool = self.pools[names]
-            if id(pool) not in used:
-                del self.pools[names]
-                self._active.pop(pool, None)
-                for slots in pool.workers:
-                    slots.pools.pop(names, None)
-
-    def opened(self, slots: Slots) -> None:
-        """Look again at all lanes that could use this worker."""
-        for pool in slots.pools.values():
-            if pool.ring:
-                self._active[pool] = None
+    # -- time --------------------------------------------------------------------------------------------------------
 
     def shut(self, slots: Slots) -> None:
         """Watch a worker whose gate opens by itself at `not_before`."""
         self._shut[slots] = None
 
     def clock(self, now: int) -> None:
-        """Open the gates whose time has come."""
+        """Open the gates and the rate limits whose time has come."""
         for slots in [slots for slots in self._shut if slots.not_before <= now]:
             del self._shut[slots]
             self.opened(slots)
+        while self._timers and self._timers[0][0] <= now:
+            rate = heappop(self._timers)[2]
+            rate.timer = 0
+            self.gained(rate, now)
+        for lane in list(self._insisting):
+            self._insist(lane, now)
 
     def alarm(self) -> int | None:
-        """Return the next moment at which a gate opens by itself."""
-        return min((slots.not_before for slots in self._shut if slots.serving), default=None)
+        """Return the next moment at which something opens by itself."""
+        gates = min((slots.not_before for slots in self._shut if slots.serving), default=None)
+        if not self._timers:
+            return gates
+        return self._timers[0][0] if gates is None else min(gates, self._timers[0][0])
 
     # -- runs come and go --------------------------------------------------------------------------------------------
 
@@ -245,116 +89,172 @@ class Picture:
             heappush(lane.heap, run)
         if len(lane.heap) > 2 * self.horizon:
             self._trim(lane)
-        if not lane.waits:
-            lane.since = now
-            self._enter(lane)
-        elif lane.heap[0] == run and lane.since - AGE_MS * run.priority < lane.key:
-            self._enter(lane)
+        if lane.place is None:
+            self._wait(lane, now)
+        elif lane.head() == run:
+            lane.place.enter(lane)
+            self._stir(lane)
 
-    def drop(self, lane: Lane, run: Waiting) -> None:
+    def drop(self, lane: Lane, run: Waiting, now: int) -> None:
         """Forget a waiting run, e.g. one that was cancelled."""
-        if not (lane.more and lane.horizon is not None and run > lane.horizon):
-            lane.gone.add(run)
+        if lane.more and lane.horizon is not None and run > lane.horizon:
+            return
+        lane.gone.add(run)
+        if lane.place is None or lane.entry != (run.rank, run.run_id):
+            return
+        if lane.head() is None:
+            self._leave(lane, now)
+        else:
+            lane.place.enter(lane)
+            self._stir(lane)
 
     def refill(self, lane: Lane, runs: list[Waiting], *, more: bool) -> None:
         """Take the next runs of a lane from the database, in the order of their rank."""
-        if not lane.since and runs:  # met for the first time: it waits since its head was due
-            lane.since = runs[0].rank + AGE_MS * runs[0].priority
         known = set(lane.heap)
         lane.heap.extend(run for run in runs if run not in known)
         heapify(lane.heap)
         lane.more = more
         lane.horizon = runs[-1] if more and runs else None
         self.hungry.pop(lane.id, None)
-        if not lane.waits:
-            self._enter(lane)
+        head = lane.head()
+        if head is not None and lane.place is None:
+            # one that was met for the first time waits since its head was due
+            self._wait(lane, head.rank + AGE_MS * head.priority if not lane.rotation.since else lane.rotation.since)
 
-    def occupy(self, run_id: str, slots: Slots, attempt: int, sender: str) -> None:
-        """Count an attempt that is in flight already."""
+    def occupy(self, run_id: str, slots: Slots, lane: Lane, attempt: int, sender: str, started_at: int = 0) -> None:
+        """Count an attempt that is in flight already. What it took of rate limits is counted there."""
         flight = self.running.get(run_id)
         if flight is None:
-            self.running[run_id] = Flight(slots, attempt, sender)
-            slots.used += 1
-            self.sending[sender] = self.sending.get(sender, 0) + 1
+            self._take(run_id, slots, lane, attempt, sender, started_at)
+            for need in lane.needs:
+                if not isinstance(need.budget, Rate):
+                    need.budget.take(started_at, need.units)
         elif flight.attempt != attempt:
             self.sent_by(run_id, attempt, sender)
 
     def sent_by(self, run_id: str, attempt: int, sender: str) -> None:
-        """Know which attempt of a run holds its slot, and who sends it."""
+        """Know which attempt of a run holds its budgets, and who sends it."""
         flight = self.running[run_id]
-        self.running[run_id] = Flight(flight.slots, attempt, sender)
+        self.running[run_id] = flight._replace(attempt=attempt, sender=sender)
         self.sending[flight.sender] -= 1
         self.sending[sender] = self.sending.get(sender, 0) + 1
 
-    def release(self, run_id: str, attempt: int | None = None) -> Slots | None:
-        """Give back what the run's attempt took, once; None when it held nothing, or another attempt holds it now."""
+    def release(self, run_id: str, now: int, attempt: int | None = None, *, unsent: bool = False) -> Slots | None:
+        """Give back all that the run's attempt took, once; None when it holds nothing, or another attempt does.
+
+        `unsent`: it was no start, and its units are given back, too.
+        """
         flight = self.running.get(run_id)
         if flight is None or attempt not in (None, flight.attempt):
             return None
         del self.running[run_id]
-        slots, _, sender = flight
+        slots, _, sender, lane, needs, cost, started_at = flight
         self.sending[sender] -= 1
         if not self.sending[sender]:
             del self.sending[sender]
-        slots.used -= 1
+        slots.used -= cost
+        lane.running -= 1
         slots.probes.discard(run_id)
+        if needs:
+            for budget, units, _ in needs:
+                budget.give(units)
+                if unsent and isinstance(budget, Rate):
+                    budget.undo(started_at, units)
+                    self.note_use(budget)
+            for budget, _, _ in needs:
+                if budget.lines:
+                    self.gained(budget, now)
         self.opened(slots)
         return slots
 
     # -- the decision ------------------------------------------------------------------------------------------------
 
     def admit(self, now: int, most: int = 1 << 30) -> list[Started]:
-        """Start all that can start, best lane first, at most so many; each takes its slot here and now."""
+        """Start all that can start, whose turn it is first; each takes its budgets here and now."""
         started: list[Started] = []
-        ready = [(first[0], first[1], pool) for pool in list(self._active) if (first := self._first(pool)) is not None]
+        passed: dict[Pool, int] = {}
+        looks = 0
+        ready: list[tuple[int, int, Pool]] = []
+        for pool in list(self._active):
+            self._line_up(ready, pool)
         heapify(ready)
-        while ready and len(started) < most:
-            key, seq, pool = heappop(ready)
-            first = self._first(pool)
-            if first is None:
-                continue
-            if first[:2] != (key, seq):
-                heappush(ready, (first[0], first[1], pool))
+        while ready and len(started) < most and looks < MAX_LOOKS:
+            key, stamp, pool = heappop(ready)
+            first = pool.ring.first()
+            if first is None or first[:2] != (key, stamp):
+                self._line_up(ready, pool)
                 continue
             chosen = pool.choose(now)
             if chosen is None:
                 del self._active[pool]
+                if pool.cost > 1:
+                    passed[pool] = len(started)
                 continue
-            heappop(pool.ring)
+            looks += 1
             lane = first[2]
-            run = lane.head()
-            if run is not None and run.run_id in self.running:
-                heappop(lane.heap)  # another server cancelled and replayed it, so it stood here twice
-            elif run is not None:
-                heappop(lane.heap)
-                self.occupy(run.run_id, chosen, 0, "")
-                if chosen.probing:
-                    chosen.probes.add(run.run_id)
-                started.append(Started(run.run_id, lane, chosen))
-                lane.since = now
-                if lane.more and len(lane.heap) < self.horizon // 4:
-                    self.hungry[lane.id] = lane
-            self._enter(lane)
-            following = self._first(pool)
-            if following is not None:
-                heappush(ready, (following[0], following[1], pool))
+            short = self._short_of(lane, now) if lane.needs else None
+            if short is None:
+                one = self._start(lane, chosen, now)
+                if one is not None:
+                    started.append(one)
+            else:
+                self._park(lane, short, now)
+            if lane.needs:
+                self._follow(lane, now)
+            self._line_up(ready, pool)
+        self.unfinished = bool(ready)
+        self.looks += looks
+        for pool, count in passed.items():
+            self._passed_over(pool, started[count:])
         return started
 
-    def _first(self, pool: Pool) -> tuple[int, int, Lane] | None:
-        first = pool.first()
-        if first is None:
-            self._active.pop(pool, None)
-        return first
+    def _line_up(self, ready: list[tuple[int, int, Pool]], pool: Pool) -> None:
+        first = pool.ring.first()
+        if first is not None:
+            heappush(ready, (first[0], first[1], pool))
+            return
+        self._active.pop(pool, None)
+        if pool.reserved is not None:
+            self._let_go(pool)
+
+    def _start(self, lane: Lane, slots: Slots, now: int) -> Started | None:
+        run = heappop(lane.heap)
+        fresh = run.run_id not in self.running  # else another server cancelled and replayed it, so it stood here twice
+        if fresh:
+            self._take(run.run_id, slots, lane, 0, "", now)
+            for budget, units, _ in lane.needs:
+                budget.take(now, units)
+                if isinstance(budget, Rate):
+                    self.note_use(budget)
+            if slots.probing:
+                slots.probes.add(run.run_id)
+            if lane.ranks:
+                self.began(run.run_id)
+            self._seq += 1
+            lane.rotation.begin(now, self._seq)
+            lane.bounces = 0
+            if lane in self._insisting:
+                self._give_way(lane, now)
+            if lane.pool.cost > 1:
+                lane.pool.passed = 0
+                if lane.pool.reserved is not None:
+                    self._let_go(lane.pool)
+        if lane.more and len(lane.heap) < self.horizon // 4:
+            self.hungry[lane.id] = lane
+        if lane.head() is None:
+            self._leave(lane, now)
+        else:
+            lane.pool.ring.enter(lane)
+        return Started(run.run_id, lane, slots) if fresh else None
+
+    def _take(self, run_id: str, slots: Slots, lane: Lane, attempt: int, sender: str, started_at: int) -> None:
+        cost = lane.pool.cost
+        self.running[run_id] = Flight(slots, attempt, sender, lane, lane.needs, cost, started_at)
+        self.sending[sender] = self.sending.get(sender, 0) + 1
+        slots.used += cost
+        lane.running += 1
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _pool(self, workers: tuple[str, ...]) -> Pool:
-        pool = self.pools.get(workers)
-        if pool is None:
-            pool = self.pools[workers] = Pool(tuple(self.slots[name] for name in workers))
-            for slots in pool.workers:
-                slots.pools[workers] = pool
-        return pool
 
     def _trim(self, lane: Lane) -> None:
         lane.heap = nsmallest(self.horizon, (run for run in lane.heap if run not in lane.gone))
@@ -362,17 +262,25 @@ class Picture:
         lane.horizon = lane.heap[-1]
         lane.more = True
 
-    def _enter(self, lane: Lane) -> None:
-        """Put the lane into its pool's ring, from where the next look decides. Its older entries die by their seq."""
-        head = lane.head()
-        self._seq += 1
-        lane.seq = self._seq
-        if head is None:
-            lane.waits = False
-            if lane.more:
-                self.hungry[lane.id] = lane
-            return
-        lane.waits = True
-        lane.key = lane.since - AGE_MS * head.priority
-        heappush(lane.pool.ring, (lane.key, lane.seq, lane))
-        self._active[lane.pool] = None
+    def _wait(self, lane: Lane, since: int) -> None:
+        """Let a lane stand in the ring that stood nowhere."""
+        rotation = lane.rotation
+        rotation.waiting += 1
+        if rotation.waiting == 1:
+            self._seq += 1
+            rotation.begin(since, self._seq)
+        self._enter(lane)
+
+    def _leave(self, lane: Lane, now: int) -> None:
+        """Let a lane stand nowhere that has nothing left in memory."""
+        place, lane.place = lane.place, None
+        lane.entry = None
+        lane.rotation.waiting -= 1
+        if place is not None:
+            place.left(lane.rotation)
+        if lane in self._insisting:
+            self._give_way(lane, now)
+        if lane.more:
+            self.hungry[lane.id] = lane
+        if place is not None and place.line is not None:
+            self._follow(lane, now)

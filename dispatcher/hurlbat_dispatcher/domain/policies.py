@@ -104,6 +104,9 @@ class FlowPolicy:
         return not self.concurrency and not self.rate_limits and self.sticky is None
 
 
+NO_FLOW: Final = FlowPolicy()
+
+
 class GroupDraw(NamedTuple):
     """A place in a concurrency group: the rule's id and the key's value."""
 
@@ -159,9 +162,11 @@ class Draws(NamedTuple):
 PLAIN: Final = Draws()
 
 
-def digest_of(text: str) -> str:
-    """Return what tells the draws of one lane from those of another, of a text of `Draws.as_json`."""
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+@lru_cache(maxsize=16_384)
+def name_lane(draws: Draws) -> tuple[str, str]:
+    """Return the canonical text of what a lane's runs draw on, and its digest, by which the lane is found."""
+    text = draws.as_json()
+    return text, hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @lru_cache(maxsize=16_384)

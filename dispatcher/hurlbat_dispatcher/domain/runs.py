@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
-from hurlbat_dispatcher.domain.policies import FlowPolicy
+from hurlbat_dispatcher.domain.policies import NO_FLOW, FlowPolicy
 
 DEFAULT_PRIORITY: Final = 2
 AGE_MS: Final = 60_000
@@ -40,7 +40,7 @@ class Task:
     schedule_timeout: int | None = None
     priority: int = DEFAULT_PRIORITY
     workers: tuple[str, ...] = ()
-    flow: FlowPolicy = FlowPolicy()
+    flow: FlowPolicy = NO_FLOW
     paused: bool = False
 
 

@@ -36,6 +36,7 @@ class RunRow(NamedTuple):
     max_attempts: int
     priority: int
     rank: int
+    joined_at: int | None
     created_at: int
     due_at: int
     started_at: int | None
@@ -66,6 +67,7 @@ class NewRun(NamedTuple):
     max_attempts: int
     priority: int
     rank: int
+    joined_at: int | None
     created_at: int
     due_at: int
     started_at: int | None
@@ -74,6 +76,7 @@ class NewRun(NamedTuple):
     worker: str | None
     sender: str | None
     idempotency_key: str | None
+    parent: str | None
     input: str
     metadata: str
 
@@ -130,7 +133,9 @@ TAKE = Statement(
 def _update(
     names: tuple[str, ...], *also: sa.ColumnElement[bool], **constants: sa.SQLColumnExpression[Any]
 ) -> Statement:
-    values = {name: bind(name, run.c[name].type) for name in names}
+    values: dict[str, Any] = {name: bind(name, run.c[name].type) for name in names}
+    if "joined_at" in values:  # once, when it was due first
+        values["joined_at"] = sa.func.coalesce(run.c.joined_at, values["joined_at"])
     clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
     return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))
 
@@ -138,7 +143,7 @@ def _update(
 _THIS_ATTEMPT = run.c.attempt == bind("b_attempt", sa.Integer())
 
 START = _update(
-    ("started_at", "worker", "sender"),
+    ("started_at", "joined_at", "worker", "sender"),
     state=inline(RunState.RUNNING),
     ready=inline(1),
     attempt=run.c.attempt + inline(1),
@@ -164,6 +169,7 @@ REPLAY = _update(
     ("max_attempts", "rank", "due_at", "expires_at"),
     state=inline(RunState.QUEUED),
     ready=inline(0),
+    joined_at=sa.null(),
     started_at=sa.null(),
     finished_at=sa.null(),
     ttl_at=sa.null(),
@@ -176,7 +182,7 @@ REPLAY = _update(
     report=sa.null(),
 )
 LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT, RUNNING)
-MARK_READY = _update((), ready=inline(1))
+MARK_READY = _update(("joined_at",), ready=inline(1))
 RELEASE = _update((), holds_until=sa.null())
 
 REMEMBER = Statement(
@@ -291,11 +297,14 @@ def database_now() -> Generator[Ask, Rows, int]:
 
 # -- the picture -----------------------------------------------------------------------------------------------------
 
-_FLIGHT = [run.c[name] for name in ("id", "worker", "attempt", "sender")]
+_FLIGHT = [
+    run.c[name]
+    for name in ("id", "worker", "attempt", "sender", "lane", "started_at", "priority", "joined_at", "holds_until")
+]
 IN_FLIGHT = Statement(sa.select(*_FLIGHT).where(RUNNING).order_by(run.c.id))
 IN_HOLD = Statement(sa.select(*_FLIGHT).where(HELD).order_by(run.c.id))
 HEADS = Statement(
-    sa.select(run.c.rank, run.c.id, run.c.priority)
+    sa.select(run.c.rank, run.c.id, run.c.priority, run.c.joined_at, run.c.started_at)
     .where(
         WAITING,
         run.c.lane == bind("lane", sa.Integer()),
@@ -306,6 +315,12 @@ HEADS = Statement(
     ("lane", "rank", "id", "most"),
 )
 """The next runs of a lane beyond (rank, id). Give `BEFORE_ALL` to begin."""
+BACKING_OFF = Statement(
+    sa.select(run.c.id, run.c.lane, run.c.priority, run.c.joined_at, run.c.started_at)
+    .where(DELAYED, run.c.joined_at.is_not(None))
+    .order_by(run.c.id)
+)
+"""Runs that were due before, and will be again."""
 BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
 
 # -- idempotency -----------------------------------------------------------------------------------------------------

@@ -6,20 +6,23 @@ update. Nothing here waits for the network.
 
 from collections.abc import Generator, Sequence
 
+from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.errors import Conflict, NotFound
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows
-from hurlbat_dispatcher.turn import decide, due, starts
+from hurlbat_dispatcher.turn import decide, due, joining, starts
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.fence import fenced
+from hurlbat_dispatcher.turn.knowing import find_lanes
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import (
     AttemptEnd,
     Beat,
     Cancel,
     Detach,
+    Displace,
     End,
     Freed,
     Note,
@@ -51,6 +54,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     now = ledger.now
     if desk.leap:
         yield from due.leap(desk)
+    yield from find_lanes(desk, operations, now)
     keys = yield from read_keys(operations)
     waiters: Waiters = {}
     ticks = [operation for operation in operations if isinstance(operation, Tick)]
@@ -66,12 +70,25 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     if ticks or (desk.moment is not None and desk.moment <= now):
         # once a turn: what it reads is not written yet, and another one would read it again
         yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
+    if ledger.overrun:
+        yield from joining.pause_keys(desk, ledger)
     desk.picture.clock(now)
     starting = desk.owns and desk.may_start() and not desk.draining
-    started = desk.picture.admit(now, MAX_STARTS) if starting else []
-    if len(started) == MAX_STARTS:
+    room = MAX_STARTS
+
+    def admit() -> list[Started]:
+        nonlocal room
+        begun = desk.picture.admit(now, room) if starting else []
+        room -= len(begun)
+        return begun
+
+    started = yield from joining.join(desk, ledger, waiters, admit)
+    started += admit()
+    if not room or desk.picture.unfinished:
         ledger.wake_at(now)
     yield from starts.start(desk, ledger, started, waiters)
+    if desk.picture.changed_rates:
+        joining.note_uses(desk, ledger)
     for row in waiters.values():
         ledger.inserts.append(row)
         if not row.ready:
@@ -80,6 +97,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         ledger.wake_at(row.expires_at)
     ledger.inserts.sort()
     ledger.deliveries = [one for one in ledger.deliveries if one[1].run_id not in ledger.touched]
+    ledger.readies = [values for values in ledger.readies if values[-1] not in ledger.touched]
     yield from ledger.write()
     yield from _refill(desk, ledger)
     if ticks:
@@ -100,7 +118,7 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
-            case Beat(run_id) | Cancel(run_id) | Replay(run_id):
+            case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
                 pass
@@ -119,6 +137,11 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
             _one(desk, ledger, operation, run_id, reason)
         case Replay(run_id):
             _one(desk, ledger, operation, run_id, None)
+        case Displace(run_id, detail):
+            if run_id in ledger.touched:
+                ledger.deferred.append(operation)
+            elif run_id in ledger.rows:
+                decide.displace(desk, ledger, ledger.rows[run_id], detail)
         case Beat(run_id, attempt):
             _beat(desk, ledger, operation, run_id, attempt)
         case Detach(attempts, begun):
@@ -141,7 +164,7 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
                     ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running"))
         case Freed(attempts):
             for run_id, attempt in attempts:
-                desk.release(run_id, attempt)
+                desk.release(run_id, attempt, unsent=(run_id, attempt) in operation.unsent)
         case Signal():
             _signal(desk, ledger, operation)
         case Refresh():
@@ -154,7 +177,7 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
 def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd]) -> None:
     if operation.worker and operation.good and desk.small(operation.worker):
         slots = desk.picture.slots[operation.worker]
-        slots.answered(operation.good)
+        slots.answered(operation.good, ledger.now)
         desk.picture.opened(slots)
     later = [end for end in ends if end.run_id in ledger.touched]
     if later:

@@ -1,12 +1,13 @@
 """What each operation does to a run: the pure rules applied to its row, the changes put into the ledger."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from hurlbat_dispatcher.backoff import clamp, wait_after
-from hurlbat_dispatcher.domain.flow import Waiting
+from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunEvent, RunState, move
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Succeeded
+from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Succeeded
 from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, expiry, rank
 from hurlbat_dispatcher.domain.verdict import Verdict, judge
 from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
@@ -15,6 +16,8 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import CancelOrder, Ledger
 from hurlbat_dispatcher.turn.operations import AttemptEnd
 
+DISPLACED = "concurrency"
+"""The reason of a run that a concurrency rule cancelled."""
 QUIET_AFTER = 100
 """Starts that were not charged are told one by one up to this many, then only every hundredth."""
 
@@ -47,8 +50,13 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd, *, again: bool = Fa
     else:
         output = end.answer.output if isinstance(end.answer, Succeeded) else None
         error = error_json(verdict.failure) if verdict.failure else None
-        _finish(ledger, row, verdict.event, output=output, error=error, report=mark)
-    desk.release(row.id)
+        _finish(desk, ledger, row, verdict.event, output=output, error=error, report=mark)
+    if not verdict.sent:
+        ledger.unsent.add((row.id, row.attempt))
+    desk.release(row.id, unsent=not verdict.sent)
+    if isinstance(end.answer, Failed | PushedBack) and end.answer.rate_limit_key is not None:
+        until = ledger.now + int((end.answer.retry_after or 0) * 1000)
+        ledger.overrun.append((row.tenant, row.lane, end.answer.rate_limit_key, until))
     return None
 
 
@@ -63,12 +71,19 @@ def cancel(desk: Desk, ledger: Ledger, row: RunRow, reason: str) -> Problem | No
     if row.state == RunState.RUNNING:
         holds_until = ledger.now + CANCEL_HOLD_MS
         ledger.wake_at(holds_until)
-        _finish(ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
+        _finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
         ledger.cancels.append(_order(row, reason))
     else:
         desk.forget_waiting(row)
-        _finish(ledger, row, RunEvent.CANCELLED, reason=reason)
+        _finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason)
     return None
+
+
+def displace(desk: Desk, ledger: Ledger, row: RunRow, detail: Mapping[str, Any]) -> None:
+    """Cancel a run for a concurrency rule; one that has ended meanwhile stays as it is."""
+    if row.state not in FINAL:
+        ledger.note(row, "displaced", dict(detail))
+        cancel(desk, ledger, row, DISPLACED)
 
 
 def _order(row: RunRow, reason: str) -> CancelOrder:
@@ -112,10 +127,10 @@ def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """End a run that did not start in time: cancelled by its `ttl`, or failed by its task's `schedule_timeout`."""
     desk.forget_waiting(row)
     if row.ttl_at is not None and row.ttl_at == row.expires_at and row.tries == 0:
-        _finish(ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time")
+        _finish(desk, ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time")
     else:
         late = Failed(ErrorCode.SCHEDULE_TIMEOUT, "no attempt could start within schedule_timeout", retryable=False)
-        _finish(ledger, row, RunEvent.TIMED_OUT, error=error_json(late), reason=str(ErrorCode.SCHEDULE_TIMEOUT))
+        _finish(desk, ledger, row, RunEvent.TIMED_OUT, error=error_json(late), reason=str(ErrorCode.SCHEDULE_TIMEOUT))
 
 
 def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
@@ -193,12 +208,14 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
             detail["message"] = verdict.note
         ledger.note(row, verdict.kind, detail)
     _changed(ledger, row, state=RunState.QUEUED)
+    desk.picture.backed_off(row.id, started=verdict.charged)
     ledger.wake_at(due_at)
     ledger.freed.append((row.id, row.attempt))
     ledger.queued = True
 
 
 def _finish(
+    desk: Desk,
     ledger: Ledger,
     row: RunRow,
     event: RunEvent,
@@ -216,6 +233,7 @@ def _finish(
     if row.idempotency_key is not None:
         ledger.ended_keys.append((row.tenant, row.task, row.idempotency_key, row.id))
     _changed(ledger, row, state=state)
+    desk.picture.ended(row.id)
     ledger.finished.append(row.id)
     if holds_until is None:
         ledger.freed.append((row.id, row.attempt))

@@ -2,18 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from hurlbat_dispatcher.clock import Chance, Clock, SystemClock
-from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
-from hurlbat_dispatcher.domain.runs import Task
+from hurlbat_dispatcher.domain.flow import Picture
+from hurlbat_dispatcher.domain.lanes import Lane, Waiting
+from hurlbat_dispatcher.domain.policies import read_draws
+from hurlbat_dispatcher.domain.terms import terms_of
 from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
+from hurlbat_dispatcher.store.lanes import LaneRow
 from hurlbat_dispatcher.store.runs import RunRow
 
+MOST_LANES: Final = 100_000
+"""Lanes whose numbers are remembered; then all are forgotten, and looked for again."""
 LEAP_MS: Final = 5_000
 """A clock that is ahead of what has passed by more than this was set ahead."""
+
+
+class KnownLane(NamedTuple):
+    """The number of a lane, and about when it was last used (ms)."""
+
+    id: int
+    used_at: int
 
 
 @dataclass(slots=True)
@@ -27,6 +39,9 @@ class Desk:
     report_base: str
     lease_tokens: LeaseTokens
     picture: Picture = field(default_factory=Picture)
+    lane_ids: dict[tuple[str, str], KnownLane] = field(default_factory=dict)
+    """Lanes by their task and the digest of what they draw on."""
+    _rows: dict[int, LaneRow] = field(default_factory=dict)
     epoch: int | None = None
     last_now: int = 0
     """The latest time that a turn had, in ms: no later one has an earlier."""
@@ -79,10 +94,11 @@ class Desk:
         return self.clock.monotonic() < self._doubts_until
 
     def refresh(self, now: int) -> None:
-        """Take the workers and tasks as they are registered now."""
-        picture = self.picture
-        for worker in self.registry.workers.values():
+        """Take the workers, tasks and limits as they are registered now."""
+        picture, registry = self.picture, self.registry
+        for worker in registry.workers.values():
             slots = picture.worker(worker.name, worker.slots)
+            slots.window.pin(worker.pinned)
             serving = worker.state in SERVING or worker.state is WorkerState.UNREACHABLE
             if serving and not slots.serving:
                 slots.not_before = 0
@@ -92,33 +108,44 @@ class Desk:
             elif not slots.probing:
                 slots.unreachable(now)
                 picture.shut(slots)
-            picture.opened(slots)
         for name, slots in picture.slots.items():
-            if name not in self.registry.workers:
+            if name not in registry.workers:
                 slots.serving = False
-        for lane_id, name in self.registry.lanes.items():
-            picture.lane(lane_id, name, self._workers_of(name))
-        picture.forget([name for name in picture.slots if name not in self.registry.workers])
+        picture.learn(terms_of(registry.tasks.values(), registry.workers, registry.limits, registry.pauses), now)
+        picture.forget([name for name in picture.slots if name not in registry.workers])
 
     def small(self, worker: str) -> bool:
         """Tell whether a worker is given less than it has slots for, so that good signs of it count."""
         slots = self.picture.slots.get(worker)
-        return slots is not None and (slots.probing or slots.window.size < slots.window.slots)
+        return slots is not None and (slots.probing or slots.window.learns)
 
-    def lane(self, lane_id: int, task: str) -> Lane:
-        """Return the lane of a task's waiting runs."""
-        return self.picture.lanes.get(lane_id) or self.picture.lane(lane_id, task, self._workers_of(task))
+    def know_lane(self, row: LaneRow) -> None:
+        """Remember the number of a lane."""
+        if len(self.lane_ids) >= MOST_LANES:
+            self.lane_ids.clear()
+            self._rows.clear()
+        self.lane_ids[row.task, row.digest] = KnownLane(row.id, row.used_at)
+        self._rows[row.id] = row
 
-    def release(self, run_id: str, attempt: int | None = None) -> None:
-        """Give the run's slot back, where this server counts, and if it is this attempt that holds it."""
-        self.picture.release(run_id, attempt)
+    def open_lane(self, row: LaneRow) -> Lane:
+        """Return the lane of a row that was read."""
+        return self.picture.lane(row.id, row.task, read_draws(row.draws))
+
+    def lane(self, lane_id: int) -> Lane:
+        """Return a lane that this turn knows (see `turn.knowing`)."""
+        return self.picture.lanes.get(lane_id) or self.open_lane(self._rows[lane_id])
+
+    def forget_lanes(self) -> None:
+        """Forget the numbers of lanes: what was just made may have been taken back."""
+        self.lane_ids.clear()
+        self._rows.clear()
+
+    def release(self, run_id: str, attempt: int | None = None, *, unsent: bool = False) -> None:
+        """Give the run's budgets back, where this server counts, and if it is this attempt that holds them."""
+        self.picture.release(run_id, self.last_now, attempt, unsent=unsent)
 
     def forget_waiting(self, row: RunRow) -> None:
         """Take a waiting run out of its lane, where this server has it."""
         lane = self.picture.lanes.get(row.lane) if self.owns else None
         if row.ready and lane is not None:
-            self.picture.drop(lane, Waiting(row.rank, row.id, row.priority))
-
-    def _workers_of(self, task: str) -> tuple[str, ...]:
-        found: Task | None = self.registry.tasks.get(task)
-        return tuple(name for name in found.workers if name in self.picture.slots) if found else ()
+            self.picture.drop(lane, Waiting(row.rank, row.id, row.priority), self.last_now)

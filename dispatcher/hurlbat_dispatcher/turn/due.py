@@ -4,15 +4,18 @@ from collections.abc import Generator
 
 import structlog
 
-from hurlbat_dispatcher.domain.flow import Lane, Picture, Waiting
+from hurlbat_dispatcher.domain.flow import Picture
+from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS
-from hurlbat_dispatcher.store import runs
+from hurlbat_dispatcher.store import lanes, runs
+from hurlbat_dispatcher.store.lanes import LaneRow, UseRow
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.fence import fenced
-from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.knowing import know_lanes
+from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer
 
 log = structlog.get_logger("hurlbat.turn")
 
@@ -40,12 +43,23 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
     for tenant, run_id in holds:
         ledger.releases.append((tenant, run_id))
         desk.release(run_id)
-    for row in (yield from _take(ledger, runs.DUE, now, MOST)):
+    due = yield from _take(ledger, runs.DUE, now, MOST)
+    yield from know_lanes(desk, (row.lane for row in due))
+    for row in due:
         desk.release(row.id)  # what another server put back, and was not heard to
-        lane = desk.lane(row.lane, row.task)
-        desk.picture.add(lane, decide.waiting(row), now)
-        ledger.readies.append((row.tenant, row.id))
-        ledger.rows[row.id] = row._replace(ready=1)
+        lane = desk.picture.lanes[row.lane]
+        if lane.ranks and row.joined_at is None:
+            ledger.newcomers.append(Newcomer(row.id, row.lane, decide.waiting(row)))
+        else:
+            desk.picture.add(lane, decide.waiting(row), now)
+        ledger.readies.append((now, row.tenant, row.id))
+        ledger.rows[row.id] = row._replace(ready=1, joined_at=now if row.joined_at is None else row.joined_at)
+    if sweep:
+        desk.picture.tidy(now)
+        for slots in desk.picture.slots.values():
+            slots.waited(now)
+            desk.picture.opened(slots)
+        yield lanes.FORGET_OLD_USE.write([(now,)])
 
 
 def leap(desk: Desk) -> Generator[Ask, Rows, None]:
@@ -86,21 +100,34 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
     """
     now = (yield from fenced(desk)) if desk.owns else desk.tell_time((yield from runs.database_now()))
     known = desk.picture
-    desk.picture = Picture(known.horizon)
+    desk.picture = picture = Picture(known.most_held)
+    desk.forget_lanes()
     desk.refresh(now)
     for name, slots in known.slots.items():
-        fresh = desk.picture.slots.get(name)
+        fresh = picture.slots.get(name)
         if fresh is not None:
             fresh.window, fresh.not_before = slots.window, slots.not_before
             fresh.probing, fresh.failures = slots.probing, slots.failures
             if fresh.not_before > now:
-                desk.picture.shut(fresh)
+                picture.shut(fresh)
+    for use in map(UseRow._make, (yield lanes.USES.fetch(now))):
+        picture.cold.setdefault((use.key, use.duration), []).append((use.bucket, use.last, use.units))
+    for row in map(LaneRow._make, (yield lanes.IN_USE.fetch())):
+        desk.open_lane(row)
     yield from _recount(desk)
     for name, slots in known.slots.items():
-        if name in desk.picture.slots:
-            desk.picture.slots[name].probes = {run_id for run_id in slots.probes if run_id in desk.picture.running}
-    for lane in list(desk.picture.lanes.values()):
+        if name in picture.slots:
+            picture.slots[name].probes = {run_id for run_id in slots.probes if run_id in picture.running}
+    for lane in list(picture.lanes.values()):
         yield from read_heads(desk, lane, *runs.BEFORE_ALL)
+    if desk.owns:
+        back = yield runs.BACKING_OFF.fetch()
+        yield from know_lanes(desk, (row[1] for row in back))
+        for run_id, lane_id, priority, joined_at, started_at in back:
+            picture.join(
+                picture.lanes[lane_id], run_id, priority, joined_at, started=started_at is not None, running=False
+            )
+    picture.outdated = False
 
 
 def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
@@ -108,6 +135,9 @@ def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask,
     most = desk.picture.horizon
     rows = yield runs.HEADS.fetch(lane.id, rank, run_id, most)
     desk.picture.refill(lane, [Waiting(row[0], row[1], row[2]) for row in rows], more=len(rows) == most)
+    if lane.ranks:
+        for _, waiting_id, priority, joined_at, started_at in rows:
+            desk.picture.join(lane, waiting_id, priority, joined_at, started=started_at is not None, running=False)
 
 
 def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, None]:
@@ -115,13 +145,19 @@ def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, N
 
     What the turn itself has changed is not in the rows yet: there the picture knows better.
     """
+    picture = desk.picture
     running = yield runs.IN_FLIGHT.fetch()
     held = yield runs.IN_HOLD.fetch()
     there = {row[0]: row[1:] for row in (*running, *held)}
-    for run_id in [run_id for run_id in desk.picture.running if run_id not in there]:
+    for run_id in [run_id for run_id in picture.running if run_id not in there]:
         desk.release(run_id)
+    yield from know_lanes(desk, (row[3] for row in there.values()))
     decided = ledger.touched.union(values[-1] for values in ledger.releases) if ledger else ()
-    for run_id, (worker, attempt, sender) in there.items():
-        slots = desk.picture.slots.get(worker)
-        if slots is not None and run_id not in decided:
-            desk.picture.occupy(run_id, slots, attempt, sender)
+    for run_id, (worker, attempt, sender, lane_id, started_at, priority, joined_at, holds_until) in there.items():
+        slots = picture.slots.get(worker)
+        if slots is None or run_id in decided:
+            continue
+        lane = picture.lanes[lane_id]
+        picture.occupy(run_id, slots, lane, attempt, sender, started_at or 0)
+        if holds_until is None and run_id not in picture.members:
+            picture.join(lane, run_id, priority, joined_at or started_at or 0, started=True, running=True)

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
-from hurlbat_dispatcher.store import runs
+from hurlbat_dispatcher.store import lanes, limits, runs
+from hurlbat_dispatcher.store.lanes import UseRow
+from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Values
 from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply
@@ -25,6 +28,14 @@ class CancelOrder:
     attempt: int
     reason: str
     sender: str | None
+
+
+class Newcomer(NamedTuple):
+    """A run that is due for the first time."""
+
+    run_id: str
+    lane: int
+    waiting: Waiting
 
 
 class Assigned(NamedTuple):
@@ -70,6 +81,17 @@ class Ledger:
     """Runs that live on this server's lease, where that was read."""
     freed: list[Attempt] = field(default_factory=list)
     """Attempts whose slots are free again."""
+    unsent: set[Attempt] = field(default_factory=set)
+    """Of these, the attempts that were no start: their units are free again, too."""
+    overrun: list[tuple[int, int, str, int]] = field(default_factory=list)
+    """Rate limits that workers asked to wait: the tenant and lane of the run, the key, until when (ms)."""
+    uses: list[UseRow] = field(default_factory=list)
+    pauses: list[PauseRow] = field(default_factory=list)
+    """Rate limit keys that are paused from now on."""
+    newcomers: list[Newcomer] = field(default_factory=list)
+    """Runs that are due for the first time, and whose concurrency rules rank them."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """New runs that were cancelled in the very turn that took them in, and why."""
     queued: bool = False
     """Something waits that the owner of the lanes has not seen."""
     moment: int | None = None
@@ -131,3 +153,7 @@ class Ledger:
         ):
             if values:
                 yield statement.write(values)
+        if self.uses:
+            yield from lanes.keep_uses(self.uses)
+        if self.pauses:
+            yield limits.PAUSE_KEY.write(sorted(self.pauses))

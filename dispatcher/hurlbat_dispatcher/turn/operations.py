@@ -15,13 +15,17 @@ Attempt = tuple[str, int]
 
 
 class Entry(NamedTuple):
-    """A submission that was checked: the id it will have, its task, its lane, and a digest of what was asked for."""
+    """A submission that was checked: the id it will have, and its task.
+
+    `draws` is what it draws on in JSON, `lane` the digest of that, `digest` the one of what was asked for.
+    """
 
     id: str
     tenant: int
     submission: Submission
     task: Task
-    lane: int
+    draws: str
+    lane: str
     digest: str
 
 
@@ -109,6 +113,14 @@ class Cancel(Operation):
 
 
 @dataclass(slots=True, eq=False)
+class Displace(Operation):
+    """Cancel a run for a concurrency rule, which could not be done in the turn that decided it."""
+
+    run_id: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False)
 class Replay(Operation):
     """Let a run that ended start again. Replies None, or a `Problem`."""
 
@@ -146,9 +158,13 @@ class Recall(Operation):
 
 @dataclass(slots=True, eq=False)
 class Freed(Operation):
-    """Another server has committed that these attempts (run id, attempt) gave their slots back."""
+    """Another server has committed that these attempts (run id, attempt) gave their budgets back.
+
+    Those that are `unsent` were no start.
+    """
 
     attempts: Sequence[Attempt]
+    unsent: frozenset[Attempt] = frozenset()
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.domain import senders
-from hurlbat_dispatcher.domain.flow import Started
+from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Task
 from hurlbat_dispatcher.store import leases, runs
@@ -56,7 +56,7 @@ def start(desk: Desk, ledger: Ledger, started: Sequence[Started], waiters: Waite
     for run_id, (worker, attempt, hint) in starts.items():
         sender = senders.choose(desk.me, hint, others, desk.picture.sending)
         desk.picture.sent_by(run_id, attempt, sender)
-        ledger.starts.append((ledger.now, worker, sender, DEFAULT_TENANT, run_id))
+        ledger.starts.append((ledger.now, ledger.now, worker, sender, DEFAULT_TENANT, run_id))
         if sender == desk.me:
             mine.append(run_id)
         else:
@@ -139,7 +139,7 @@ def _still_waiting(
             starts[read.run_id] = _Start(waiting[read.run_id].slots.worker, read.attempt + 1, hint)
     for run_id in waiting:
         if run_id not in starts:
-            desk.release(run_id)  # cancelled in the meantime, here or by another server
+            desk.release(run_id, unsent=True)  # cancelled in the meantime, here or by another server
     return starts
 
 

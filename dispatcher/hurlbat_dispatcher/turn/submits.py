@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 
-from hurlbat_dispatcher.domain.flow import Waiting
+from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, expiry, rank
 from hurlbat_dispatcher.errors import Conflict, Problem
@@ -10,7 +10,7 @@ from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer
 from hurlbat_dispatcher.turn.operations import Entry, Operation, Placed, Submit
 
 Keys = dict[tuple[int, str, str], tuple[str, str, int | None]]
@@ -45,14 +45,17 @@ def place(desk: Desk, ledger: Ledger, operation: Submit, keys: Keys, waiters: Wa
         if known is not None:
             results.append(known)
             continue
-        row = _row(ledger.now, entry)
+        row = _row(ledger.now, entry, desk.lane_ids[entry.task.name, entry.lane].id)
         waiters[row.id] = row
         results.append(Placed(None, row.id, created=True))
         if row.ready and desk.owns:
-            lane = desk.lane(entry.lane, entry.task.name)
-            desk.picture.add(lane, Waiting(row.rank, row.id, row.priority), ledger.now)
-        elif row.ready:
-            waiters[row.id] = row._replace(ready=0, sender=desk.me)  # whoever took it in would like to send it
+            lane, waiting = desk.lane(row.lane), Waiting(row.rank, row.id, row.priority)
+            if lane.ranks:
+                ledger.newcomers.append(Newcomer(row.id, row.lane, waiting))
+            else:
+                desk.picture.add(lane, waiting, ledger.now)
+        elif row.ready:  # whoever took it in would like to send it
+            waiters[row.id] = row._replace(ready=0, joined_at=None, sender=desk.me)
     ledger.submits.append((operation, results))
 
 
@@ -63,7 +66,7 @@ def answer_submits(ledger: Ledger) -> None:
     stored = {row.id: row for row in ledger.inserts}
     for operation, results in ledger.submits:
         shown = [
-            Placed(accepted_run(stored[result.run_id]), result.run_id, created=True)
+            Placed(accepted_run(stored[result.run_id], ledger.refused.get(result.run_id)), result.run_id, created=True)
             if isinstance(result, Placed) and result.created
             else result
             for result in results
@@ -95,7 +98,7 @@ def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:
     return None
 
 
-def _row(now: int, entry: Entry) -> NewRun:
+def _row(now: int, entry: Entry, lane: int) -> NewRun:
     asked, task = entry.submission, entry.task
     due_at = now if asked.delay is None else now + int(asked.delay * 1000)
     if asked.run_at is not None:
@@ -110,7 +113,7 @@ def _row(now: int, entry: Entry) -> NewRun:
         entry.id,
         task.name,
         task.version,
-        entry.lane,
+        lane,
         RunState.QUEUED.value,
         1 if due_at <= now else 0,
         0,
@@ -118,6 +121,7 @@ def _row(now: int, entry: Entry) -> NewRun:
         task.max_attempts,
         priority,
         rank(due_at, priority),
+        now if due_at <= now else None,
         now,
         due_at,
         None,
@@ -126,17 +130,19 @@ def _row(now: int, entry: Entry) -> NewRun:
         None,
         None,
         asked.idempotency_key,
+        asked.parent,
         asked.input,
         asked.metadata,
     )
 
 
-def accepted_run(row: NewRun) -> Run:
-    """Show a run that was just inserted."""
+def accepted_run(row: NewRun, refused: str | None = None) -> Run:
+    """Show a run that was just inserted, and perhaps cancelled at once for a reason."""
+    state = RunState.RUNNING if row.attempt else RunState.QUEUED
     return Run(
         row.id,
         row.task,
-        RunState.RUNNING if row.attempt else RunState.QUEUED,
+        state if refused is None else RunState.CANCELLED,
         row.attempt,
         row.tries,
         row.max_attempts,
@@ -147,6 +153,8 @@ def accepted_run(row: NewRun) -> Run:
         row.due_at,
         started_at=row.started_at,
         expires_at=row.expires_at,
+        finished_at=None if refused is None else row.created_at,
         worker=row.worker,
+        reason=refused,
         idempotency_key=row.idempotency_key,
     )

@@ -1,0 +1,173 @@
+"""The lines of keyed budgets: who waits there, who comes forward when there is room, and who has a right to it."""
+
+from collections.abc import Iterable
+from heapq import heappush
+from typing import Final
+
+from hurlbat_dispatcher.domain.budgets import Budget, Gate, LineKey, Need, Rate
+from hurlbat_dispatcher.domain.lanes import Lane, Pool, Started
+from hurlbat_dispatcher.domain.rotation import Ring
+from hurlbat_dispatcher.domain.shapes import Shapes
+
+PATIENCE: Final = 8
+"""How often a lane is held or passed over, or others take slots before it, until it reserves what it needs."""
+SOON_MS: Final = 1_000
+"""A lane whose rate limit opens later than this keeps nothing but that limit for itself: others would wait long."""
+
+
+class Lines(Shapes):
+    """The part of the picture that holds lanes back, and brings them forward again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._insisting: dict[Lane, None] = {}
+        self._timers: list[tuple[int, int, Rate]] = []
+
+    def gained(self, budget: Budget, now: int) -> None:
+        """Let the next come forward at a budget that has gained room."""
+        lane = budget.reserved
+        if lane is None:
+            self._nominate(budget, now)
+        elif lane.place is not None and lane.place.line is not None:
+            self._enter(lane)
+        if isinstance(budget, Rate) and budget.lines:
+            self._set_alarm(budget, now)
+
+    def _short_of(self, lane: Lane, now: int) -> Need | None:
+        """Return what holds the lane, if anything does."""
+        for need in lane.needs:
+            budget = need.budget
+            if budget.reserved is not None and budget.reserved is not lane:
+                return need
+            if not budget.room(now, need.units, need.limit):
+                return need
+        return None
+
+    def _park(self, lane: Lane, need: Need, now: int) -> None:
+        """Let a lane wait for the budget that holds it."""
+        key = LineKey(lane.pool, need.units, need.limit)
+        line = need.budget.lines.get(key)
+        if line is None:
+            line = need.budget.lines[key] = Ring(need)
+        line.enter(lane)
+        lane.pool.ring.left(lane.rotation)
+        self._passed(lane, now)
+        if isinstance(need.budget, Rate):
+            self._set_alarm(need.budget, now)
+
+    def _follow(self, lane: Lane, now: int) -> None:
+        """Let those come forward that wait behind a lane which was just looked at, where there is room for them."""
+        for budget, _, _ in lane.needs:
+            if budget.lines:
+                if budget.reserved is None:
+                    self._nominate(budget, now, lane.pool)
+                if isinstance(budget, Rate) and budget.lines:
+                    self._set_alarm(budget, now)  # whoever filled it: one with a line always has an alarm
+
+    def _nominate(self, budget: Budget, now: int, pool: Pool | None = None) -> None:
+        """Bring the best lane of each line, or of those in one pool, back to the ring; more follow from there."""
+        came = False
+        held: list[Lane] = []
+        for key in [key for key in budget.lines if pool is None or key.pool is pool]:
+            line = budget.lines[key]
+            first = line.first()
+            if first is None:
+                del budget.lines[key]
+            elif budget.room(now, key.units, key.limit):
+                came = True
+                self._enter(first[2])
+                if line.first() is None:
+                    del budget.lines[key]
+            else:
+                held.append(first[2])
+        if came:
+            for lane in held:
+                self._passed(lane, now)
+
+    def _set_alarm(self, rate: Rate, now: int) -> None:
+        """See to it that a rate limit with a line is looked at when there is room for one of those who wait."""
+        if rate.reserved is not None:
+            needs = [(need.units, need.limit) for need in rate.reserved.needs if need.budget is rate]
+        else:
+            needs = [(key.units, key.limit) for key, line in rate.lines.items() if line.first() is not None]
+        opens = (rate.opens_at(now, units, limit) for units, limit in needs)
+        at = min((moment for moment in opens if moment is not None), default=None)
+        if at is not None and (not rate.timer or at < rate.timer):
+            rate.timer = at
+            self._seq += 1
+            heappush(self._timers, (at, self._seq, rate))
+
+    # -- reservations of keyed budgets -------------------------------------------------------------------------------
+
+    def _passed(self, lane: Lane, now: int) -> None:
+        """Count that a lane had to wait where others came forward; too often is enough."""
+        lane.bounces += 1
+        if lane.bounces >= PATIENCE:
+            self._insist(lane, now)
+
+    def _insist(self, lane: Lane, now: int) -> None:
+        """Reserve for a lane what it may reserve now, and nothing else."""
+        claims = self._claims(lane, now)
+        if claims:
+            self._insisting[lane] = None
+        else:
+            self._insisting.pop(lane, None)
+            lane.bounces = 0
+        for budget, _, _ in lane.needs:
+            if budget in claims:
+                budget.reserved = lane
+            elif budget.reserved is lane:
+                budget.reserved = None
+                self.gained(budget, now)
+
+    def _claims(self, lane: Lane, now: int) -> list[Budget]:
+        """Return what a lane may reserve: all of its budgets or none, so that two never wait for each other.
+
+        Where a rate limit opens late, nothing but that: with it the others of that limit wait, and nobody else.
+        """
+        if lane.place is None or not any(slots.serving for slots, _ in lane.pool.workers):
+            return []
+        late: list[Budget] = []
+        for budget, units, limit in lane.needs:
+            if budget.reserved not in (None, lane) or (isinstance(budget, Gate) and budget.shut):
+                return []
+            if isinstance(budget, Rate) and not budget.room(now, units, limit):
+                at = budget.opens_at(now, units, limit)
+                if at is None or now < budget.paused_until:
+                    return []
+                if at > now + SOON_MS:
+                    late.append(budget)
+        return late[:1] if late else [need.budget for need in lane.needs if not isinstance(need.budget, Gate)]
+
+    def _give_way(self, lane: Lane, now: int) -> None:
+        """Give up what a lane has reserved."""
+        self._insisting.pop(lane, None)
+        lane.bounces = 0
+        for budget in [budget for budget, _, _ in lane.needs if budget.reserved is lane]:
+            budget.reserved = None
+            self.gained(budget, now)
+
+    # -- reservations of slots ---------------------------------------------------------------------------------------
+
+    def _passed_over(self, pool: Pool, later: Iterable[Started]) -> None:
+        """Count the slots that others took before a pool that should have been next; too many are enough."""
+        mine = {slots for slots, _ in pool.workers}
+        pool.passed += sum(one.lane.pool.cost for one in later if one.slots in mine)
+        if pool.reserved is not None and not (pool.reserved.serving and pool.cost <= pool.reserved.window.slots):
+            self._let_go(pool)
+        if pool.passed >= PATIENCE and pool.reserved is None:
+            free = [
+                (slots.window.slots - slots.used, -place, slots)
+                for place, (slots, _) in enumerate(pool.workers)
+                if slots.serving and slots.reserved is None and slots.window.slots >= pool.cost
+            ]
+            if free:
+                pool.reserved = max(free, key=lambda one: one[:2])[2]
+                pool.reserved.reserved = pool
+
+    def _let_go(self, pool: Pool) -> None:
+        slots, pool.reserved = pool.reserved, None
+        pool.passed = 0
+        if slots is not None and slots.reserved is pool:
+            slots.reserved = None
+            self.opened(slots)

@@ -1,0 +1,47 @@
+"""Submissions are checked: the task is known, and what the run draws on is evaluated, once and for all."""
+
+import hashlib
+import json
+
+from hurlbat_dispatcher.domain.policies import name_lane
+from hurlbat_dispatcher.domain.runs import Submission, Task
+from hurlbat_dispatcher.domain.workers import WorkerState
+from hurlbat_dispatcher.errors import Invalid
+from hurlbat_dispatcher.keys import draws_of
+from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.turn.operations import Entry
+
+
+def entry_of(run_id: str, tenant: int, submission: Submission, registry: Registry, parent_worker: str | None) -> Entry:
+    """Return what a turn takes in. `parent_worker` is who last had the run's parent. Raises `Invalid`."""
+    task = registry.tasks.get(submission.task)
+    if task is None:
+        raise Invalid("task_unknown", _no_task(registry, submission.task), field="task")
+    if task.flow.slot_cost > 1:
+        _check_cost(registry, task)
+    draws, lane = name_lane(draws_of(task, submission, run_id, parent_worker, registry.limits))
+    digest = "" if submission.idempotency_key is None else _digest(submission)
+    return Entry(run_id, tenant, submission, task, draws, lane, digest)
+
+
+def _check_cost(registry: Registry, task: Task) -> None:
+    most = max((registry.workers[name].slots for name in task.workers if name in registry.workers), default=None)
+    if most is not None and task.flow.slot_cost > most:
+        raise Invalid(
+            "slot_cost_too_high",
+            f"a run of {task.name} takes {task.flow.slot_cost} slots, and no worker that serves it has more than "
+            f"{most}; give a worker more slots, or the task a smaller slot_cost",
+            field="task",
+            limit=most,
+        )
+
+
+def _no_task(registry: Registry, name: str) -> str:
+    unproven = [worker.name for worker in registry.workers.values() if worker.state is WorkerState.PENDING]
+    hint = f" (not proven yet: {', '.join(unproven[:5])})" if unproven else ""
+    return f"there is no task {name}; register a worker that serves it first{hint}"
+
+
+def _digest(submission: Submission) -> str:
+    asked = [submission.task, submission.input, submission.metadata, submission.priority]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
