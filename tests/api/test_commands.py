@@ -151,7 +151,7 @@ def test_a_failed_run_shows_where_its_error_came_from(capsys: pytest.CaptureFixt
 
 
 def test_tasks_are_listed_and_shown(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
-    assert "echo   0        2         w\n" in hurlbat("tasks", "list", **here).stdout
+    assert "echo   0        2         no      w\n" in hurlbat("tasks", "list", **here).stdout
     assert "execution  300 s at most" in hurlbat("tasks", "show", "echo", **here).stdout
     assert [task["name"] for task in _json(hurlbat("tasks", "list", "--json", **here))["items"]] == ["break", "echo"]
     _fails(hurlbat("tasks", "show", "nobody", **here), 1, r"\(task_unknown\)")

@@ -110,5 +110,5 @@ def _millis(found: Members, name: str) -> int:
     value = required(found, name)
     if type(value) not in (int, float) or not MIN_SECONDS <= value <= MAX_SECONDS:
         raise wrong(name, f"must be a number of seconds from {MIN_SECONDS} to {MAX_SECONDS}")
-    micros = round(value * 1_000_000)
+    micros: int = round(value * 1_000_000)
     return -(-micros // 1_000)

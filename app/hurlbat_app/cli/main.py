@@ -19,7 +19,11 @@ COMMANDS = {
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
-    "tasks": ("hurlbat_app.cli.tasks:tasks", "List and show the tasks that workers serve."),
+    "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
+    "rate-limits": (
+        "hurlbat_app.cli.rate_limits:rate_limits",
+        "Set, list, show, delete, pause and resume rate limits.",
+    ),
     "expressions": ("hurlbat_app.cli.expressions:expressions", "Try the expressions of a task's policy."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
     "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it."),

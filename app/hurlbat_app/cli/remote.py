@@ -54,6 +54,10 @@ class Remote:
         """Say something, in JSON."""
         return self._ask("POST", path, query, body, timeout)
 
+    def put(self, path: str, body: str) -> httpx.Response:
+        """Set something, in JSON."""
+        return self._ask("PUT", path, None, body, TIMEOUT)
+
     def delete(self, path: str) -> None:
         """Remove something."""
         self._ask("DELETE", path, None, None, TIMEOUT)

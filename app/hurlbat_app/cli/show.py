@@ -1,4 +1,4 @@
-"""Print runs, workers and tasks for people. What goes into a pipe is not cut to the width of a screen."""
+"""Print runs, workers, tasks and rate limits for people. What goes into a pipe is not cut to the width of a screen."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -79,6 +79,7 @@ def print_task(task: Mapping[str, Any]) -> None:
     start = task["schedule_timeout"]
     _print_rows(
         [
+            *([("paused", "until resumed; its runs are held")] if task["paused"] else []),
             ("workers", ", ".join(task["workers"]) or "none"),
             ("retries", task["retries"]),
             ("backoff", ", ".join(f"{name} {value}" for name, value in backoff.items())),
@@ -87,6 +88,22 @@ def print_task(task: Mapping[str, Any]) -> None:
             ("priority", task["priority"]),
         ]
     )
+
+
+def print_rate_limit(one: Mapping[str, Any]) -> None:
+    """Print a rate limit, and what is used of it."""
+    typer.echo(one["key"])
+    heads = ("limit", "used", "waiting", "paused")
+    _print_rows([(head, cell) for head, cell in zip(heads, rate_limit_cells(one)[1:], strict=True) if cell is not None])
+
+
+def rate_limit_cells(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what is said of a rate limit, a cell each: key, limit, used, waiting, paused."""
+    limit = None if one["limit"] is None else f"{one['limit']} in {one['duration']:g} s"
+    used = "counted by another server" if one["used"] is None and limit is not None else one["used"]
+    paused = (f"until {one['paused_until']}" if one["paused_until"] else "until resumed") if one["paused"] else "no"
+    waiting = None if limit is None else one["waiting"]
+    return one["key"], limit, used, waiting, paused
 
 
 def _print_rows(rows: Sequence[tuple[str, Any]]) -> None:
