@@ -126,4 +126,5 @@ async def _refused(status: int, text: bytes, done: Done) -> None:
 
 if __name__ == "__main__":
     found = uvloop.run(submit(Load(**orjson.loads(sys.argv[1]))))
-    sys.stdout.buffer.write(orjson.dumps(asdict(found)))
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # Python's own may be unbuffered, and cut it short
+        output.write(orjson.dumps(asdict(found)))

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hurlbat_app.bench.figures import Memory, Percentiles, Report
-from hurlbat_app.bench.measure import BenchFailure, Plan, measure
+from hurlbat_app.bench import scenarios
+from hurlbat_app.bench.compare import PLACE, compare
+from hurlbat_app.bench.figures import Burdened, Comparison, Memory, Percentiles, Ratio, Report
+from hurlbat_app.bench.measure import measure
+from hurlbat_app.bench.scenarios import Name, Sizes
+from hurlbat_app.bench.stack import BenchFailure, Plan
 from hurlbat_app.cli.failure import Failure
 
 
@@ -20,6 +25,20 @@ class Submit(StrEnum):
 
     SINGLE = "single"
     BULK = "bulk"
+
+
+class Choice(StrEnum):
+    """What may burden the server."""
+
+    EMPTY = Name.EMPTY
+    BACKLOG = Name.BACKLOG
+    KEYS = Name.KEYS
+    TIMERS = Name.TIMERS
+    RATE_LIMITS = Name.RATE_LIMITS
+    ALL = "all"
+
+
+_FULL = Sizes()
 
 
 def bench(
@@ -35,25 +54,104 @@ def bench(
     servers: Annotated[int, typer.Option(min=1, max=16, help="Servers that share the database (PostgreSQL).")] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Watch the server's memory as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    scenario: Annotated[
+        list[Choice] | None,
+        typer.Option(help="Burden the server with runs that wait, and compare with an empty one; may be repeated."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Scenarios: how often each is measured, in turn.")] = 3,
+    scale: Annotated[float, typer.Option(min=0.0, help="Scenarios: multiply what waits.")] = 1.0,
+    backlog: Annotated[int, typer.Option(min=1, help="Runs behind a full group.")] = _FULL.backlog,
+    keys: Annotated[int, typer.Option(min=1, help="Keys of a concurrency rule, with runs by Zipf.")] = _FULL.keys,
+    timers: Annotated[int, typer.Option(min=1, help="Runs that are due tomorrow.")] = _FULL.timers,
+    rate_limits: Annotated[int, typer.Option(min=1, help="Rate-limited keys with waiting runs.")] = _FULL.rate_limits,
 ) -> None:
     """Measure throughput (submit to stored result) and latency, with server, worker and clients of their own."""
     errors = Console(stderr=True, highlight=False)
     if servers > 1 and (database is None or not database.startswith("postgresql")):
         raise Failure("several servers share a PostgreSQL database; name it with --database")
+    wanted = _names(scenario)
+    if len(wanted) > 1 and database is not None and PLACE not in database:
+        raise Failure(f"each scenario needs an empty database of its own: write {PLACE} into the URL for its name")
     with tempfile.TemporaryDirectory(prefix="hurlbat-bench-") as name:
         folder = Path(name)
-        url = database or f"sqlite+aiosqlite:///{folder / 'bench.db'}"
+        url = database or f"sqlite+aiosqlite:///{folder / (PLACE if wanted else 'bench')}.db"
         plan = Plan(url, runs, submit.value, batch, clients, delivery, slots, servers, memory)
+        sizes = Sizes(backlog, keys, timers, rate_limits).scaled(scale)
+
+        def say(message: str) -> None:
+            errors.print(f"[dim]{message}[/dim]")
+
         try:
-            report = measure(plan, folder, lambda message: errors.print(f"[dim]{message}[/dim]"))
+            if wanted:
+                chosen = [scenarios.scenario(each, sizes) for each in wanted]
+                compared = compare(plan, chosen, rounds, folder, say)
+                _show(compared, _side_by_side(compared), as_json)
+                complaint = _strayed(compared)
+            else:
+                report = measure(plan, folder, say)
+                _show(report, _table(report), as_json)
+                complaint = f"{report.lost} runs were lost" if report.lost else ""
         except BenchFailure as failure:
             raise Failure(str(failure)) from failure
+    if complaint:
+        raise Failure(complaint)
+
+
+def _names(chosen: Sequence[Choice] | None) -> list[Name]:
+    """Return the scenarios in their order, with `empty` before any other."""
+    if not chosen:
+        return []
+    words = {str(choice) for choice in chosen}
+    return [name for name in Name if name is Name.EMPTY or str(name) in words or Choice.ALL in chosen]
+
+
+def _show(found: Report | Comparison, table: Table, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(report.as_json()))
+        typer.echo(json.dumps(found.as_json()))
     else:
-        Console(highlight=False).print(_table(report))
-    if report.lost:
-        raise Failure(f"{report.lost} runs were lost")
+        Console(highlight=False).print(table)
+
+
+def _strayed(comparison: Comparison) -> str:
+    guilty = [f"{name}: {one.strayed}" for name, one in comparison.scenarios.items() if one.strayed]
+    return f"runs started that should have waited: {', '.join(guilty)}" if guilty else ""
+
+
+def _side_by_side(comparison: Comparison) -> Table:
+    settings = comparison.settings
+    table = Table(title=f"{settings['rounds']} rounds of {settings['runs']:,} runs on {settings['database']}")
+    table.add_column("times in ms (p50, p95, p99)")
+    columns = [_column(one) for one in comparison.scenarios.values()]
+    for name in comparison.scenarios:
+        table.add_column(name, justify="right")
+    for label in columns[0]:
+        table.add_row(label, *(column[label] for column in columns))
+    return table
+
+
+def _column(one: Burdened) -> dict[str, str]:
+    def times(figure: Callable[[Ratio], float]) -> str:
+        return f"{figure(one.ratio):.2f}" if one.ratio else ""
+
+    memory = one.memory_mb
+    return {
+        "runs that wait throughout": f"{one.waiting:,}",
+        "submit to stored result, runs/s": f"{one.runs_per_second:,.0f}",
+        "  × empty": times(lambda ratio: ratio.runs_per_second),
+        "submit to start, idle": _quick(one.start_ms),
+        "  p99 × empty": times(lambda ratio: ratio.start_p99),
+        "submit to start, under load": _quick(one.loaded_start_ms),
+        "  p99 × empty ": times(lambda ratio: ratio.loaded_start_p99),
+        "duplicates": f"{one.duplicates}",
+        "refused and repeated": f"{one.refused}",
+        "server, MiB": f"{memory.before:.0f} → {memory.loaded:.0f} → {memory.end:.0f}",
+        "server when idle, CPU": f"{one.idle_cpu_percent:.1f} %",
+        "loaded per second, in bulk": f"{one.loaded_per_second:,.0f}" if one.waiting else "",
+    }
+
+
+def _quick(found: Percentiles) -> str:
+    return f"{found.p50:.1f} {found.p95:.1f} {found.p99:.1f}"
 
 
 def _table(report: Report) -> Table:

@@ -1,8 +1,9 @@
 """From what clients, worker and server wrote down to the figures of a bench: pure functions."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from hurlbat_app.bench.watch import Cpu
@@ -110,3 +111,122 @@ def memory(samples: Sequence[tuple[float, float]]) -> Memory:
     middle = min(samples, key=lambda sample: abs(sample[0] - half))
     figures = (samples[0][1], middle[1], samples[-1][1], max(sample[1] for sample in samples))
     return Memory(*(round(figure, 1) for figure in figures))
+
+
+# -- a burdened server beside an empty one -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One measurement of runs that the burden does not concern."""
+
+    runs_per_second: float
+    """From the first submit to the last stored result."""
+    submit_ms: Percentiles
+    """Under load: from sending a submit until it was acknowledged."""
+    start_ms: Percentiles
+    """Idle: from sending a submit until the task's function began."""
+    loaded_start_ms: Percentiles
+    """The same under load, which is mostly the time in the queue."""
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """Resident memory of the server in MiB: warmed up, when all that waits was loaded, and after the last round."""
+
+    before: float
+    loaded: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A scenario's figures over those of `empty`, the median of the rounds' ratios."""
+
+    runs_per_second: float
+    start_p99: float
+    loaded_start_p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Burdened:
+    """What was measured in one scenario; rates and times are medians of its rounds."""
+
+    waiting: int
+    """Runs that waited throughout."""
+    loaded_per_second: float
+    """Runs of the burden submitted and acknowledged per second, in bulk."""
+    runs_per_second: float
+    submit_ms: Percentiles
+    start_ms: Percentiles
+    loaded_start_ms: Percentiles
+    ratio: Ratio | None
+    """None for `empty` itself."""
+    duplicates: int
+    refused: int
+    strayed: int
+    """Starts of the burden beyond those that its rules allow, or missing from them."""
+    memory_mb: Grown
+    idle_cpu_percent: float
+    """Of one core, used by the server while nothing is submitted to it."""
+    rounds: Sequence[Round]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All scenarios, as `--json` prints them."""
+
+    scenarios: Mapping[str, Burdened]
+    versions: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON objects and numbers."""
+        return asdict(self)
+
+
+def burdened(
+    rounds: Sequence[Round],
+    empty: Sequence[Round] | None,
+    *,
+    waiting: int,
+    loaded_per_second: float,
+    duplicates: int,
+    strayed: int,
+    memory_mb: Grown,
+    idle_cpu_percent: float,
+) -> Burdened:
+    """Sum a scenario's rounds up, and set each against the round of `empty` that was measured beside it."""
+    return Burdened(
+        waiting=waiting,
+        loaded_per_second=round(loaded_per_second, 1),
+        runs_per_second=median(one.runs_per_second for one in rounds),
+        submit_ms=_middle([one.submit_ms for one in rounds]),
+        start_ms=_middle([one.start_ms for one in rounds]),
+        loaded_start_ms=_middle([one.loaded_start_ms for one in rounds]),
+        ratio=None if empty is None else _ratio(list(zip(rounds, empty, strict=True))),
+        duplicates=duplicates,
+        refused=sum(one.refused for one in rounds),
+        strayed=strayed,
+        memory_mb=memory_mb,
+        idle_cpu_percent=round(idle_cpu_percent, 1),
+        rounds=rounds,
+    )
+
+
+def _ratio(pairs: Sequence[tuple[Round, Round]]) -> Ratio:
+    def middle(figure: Callable[[Round], float]) -> float:
+        return round(median(figure(one) / figure(empty) for one, empty in pairs), 3)
+
+    return Ratio(
+        middle(lambda one: one.runs_per_second),
+        middle(lambda one: one.start_ms.p99),
+        middle(lambda one: one.loaded_start_ms.p99),
+    )
+
+
+def _middle(found: Sequence[Percentiles]) -> Percentiles:
+    return Percentiles(
+        *(median(values) for values in zip(*((one.p50, one.p95, one.p99) for one in found), strict=True))
+    )

@@ -40,7 +40,7 @@ def sampled_memory(pid: int, wanted: bool) -> Iterator[list[tuple[float, float]]
 
     def sample() -> None:
         while True:
-            samples.append((time.monotonic(), _resident_mib(pid)))
+            samples.append((time.monotonic(), resident_mib(pid)))
             if over.wait(SAMPLE_SECONDS):
                 return
 
@@ -51,9 +51,10 @@ def sampled_memory(pid: int, wanted: bool) -> Iterator[list[tuple[float, float]]
     finally:
         over.set()
         sampler.join()
-        samples.append((time.monotonic(), _resident_mib(pid)))
+        samples.append((time.monotonic(), resident_mib(pid)))
 
 
-def _resident_mib(pid: int) -> float:
+def resident_mib(pid: int) -> float:
+    """Return the MiB of memory that a process has in RAM."""
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(shown.stdout) / 1024

@@ -1,8 +1,12 @@
 """The worker that is pushed to while the bench runs: one task that does nothing, and a log of every start.
 
-The log (`HURLBAT_BENCH_LOG`) has a line `run_id attempt nanoseconds` for each, and is whole when the process has ended.
+The log (`HURLBAT_BENCH_LOG`) has a line `run_id attempt nanoseconds` for each. A scenario adds a second task with rules
+(`HURLBAT_BENCH_HELD`: its policy as JSON); what starts of it is in a log of its own and, if the input says `hang`, does
+not end.
 """
 
+import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +20,8 @@ from starlette.routing import Mount
 from hurlbat import Context, Hurlbat
 from hurlbat.policy import Manifest
 
-_log = Path(os.environ["HURLBAT_BENCH_LOG"]).open("a", buffering=1 << 20)  # noqa: SIM115 - closed by the lifespan
+_path = Path(os.environ["HURLBAT_BENCH_LOG"])
+_log = _path.open("a", buffering=1)
 _delivery = int(os.environ["HURLBAT_BENCH_DELIVERY"])
 
 
@@ -35,6 +40,17 @@ hurlbat = BenchWorker()
 async def nothing(input: dict[str, Any], ctx: Context) -> None:  # noqa: ARG001 - as a real task would have
     """Note that the attempt has started."""
     _log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
+
+
+if "HURLBAT_BENCH_HELD" in os.environ:
+    _held_log = _path.with_name("held").open("a", buffering=1)
+
+    @hurlbat.task(name=f"{os.environ['HURLBAT_BENCH_TASK']}-held", **json.loads(os.environ["HURLBAT_BENCH_HELD"]))
+    async def held(input: dict[str, Any], ctx: Context) -> None:
+        """Note that one has started which rules should hold, but for a few."""
+        _held_log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
+        if input.get("hang"):
+            await asyncio.Event().wait()
 
 
 @asynccontextmanager
