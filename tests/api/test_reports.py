@@ -64,6 +64,15 @@ async def test_a_reported_failure_fails_the_run(attempt: Attempt) -> None:
     assert run["error"]["code"] == "task_error"
 
 
+async def test_a_reported_failure_may_name_the_rate_limit_that_has_to_wait(attempt: Attempt) -> None:
+    for bad in ("", "k" * 257, 7):
+        answer = await attempt.report("fail", {"retry_after": 30, "rate_limit_key": bad})
+        assert (answer.status_code, answer.json()["code"]) == (422, "member_invalid")
+        assert "rate_limit_key" in answer.json()["detail"]
+    assert (await attempt.report("fail", {"retry_after": 30, "rate_limit_key": "cdn"})).status_code == 200
+    assert (await attempt.run())["state"] == "failed"
+
+
 async def test_an_exact_repeat_is_fine_and_any_other_final_report_is_not(attempt: Attempt) -> None:
     assert (await attempt.report("complete", {"output": 1})).status_code == 200
     assert (await attempt.report("complete", {"output": 1})).status_code == 200
@@ -125,6 +134,7 @@ async def test_a_token_of_another_attempt_opens_nothing(attempt: Attempt, action
     [
         ("complete", {"outptu": 1}, "outptu"),
         ("fail", {"error": {}, "retry": False}, "retry"),
+        ("fail", {"rate_limit": "cdn"}, "rate_limit"),
         ("log", {"entries": {}}, "entries"),
         ("log", {"entries": [{"message": "m"}] * 101}, "entries"),
         ("log", {"entries": [{"level": "info"}]}, "entries[0].message"),
