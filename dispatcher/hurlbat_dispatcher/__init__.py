@@ -4,7 +4,7 @@ from hurlbat_dispatcher.checkup import Finding, Severity
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
-from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply, Page
+from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply
 from hurlbat_dispatcher.errors import (
     Conflict,
     Forbidden,
@@ -23,6 +23,7 @@ from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
 from hurlbat_dispatcher.outside import Outside
+from hurlbat_dispatcher.pages import Page
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble

@@ -11,6 +11,7 @@ import structlog
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
 from hurlbat_dispatcher.fleet import Fleet
 from hurlbat_dispatcher.health import Health
+from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.loops import every
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
@@ -62,6 +63,7 @@ class Parts:
     writer: Writer = field(init=False)
     outbox: Outbox = field(init=False)
     fleet: Fleet = field(init=False)
+    limits: Limits = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
@@ -262,6 +264,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         put=parts.writer.put,
         changed=parts.registry_changed,
     )
+    parts.limits = Limits(TENANT, store, registry, desk, clock, announce=parts.fleet.announce)
     parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
         push,

@@ -6,14 +6,15 @@ refused is raised as a `Problem`.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher.assembly import Parts, assemble
+from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
@@ -21,7 +22,9 @@ from hurlbat_dispatcher.domain.workers import Worker
 from hurlbat_dispatcher.entries import entry_of
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.outside import Outside
+from hurlbat_dispatcher.pages import Page, page_by_name
 from hurlbat_dispatcher.push.transcript import failure_of
 from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
@@ -57,14 +60,6 @@ class Accepted:
 
     run: Run
     created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some items of a list, and the cursor of the next ones."""
-
-    items: list[T]
-    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,16 +253,16 @@ class Engine:
 
     async def register_worker(self, spec: WorkerSpec) -> Registered:
         """Register a worker, or change the one of that name. Raises `Invalid`."""
-        registered = await self._guarded(self._at_work.fleet.register(spec))
+        registered = await available(self._at_work.fleet.register(spec))
         return replace(registered, worker=self._with_load(registered.worker))
 
     async def update_worker(self, name: str, **changes: Any) -> Worker:
         """Change some of what is said of a worker. Raises `NotFound`, `Invalid`."""
-        return self._with_load(await self._guarded(self._at_work.fleet.update(name, changes)))
+        return self._with_load(await available(self._at_work.fleet.update(name, changes)))
 
     async def list_workers(self, *, cursor: str | None = None, limit: int = 50) -> Page[Worker]:
         """Return workers by name."""
-        return _page_by_name({name: self._with_load(one) for name, one in self._workers.items()}, cursor, limit)
+        return page_by_name({name: self._with_load(one) for name, one in self._workers.items()}, cursor, limit)
 
     async def get_worker(self, name: str) -> Worker:
         """Return a worker. Raises `NotFound`."""
@@ -275,23 +270,23 @@ class Engine:
 
     async def delete_worker(self, name: str) -> None:
         """Forget a worker; its runs wait for another that serves their tasks. Raises `NotFound`."""
-        await self._guarded(self._at_work.fleet.remove(name))
+        await available(self._at_work.fleet.remove(name))
 
     async def sync_worker(self, name: str) -> Worker:
         """Prove a worker again and take its manifest. Raises `NotFound`."""
-        return self._with_load(await self._guarded(self._at_work.fleet.sync(name)))
+        return self._with_load(await available(self._at_work.fleet.sync(name)))
 
     async def pause_worker(self, name: str) -> Worker:
         """Hold a worker's runs. Raises `NotFound`."""
-        return self._with_load(await self._guarded(self._at_work.fleet.pause(name)))
+        return self._with_load(await available(self._at_work.fleet.pause(name)))
 
     async def resume_worker(self, name: str) -> Worker:
         """Send runs to a paused or disabled worker again. Raises `NotFound`."""
-        return self._with_load(await self._guarded(self._at_work.fleet.resume(name)))
+        return self._with_load(await available(self._at_work.fleet.resume(name)))
 
     async def list_tasks(self, *, cursor: str | None = None, limit: int = 50) -> Page[Task]:
         """Return tasks by name."""
-        return _page_by_name(self._at_work.registry.tasks, cursor, limit)
+        return page_by_name(self._at_work.registry.tasks, cursor, limit)
 
     async def get_task(self, name: str) -> Task:
         """Return a task. Raises `NotFound`."""
@@ -299,6 +294,11 @@ class Engine:
         if task is None:
             raise NotFound("task_unknown", f"there is no task {name}")
         return task
+
+    @property
+    def limits(self) -> Limits:
+        """Return the rate limits, and the pauses of keys and tasks."""
+        return self._at_work.limits
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -320,13 +320,7 @@ class Engine:
         return await operation.reply
 
     async def _read(self, script: Script[T]) -> T:
-        return await self._guarded(self._at_work.database.read(script))
-
-    async def _guarded(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except DatabaseTrouble as trouble:
-            raise Unavailable("database_unavailable", str(trouble), retry_after=1) from trouble
+        return await available(self._at_work.database.read(script))
 
     async def _entry(self, submission: Submission) -> Entry:
         """Check a submission. Raises `Invalid`."""
@@ -372,9 +366,3 @@ def _check_cursor(cursor: str) -> str:
     if not _RUN_ID.fullmatch(cursor):
         raise Invalid("bad_cursor", "the cursor is not one that this server made", field="cursor")
     return cursor
-
-
-def _page_by_name(found: Mapping[str, T], cursor: str | None, limit: int) -> Page[T]:
-    names = sorted(name for name in found if cursor is None or name > cursor)
-    shown = names[:limit]
-    return Page([found[name] for name in shown], shown[-1] if len(names) > limit else None)

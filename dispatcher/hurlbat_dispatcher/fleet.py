@@ -129,7 +129,7 @@ class Fleet:
         row, made, new = await self._agreed(lambda: self._upsert(spec, destination.url, headers))
         if row.mode == Mode.PROTOCOL and not waits_for_its_secret(self._secrets(row)):
             await self._prove(row)
-        await self._announce()
+        await self.announce()
         return Registered(self.get(row.name), made, new)
 
     async def update(self, name: str, changes: Mapping[str, Any]) -> Worker:
@@ -152,7 +152,7 @@ class Fleet:
     async def pause(self, name: str) -> Worker:
         """Send no more runs to it; what is with it goes on. Raises `NotFound`."""
         await self._change(name, lambda row: row._replace(state=WorkerState.PAUSED, problem=PAUSED))
-        await self._announce()
+        await self.announce()
         return self.get(name)
 
     async def resume(self, name: str) -> Worker:
@@ -163,7 +163,7 @@ class Fleet:
         """Forget a worker; runs that only it served wait for another. Raises `NotFound`."""
         self.get(name)
         await self._database.write(store.remove_worker(self._tenant, name))
-        await self._announce()
+        await self.announce()
 
     def get(self, name: str) -> Worker:
         """Return a worker. Raises `NotFound`."""
@@ -171,6 +171,14 @@ class Fleet:
         if worker is None:
             raise _unknown(name)
         return worker
+
+    async def announce(self) -> None:
+        """Have all servers know what was stored, and return when it is in force on this one."""
+        await self.load()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(operations.Refresh(reply=done))
+        self._changed()
+        await done
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class Fleet:
         row = await self._change(name, begin)
         if row.mode == Mode.PROTOCOL:
             await self._prove(row)
-        await self._announce()
+        await self.announce()
         return self.get(name)
 
     async def _prove(self, row: WorkerRow) -> None:
@@ -312,13 +320,6 @@ class Fleet:
         if row is None:
             raise _unknown(name)
         return row
-
-    async def _announce(self) -> None:
-        await self.load()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(operations.Refresh(reply=done))
-        self._changed()
-        await done
 
     def _renewed(self, row: WorkerRow) -> WorkerRow:
         return row._replace(secrets=self._vault.renew(row.secrets), headers=self._vault.renew(row.headers))

@@ -369,8 +369,8 @@ class _At:
         self._now = now
 
     async def read(self, script: Any) -> Any:
-        _, registered = await self._database.read(script)
-        return self._now, registered
+        _, *registered = await self._database.read(script)
+        return self._now, *registered
 
 
 def _row() -> Any:
