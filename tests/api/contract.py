@@ -187,7 +187,7 @@ def _check_request(exchange: Exchange, where: tuple[str, ...], values: Mapping[s
 
 def _typed(text: str, place: tuple[str, ...]) -> Any:
     kind = _at(_resolved((*place, "schema"))).get("type")
-    return json.loads(text) if kind in ("integer", "number") else text
+    return json.loads(text) if kind in ("integer", "number", "boolean") else text
 
 
 # -- the document ------------------------------------------------------------------------------------------------------
