@@ -1,12 +1,12 @@
-"""The rank and the expiry of runs, the window and the gate of workers."""
+"""The rank and the expiry of runs, the gate of workers."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hurlbat_dispatcher.domain.flow import Slots
 from hurlbat_dispatcher.domain.runs import AGE_MS, expiry, rank
-from hurlbat_dispatcher.domain.workers import FIRST_WINDOW, PROBE_MAX_MS, Window, probe_wait
+from hurlbat_dispatcher.domain.slots import Slots
+from hurlbat_dispatcher.domain.workers import PROBE_MAX_MS, Window, probe_wait
 
 MOMENTS = st.integers(0, 1 << 41)
 
@@ -49,68 +49,6 @@ def test_a_run_must_have_started_by_its_ttl_or_its_schedule_timeout(
 def test_the_schedule_timeout_of_a_run_that_was_due_before_it_was_made_counts_from_its_making() -> None:
     found, _ = expiry(created_at=100, due_at=50, ttl_at=None, schedule_timeout=30, tries=0)
     assert found == 130
-
-
-# -- window ------------------------------------------------------------------------------------------------------------
-
-
-@given(slots=st.integers(1, 1000), steps=st.lists(st.tuples(st.sampled_from("gsrz"), st.integers(1, 200)), max_size=60))
-def test_a_window_is_never_beyond_its_slots_nor_shut(slots: int, steps: list[tuple[str, int]]) -> None:
-    window = Window(slots)
-    for step, number in steps:
-        match step:
-            case "g":
-                window.grow(number)
-            case "s":
-                window.shrink()
-            case "r":
-                window.restart()
-            case _:
-                window.resize(number)
-                slots = number
-        assert 1 <= window.size <= slots
-        assert window.slots == slots
-
-
-def test_a_window_begins_small_and_doubles_with_each_round_of_answers() -> None:
-    window = Window(100)
-    sizes = [window.size]
-    while window.size < 100:
-        window.grow(window.size)
-        sizes.append(window.size)
-    assert sizes == [FIRST_WINDOW, 32, 64, 100]
-
-
-def test_trouble_halves_a_window_and_after_that_it_grows_by_one_a_round() -> None:
-    window = Window(100)
-    window.grow(48)
-    window.shrink()
-    sizes = [window.size]
-    for _ in range(3):
-        window.grow(window.size)
-        sizes.append(window.size)
-    assert sizes == [32, 33, 34, 35]
-
-
-def test_a_window_of_one_cannot_halve() -> None:
-    window = Window(1)
-    window.shrink()
-    assert window.size == 1
-
-
-def test_more_slots_let_a_window_without_trouble_grow_fast() -> None:
-    window = Window(16)
-    window.resize(64)
-    window.grow(16)
-    assert window.size == 32
-
-
-def test_more_slots_do_not_forget_trouble() -> None:
-    window = Window(16)
-    window.shrink()
-    window.resize(64)
-    window.grow(8)
-    assert window.size == 9
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------------
@@ -156,9 +94,9 @@ def test_many_failures_of_one_moment_are_one() -> None:
 def test_an_answer_opens_the_gate_and_the_window_begins_small() -> None:
     slots = gate()
     slots.unreachable(0)
-    slots.answered(1)
+    slots.answered(1, 0)
     assert (slots.probing, slots.failures, slots.room(0)) == (False, 0, 2)  # what was proven, and one more
-    slots.answered(1)
+    slots.answered(1, 0)
     assert slots.room(0) == 3
 
 

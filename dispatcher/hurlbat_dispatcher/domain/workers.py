@@ -101,6 +101,7 @@ class Window:
     earned: int = 0
     """Good answers since it has its size."""
     good: int = 0
+    """Good answers, and bad ones, since it last fell."""
     bad: int = 0
     shrunk_at: int = -(1 << 62)
     heard_at: int | None = None
@@ -176,9 +177,9 @@ class Window:
         if looked and self.edge - self.sound <= max(1, self.sound // NEAR):
             self.next_at = now + wait + max(self.pause, min(MAX_HOLD_MS, cost >> (CONFIRMED - self.met)))
         self.size = max(1, self.size // 2)
-        self.step, self.earned = 1, 0
-        self.good, self.bad = min(self.good // 2, RARE * self.size), self.bad // 2
         self.shrunk_at = now
+        self.step = 1
+        self.earned = self.good = self.bad = 0
 
     def restart(self) -> None:
         """Begin small again, for a worker that comes back; what is known of its edge still holds."""
