@@ -63,11 +63,12 @@ def test_a_program_prints_what_the_page_says(file: str, processes: Processes, se
     assert (program.wait(60), program.output) == (0, output), program.output
 
 
-def test_the_tests_on_the_page_pass(folder: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tasks.py"]
+@pytest.mark.parametrize(("file", "count"), [("test_tasks.py", 2), ("test_limits.py", 3)])
+def test_the_tests_on_the_page_pass(folder: Path, file: str, count: int) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert f"{count} passed" in done.stdout
 
 
 @pytest.mark.parametrize(
