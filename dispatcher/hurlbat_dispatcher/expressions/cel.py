@@ -21,6 +21,10 @@ MAX_TEXT: Final = 32_768
 MAX_DEPTH: Final = 64
 
 _PLACE: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
+_MIXED: Final = re.compile(r"found no matching overload for '_\?_:_' applied to '\((?:bool|dyn), ")
+_OVERLOADS: Final = re.compile(
+    r"(?:no matching overloads? found : |found no matching overload for ')(\S+?)'?(?: applied to ')?\((.*)\)'?$"
+)
 _CODE: Final = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
 Wanted = dict[str, "Wanted"]
@@ -32,10 +36,7 @@ def compile_cel(source: str, variables: tuple[str, ...], read: frozenset[Path]) 
 
     Raises `ExpressionError`.
     """
-    try:
-        program = _environment(variables).compile(source)
-    except RuntimeError as error:
-        raise _of_compiler(source, str(error)) from None
+    program, result_type = _compiled(source, variables)
     wanted = _wanted(read)
 
     def evaluate(scope: Mapping[str, Any]) -> Any:
@@ -50,11 +51,33 @@ def compile_cel(source: str, variables: tuple[str, ...], read: frozenset[Path]) 
             raise ExpressionError(_tidy(str(value)))
         return value
 
-    return evaluate, program.return_type().name().lower()
+    return evaluate, result_type
+
+
+def _compiled(source: str, variables: tuple[str, ...]) -> tuple[Any, str]:
+    known = environment(variables)
+    try:
+        program = known.compile(source)
+        return program, program.return_type().name().lower()
+    except RuntimeError as error:
+        said = str(error)
+    if not _only_mixed(said):
+        raise _of_compiler(source, said)
+    try:
+        return known.compile(source, disable_check=True), "dyn"
+    except RuntimeError as error:
+        raise _of_compiler(source, str(error)) from None
+
+
+def _only_mixed(said: str) -> bool:
+    """Tell whether all that the checker minds is `x ? "text" : null`, which is good: null is a key like any other."""
+    found = _errors(said)
+    return bool(found) and all(_MIXED.match(error[3]) for error in found)
 
 
 @cache
-def _environment(variables: tuple[str, ...]) -> Any:
+def environment(variables: tuple[str, ...]) -> Any:
+    """Return the environment of CEL with these variables. Raises `ExpressionError` where the package is missing."""
     try:
         from cel_expr_python import cel
     except ImportError:
@@ -140,7 +163,7 @@ def _of_compiler(source: str, said: str) -> ExpressionError:
     """Make a sentence of the first error that has a place, of those that CEL lists."""
     if "recursion" in said:
         return invalid("it is nested too deeply, or too long a chain; CEL takes 32 levels")
-    found = [match for match in map(_PLACE.match, said.replace("INVALID_ARGUMENT: ", "").split("\n")) if match]
+    found = _errors(said)
     if not found:
         return invalid(_tidy(said))
     line, column, sentence = found[0].groups()
@@ -149,9 +172,22 @@ def _of_compiler(source: str, said: str) -> ExpressionError:
     return invalid(_tidy(re.sub(r" expecting \{.*", "", sentence)), at if at > 0 else None)
 
 
+def _errors(said: str) -> list[re.Match[str]]:
+    return [match for match in map(_PLACE.match, said.replace("INVALID_ARGUMENT: ", "").split("\n")) if match]
+
+
 def _tidy(said: str) -> str:
     first = said.split("\n", 1)[0]
     while (shorter := _CODE.sub("", first)) != first:
         first = shorter
     tidy = first.replace("<EOF>", "the end").replace(" (in container '')", "")
-    return tidy[:1].lower() + tidy[1:300]
+    tidy = tidy[:1].lower() + tidy[1:300]
+    overload = _OVERLOADS.match(tidy)
+    if overload is not None:
+        name = overload[1].replace("_", "").lstrip("@")
+        return f"{name} does not take {overload[2] or 'these types'}; convert first, as string(x) or double(x) does"
+    if tidy.endswith("<jump_condition>"):
+        return "what is left of ? must be true or false"
+    if tidy.startswith("key not found in map : "):
+        return f"there is no member {tidy.removeprefix('key not found in map : ')}; send it, or ask has() first"
+    return tidy

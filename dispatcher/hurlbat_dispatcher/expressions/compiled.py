@@ -15,8 +15,8 @@ MAX_SOURCE: Final = 512
 """Characters of one expression."""
 VARIABLES: Final = ("input", "metadata", "run")
 """What an expression of a task's policy may read."""
-CACHED: Final = 4_096
-"""Compiled expressions that are kept."""
+CACHED: Final = 2_048
+"""Compiled expressions that are kept, at some 10 KB each, and 64 KB at worst."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

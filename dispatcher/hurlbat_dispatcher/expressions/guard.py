@@ -13,6 +13,10 @@ from hurlbat_dispatcher.expressions.errors import invalid
 
 MAX_PATTERN: Final = 500
 """Of all regular expressions of one: characters, each repetition counted as often as it repeats."""
+CLASS_SIZE: Final = 20
+"""What a class of Unicode (`\\pL`) counts of it."""
+MAX_JOINS: Final = 16
+"""Of one expression: each `+` copies what is on its left, which may be a long list."""
 LOOPS: Final = frozenset({"all", "exists", "exists_one", "existsOne", "filter", "map"})
 FUNCTIONS: Final = frozenset(
     {"bool", "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek"}
@@ -34,6 +38,9 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_ESCAPE: Final = re.compile(r"\\[xXuU0-7]")
+"""In a text that is not raw: an escape that could hide a repetition."""
+_CLASS: Final = re.compile(r"\\[pP]")
 _COUNT: Final = re.compile(r"(\)?)\{(\d*)(?:,(\d*))?\}")
 
 
@@ -66,7 +73,7 @@ def look_over(source: str, variables: tuple[str, ...]) -> frozenset[Path]:
             raise invalid("two texts without an operator between them; join them by +", token.at)
         if token.kind != "name":
             continue
-        if after.text == "(":
+        if after.text == "(" and token.text not in WORDS:
             pattern += _check_call(token, tokens, place)
         elif member:
             if token.text in WORDS:
@@ -78,6 +85,9 @@ def look_over(source: str, variables: tuple[str, ...]) -> frozenset[Path]:
         elif token.text not in WORDS and token.text not in TYPES:
             known = f"{', '.join(variables[:-1])} and {variables[-1]}"
             raise invalid(f"there is no variable {token.text} (there are {known}); put texts in quotes", token.at)
+    joins = sum(token.text == "+" for token in tokens)
+    if joins > MAX_JOINS:
+        raise invalid(f"it has {joins} times +, and {MAX_JOINS} are allowed")
     if pattern > MAX_PATTERN:
         raise invalid(
             f"its regular expressions are too large ({pattern} of at most {MAX_PATTERN} characters, repetitions counted"
@@ -117,20 +127,24 @@ def _check_call(token: Token, tokens: list[Token], place: int) -> int:
         raise invalid(f"there is no function {token.text}() (there are {', '.join(sorted(FUNCTIONS))})", token.at)
     if token.text != "matches":
         return 0
-    given = tokens[place + 2 : place + 4]
-    if tokens[place - 1].text != "." or [one.kind for one in given] != ["text", "mark"] or given[1].text != ")":
+    before, given = tokens[place - 1] if place else END, tokens[place + 2 : place + 4]
+    if before.text != "." or [one.kind for one in given] != ["text", "mark"] or given[1].text != ")":
         raise invalid('matches() takes one regular expression in quotes: input.name.matches("^a+$")', token.at)
-    return _size_of_pattern(given[0].text)
+    pattern = given[0].text
+    if pattern[0] not in "rR" and _ESCAPE.search(pattern.replace("\\\\", "")):
+        raise invalid("write a regular expression with escapes as a raw text: r'\\d+'", given[0].at)
+    return _size_of_pattern(pattern)
 
 
 def _size_of_pattern(text: str) -> int:
-    size, groups = len(text), 1
+    classes = len(_CLASS.findall(text))
+    size, groups = len(text) + classes * CLASS_SIZE, 1
     for group, low, high in _COUNT.findall(text):
         times = max(int(low[:6] or 0), int(high[:6] or 0), 1)
         if group:
             groups *= times
         else:
-            size += times
+            size += times * (CLASS_SIZE if classes else 1)
     return size * groups
 
 
