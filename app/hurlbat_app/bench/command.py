@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -119,8 +120,9 @@ def _strayed(comparison: Comparison) -> str:
 
 def _side_by_side(comparison: Comparison) -> Table:
     settings = comparison.settings
-    table = Table(title=f"{settings['rounds']} rounds of {settings['runs']:,} runs on {settings['database']}")
-    table.add_column("times in ms (p50, p95, p99)")
+    title = f"{settings['rounds']} rounds of {settings['runs']:,} runs on {settings['database']}"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("start: ms from submit", no_wrap=True)
     columns = [_column(one) for one in comparison.scenarios.values()]
     for name in comparison.scenarios:
         table.add_column(name, justify="right")
@@ -130,28 +132,27 @@ def _side_by_side(comparison: Comparison) -> Table:
 
 
 def _column(one: Burdened) -> dict[str, str]:
-    def times(figure: Callable[[Ratio], float]) -> str:
+    def against(figure: Callable[[Ratio], float]) -> str:
         return f"{figure(one.ratio):.2f}" if one.ratio else ""
 
-    memory = one.memory_mb
     return {
-        "runs that wait throughout": f"{one.waiting:,}",
-        "submit to stored result, runs/s": f"{one.runs_per_second:,.0f}",
-        "  × empty": times(lambda ratio: ratio.runs_per_second),
-        "submit to start, idle": _quick(one.start_ms),
-        "  p99 × empty": times(lambda ratio: ratio.start_p99),
-        "submit to start, under load": _quick(one.loaded_start_ms),
-        "  p99 × empty ": times(lambda ratio: ratio.loaded_start_p99),
-        "duplicates": f"{one.duplicates}",
-        "refused and repeated": f"{one.refused}",
-        "server, MiB": f"{memory.before:.0f} → {memory.loaded:.0f} → {memory.end:.0f}",
-        "server when idle, CPU": f"{one.idle_cpu_percent:.1f} %",
-        "loaded per second, in bulk": f"{one.loaded_per_second:,.0f}" if one.waiting else "",
+        "waiting throughout": f"{one.waiting:,}",
+        "stored results/s": f"{one.runs_per_second:,.0f}",
+        " against empty": against(lambda ratio: ratio.runs_per_second),
+        "start, idle, p50": f"{one.start_ms.p50:.1f}",
+        "start, idle, p99": f"{one.start_ms.p99:.1f}",
+        " against empty ": against(lambda ratio: ratio.start_p99),
+        "start, loaded, p50": f"{one.loaded_start_ms.p50:.1f}",
+        "start, loaded, p99": f"{one.loaded_start_ms.p99:.1f}",
+        " against empty  ": against(lambda ratio: ratio.loaded_start_p99),
+        "duplicates": f"{one.duplicates:,}",
+        "refused, repeated": f"{one.refused:,}",
+        "MiB of the server": f"{one.memory_mb.before:.0f}",
+        " with all waiting": f"{one.memory_mb.loaded:.0f}",
+        " after the rounds": f"{one.memory_mb.end:.0f}",
+        "CPU of it when idle": f"{one.idle_cpu_percent:.1f} %",
+        "loaded in bulk, /s": f"{one.loaded_per_second:,.0f}" if one.waiting else "",
     }
-
-
-def _quick(found: Percentiles) -> str:
-    return f"{found.p50:.1f} {found.p95:.1f} {found.p99:.1f}"
 
 
 def _table(report: Report) -> Table:
