@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from hurlbat.policy import Concurrency, RateLimit, TaskPolicy
+from hurlbat.policy import Concurrency, TaskPolicy
 from hurlbat_dispatcher.domain.policies import (
     MAX_DURATION_MS,
     MAX_LIMIT,
@@ -210,23 +210,18 @@ def _above(units: int, most: int, at: _At) -> Invalid:
 
 
 def check_policy(policy: TaskPolicy) -> None:
-    """Raise `ValueError`, with a sentence that names the member, for rules that could never work."""
-    rules: set[str] = set()
+    """Raise `ValueError`, with a sentence that names the member, for an expression that could never do.
+
+    What else the rules must be is held by `TaskPolicy` itself.
+    """
     for place, rule in enumerate(policy.concurrency):
-        at = f"task {policy.name}: concurrency[{place}]"
-        _check_expression(rule.key, KEY, f"{at}.key")
-        identity = f"the name {rule.name}" if rule.name is not None else f"the key {rule.key}"
-        if identity in rules:
-            raise ValueError(f"{at}: another rule of the task has {identity} too; give one of them another")
-        rules.add(identity)
-    keys: set[RateLimit | str] = set()
+        _check_expression(rule.key, KEY, f"task {policy.name}: concurrency[{place}].key")
     for place, limit in enumerate(policy.rate_limits):
         at = f"task {policy.name}: rate_limits[{place}]"
-        _check_rate(limit, at)
-        same = limit if limit.key is None else limit.key
-        if same in keys:
-            raise ValueError(f"{at}: another rule of the task says the same; add its units to the other")
-        keys.add(same)
+        _check_expression(limit.dynamic_key, KEY, f"{at}.dynamic_key")
+        _check_expression(limit.units, NUMBER, f"{at}.units")
+        _check_expression(limit.limit, NUMBER, f"{at}.limit")
+        _check_expression(limit.duration, SECONDS, f"{at}.duration")
 
 
 def check_policies(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) -> str | None:
@@ -256,25 +251,6 @@ def _shared(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) ->
                     f" {rule.strategy} in task {policy.name}; rules of one name share their groups, so give both one"
                 )
     return None
-
-
-def _check_rate(limit: RateLimit, at: str) -> None:
-    if limit.key is not None and limit.dynamic_key is not None:
-        raise ValueError(f"{at}: give key (a limit that was put) or dynamic_key (an expression), not both")
-    if limit.key is None and limit.dynamic_key is None:
-        raise ValueError(f"{at}: give key (a limit that was put) or dynamic_key (an expression)")
-    if limit.key is not None and (limit.limit is not None or limit.duration is not None):
-        raise ValueError(f"{at}: limit and duration of the key {limit.key} are put by PUT /rate-limits/{limit.key}")
-    if limit.dynamic_key is not None:
-        for member, given in (("limit", limit.limit), ("duration", limit.duration)):
-            if given is None:
-                raise ValueError(f"{at}: a dynamic_key needs limit and duration; {member} is missing")
-        _check_expression(limit.dynamic_key, KEY, f"{at}.dynamic_key")
-    _check_expression(limit.units, NUMBER, f"{at}.units")
-    _check_expression(limit.limit, NUMBER, f"{at}.limit")
-    _check_expression(limit.duration, SECONDS, f"{at}.duration")
-    if isinstance(limit.units, int) and isinstance(limit.limit, int) and limit.units > limit.limit:
-        raise ValueError(f"{at}: it takes {limit.units} units of a limit of {limit.limit}; no run could ever start")
 
 
 def _check_expression(given: float | str | None, kind: Kind, where: str) -> None:

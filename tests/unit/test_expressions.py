@@ -282,7 +282,7 @@ def test_only_so_many_compiled_expressions_are_kept() -> None:
         ("1 / (input.user_id - 7)", "divide by zero"),
         ("input.plan ? 1 : 2", "what is left of ? must be true or false"),
         ("input.plan && true", "&& does not take"),
-        ("input.user_id.startsWith('a')", "startsWith does not take"),
+        ("input.user_id.startsWith('a')", "startsWith does not take (int64, string)"),
         ("input.user_id + 9223372036854775807", "integer overflow"),
         ("int(input.plan)", "cannot convert string to int"),
         ("string(input.big)", "it reads a whole number of more than 64 bits; send it as a text"),

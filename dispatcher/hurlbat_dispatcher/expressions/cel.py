@@ -23,7 +23,8 @@ MAX_DEPTH: Final = 64
 _PLACE: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _MIXED: Final = re.compile(r"found no matching overload for '_\?_:_' applied to '\((?:bool|dyn), ")
 _OVERLOADS: Final = re.compile(
-    r"(?:no matching overloads? found : |found no matching overload for ')(\S+?)'?(?: applied to ')?\((.*)\)'?$"
+    r"(?:no matching overloads? found : |found no matching overload for ')"
+    r"(?:\((?P<on>[^()]*)\)\.)?(?P<name>[^\s'(]+)(?:' applied to ')?(?:\((?P<types>.*)\))?'?$"
 )
 _CODE: Final = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
@@ -182,12 +183,15 @@ def _tidy(said: str) -> str:
         first = shorter
     tidy = first.replace("<EOF>", "the end").replace(" (in container '')", "")
     tidy = tidy[:1].lower() + tidy[1:300]
-    overload = _OVERLOADS.match(tidy)
-    if overload is not None:
-        name = overload[1].replace("_", "").lstrip("@")
-        return f"{name} does not take {overload[2] or 'these types'}; convert first, as string(x) or double(x) does"
     if tidy.endswith("<jump_condition>"):
         return "what is left of ? must be true or false"
+    overload = _OVERLOADS.match(tidy)
+    if overload is not None:
+        name = overload["name"].replace("_", "").lstrip("@")
+        types = ", ".join(filter(None, (overload["on"], overload["types"])))
+        return (
+            f"{name} does not take {f'({types})' if types else 'these'}; convert first, as string(x) or double(x) does"
+        )
     if tidy.startswith("key not found in map : "):
         return f"there is no member {tidy.removeprefix('key not found in map : ')}; send it, or ask has() first"
     return tidy
