@@ -61,6 +61,15 @@ def server(server_id: str, lease_until: int) -> str:
     return f"INSERT INTO dispatcher (id, started_at, lease_until) VALUES ('{server_id}', {LONG_AGO}, {lease_until})"
 
 
+def lane(lane_id: int, draws: str, digest: str | None = None) -> str:
+    """Return the SQL of a lane of the task `echo`."""
+    digest = hashlib.sha256(draws.encode()).hexdigest()[:40] if digest is None else digest
+    return (
+        "INSERT INTO lane (id, tenant, task, draws, digest, used_at) "
+        f"VALUES ({lane_id}, 1, 'echo', '{draws}', '{digest}', {NOW})"
+    )
+
+
 def key(run_id: str, name: str, until: str = "NULL") -> str:
     """Return the SQL that remembers an idempotency key."""
     return (
@@ -71,7 +80,7 @@ def key(run_id: str, name: str, until: str = "NULL") -> str:
 
 HEALTHY = [
     worker(),
-    "INSERT INTO lane (id, tenant, task, budgets) VALUES (1, 1, 'echo', '[]')",
+    lane(1, "{}"),
     server(ME, LATER),
     f"INSERT INTO shard (id, owner, epoch, lease_until) VALUES (1, '{ME}', 3, {LATER})",
     put(WAITS, idempotency_key="'k'"),

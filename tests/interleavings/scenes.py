@@ -15,12 +15,14 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import Chance
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, Succeeded
+from hurlbat_dispatcher.domain.policies import PLAIN, name_lane
 from hurlbat_dispatcher.domain.runs import Backoff, Submission, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store import leases, schema
 from hurlbat_dispatcher.store.database import Clash
+from hurlbat_dispatcher.store.lanes import LaneRow
 from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
@@ -54,6 +56,7 @@ MOMENT: Final = 10
 LEASE: Final = 15_000
 TASK: Final = Task("echo", max_attempts=2, backoff=Backoff("fixed", initial=0.0, jitter=False), workers=("w",))
 LANE: Final = 1
+LANE_NAME: Final = name_lane(PLAIN)
 KEY: Final = "order-1"
 POSTGRESQL: Final[Dialect] = make_url("postgresql+asyncpg://").get_dialect()()
 Turn = Callable[[], Sequence[Operation]]
@@ -90,10 +93,14 @@ RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scene:
-    """Rows, as the SQL that makes them in place of whatever there was, and the slots of each worker."""
+    """Rows, as the SQL that makes them in place of whatever there was, and the slots of each worker.
+
+    `lanes` are known to everybody.
+    """
 
     sql: str
     slots: Mapping[str, int]
+    lanes: Sequence[LaneRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +123,11 @@ def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bo
     until = {OWNER: owned_until, PEER: NOW + 3_600_000, GONE: NOW - 60_000}
     servers = [_row(schema.dispatcher, id=name, started_at=NOW - 99_000, lease_until=at) for name, at in until.items()]
     key = _row(schema.idempotency, tenant=1, task=TASK.name, key=KEY, run=KEYED, digest="", until=NOW - 1_000)
-    sql = ["DELETE FROM run; DELETE FROM timeline; DELETE FROM idempotency; DELETE FROM dispatcher"]
+    lane = LaneRow(LANE, 1, TASK.name, *LANE_NAME, NOW)
+    tables = ("run", "timeline", "idempotency", "dispatcher", "lane")
+    sql = [*(f"DELETE FROM {table}" for table in tables)]
     sql += [
+        _insert(schema.lane, [lane._asdict()]),
         *([_insert(schema.run, rows)] if rows else []),
         _insert(schema.dispatcher, servers),
         f"UPDATE shard SET owner = '{OWNER}', epoch = {EPOCH}, lease_until = {owned_until}",
@@ -126,7 +136,7 @@ def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bo
     if old_key:
         sql.append(_insert(schema.idempotency, [key]))
     taken = sum(row["state"] == "running" or row.get("holds_until") is not None for row in rows)
-    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}))
+    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}), [lane])
 
 
 _RUN: Final[Mapping[str, Any]] = {
@@ -173,9 +183,7 @@ def desk_of(server: str, arranged: Scene) -> Desk:
         created_at=0,
         updated_at=0,
     )
-    registry = Registry(
-        workers={"w": worker}, tasks={TASK.name: TASK}, lanes={LANE: TASK.name}, lane_of={TASK.name: LANE}
-    )
+    registry = Registry(workers={"w": worker}, tasks={TASK.name: TASK})
     return Desk(
         me=server,
         registry=registry,
@@ -327,7 +335,7 @@ def recall() -> Sequence[Operation]:
 
 def submit(number: int) -> Turn:
     """Somebody submits a run with the key; the body is the same with every number."""
-    entry = Entry(_ID.format(100 + number), 1, Submission(TASK.name, idempotency_key=KEY), TASK, LANE, "same")
+    entry = Entry(_ID.format(100 + number), 1, Submission(TASK.name, idempotency_key=KEY), TASK, *LANE_NAME, "same")
     return lambda: [Submit([entry])]
 
 

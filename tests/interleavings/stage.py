@@ -157,6 +157,8 @@ class Stage:
         epoch, desk.epoch = desk.epoch, None
         _feed(rebuild(desk), known)
         desk.epoch = epoch
+        for lane in scene.lanes:
+            desk.know_lane(lane)
         return desk
 
     async def _read(self, script: Script[None], by: str, answers: list[Rows]) -> None:

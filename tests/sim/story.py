@@ -114,7 +114,7 @@ class Story:
                     self.started[name] = server
                     parts = server.engine._parts
                     assert parts is not None
-                    parts.desk.picture.horizon = self.plan.horizon
+                    parts.desk.picture.most_held = self.plan.horizon
                     self.wire.watch(server.process)
                     server.process.when_killed(partial(self._died, name, server))
 

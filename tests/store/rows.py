@@ -26,6 +26,7 @@ def new_run(run_id: str = FIRST, **more: Any) -> NewRun:
         "max_attempts": 1,
         "priority": 2,
         "rank": 0,
+        "joined_at": 1,
         "created_at": 1,
         "due_at": 1,
         "started_at": None,
@@ -34,6 +35,7 @@ def new_run(run_id: str = FIRST, **more: Any) -> NewRun:
         "worker": None,
         "sender": None,
         "idempotency_key": None,
+        "parent": None,
         "input": "null",
         "metadata": "{}",
     }
