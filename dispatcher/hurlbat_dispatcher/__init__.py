@@ -1,6 +1,7 @@
 """The engine of Hurlbat: storage, decisions and pushing behind one door, `Engine`."""
 
 from hurlbat_dispatcher.checkup import Finding, Severity
+from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
@@ -18,6 +19,7 @@ from hurlbat_dispatcher.errors import (
     Unavailable,
 )
 from hurlbat_dispatcher.examination import Examination, examine
+from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.expressions import CheckedExpression, check_expression
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits, RateLimit
@@ -30,12 +32,14 @@ from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 
 __all__ = [
     "Accepted",
+    "BudgetView",
     "CannotOpen",
     "CheckedExpression",
     "Conflict",
     "DatabaseTrouble",
     "Engine",
     "Examination",
+    "Explanation",
     "Finding",
     "Forbidden",
     "HeartbeatReply",

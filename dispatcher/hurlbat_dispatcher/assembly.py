@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
+from hurlbat_dispatcher.explaining import Explainer
 from hurlbat_dispatcher.fleet import Fleet
 from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.limits import Limits
@@ -67,6 +68,7 @@ class Parts:
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
+    explainer: Explainer = field(init=False)
     taken: Taken = field(default_factory=Taken)
     _duties: list[asyncio.Task[Any]] = field(default_factory=list)
     _writing: asyncio.Task[None] | None = None
@@ -252,7 +254,10 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     )
     parts.lease = Lease(desk.me, store, clock, seconds=settings.lease, held=parts.held, handed_over=parts.handed_over)
     desk.may_start = parts.lease.holds
-    parts.neighbours = Neighbours(desk, parts, put=parts.writer.put, notify=store.notify, spawn=parts.spawn)
+    parts.neighbours = Neighbours(
+        desk, parts, put=parts.writer.put, notify=store.notify, spawn=parts.spawn, look=parts.writer.look
+    )
+    parts.explainer = Explainer(TENANT, store, desk, registry, look=parts.writer.look, ask=parts.neighbours.ask)
     parts.fleet = Fleet(
         TENANT,
         store,

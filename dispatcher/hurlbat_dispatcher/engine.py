@@ -21,6 +21,7 @@ from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker
 from hurlbat_dispatcher.entries import entry_of
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
+from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.outside import Outside
@@ -164,6 +165,11 @@ class Engine:
         if run is None:
             raise _unknown_run(run_id)
         return run
+
+    async def explain(self, run_id: str) -> Explanation:
+        """Say why a run is as it is: what holds it, or why it ended so. Raises `NotFound`, `Unavailable`."""
+        _check_id(run_id)
+        return await available(self._at_work.explainer.explain(run_id))
 
     async def list_runs(
         self, *, task: str | None = None, state: RunState | None = None, cursor: str | None = None, limit: int = 50

@@ -5,6 +5,7 @@ All of it is a hint: the sweep makes up for what is lost.
 A message is a JSON object; who does not know a word in it leaves that word alone.
 """
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from hurlbat_dispatcher.domain.holding import Holding, as_json, from_json
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Freed, Operation, Take, Tick
@@ -20,6 +22,9 @@ log = structlog.get_logger("hurlbat.neighbours")
 
 MAX_CHARS: Final = 7_500
 """How much is said in one message: a payload of PostgreSQL's holds 8,000 bytes."""
+MAX_ANSWER: Final = 5_000
+"""Characters of an answer to a question, so that it fits a message when it is quoted."""
+ASK_SECONDS: Final = 3.0
 MAX_GATHERED: Final = 20_000
 """Items of a kind that wait to be told; the oldest are dropped beyond."""
 
@@ -55,15 +60,19 @@ class Neighbours:
         put: Callable[[Operation], None],
         notify: Callable[[str], Awaitable[None]],
         spawn: Callable[[Awaitable[None]], None],
+        look: Callable[[int], Awaitable[Holding | None]],
     ) -> None:
         self._desk = desk
         self._listener = listener
         self._put = put
         self._notify = notify
         self._spawn = spawn
+        self._look = look
         self._news: dict[str, deque[Any]] = {}
         self._flags: dict[str, bool] = {}
         self._telling = False
+        self._asked = 0
+        self._answers: dict[int, asyncio.Future[str]] = {}
 
     def committed(self, ledger: Ledger) -> None:
         """Tell what a commit of this server means to others."""
@@ -86,6 +95,23 @@ class Neighbours:
     def registry_changed(self) -> None:
         """Tell that the registry should be read anew."""
         self._flags["registry"] = True
+        self._tell()
+
+    async def ask(self, lane: int) -> Holding | None:
+        """Ask the server that starts the runs how a lane stands. Raises `TimeoutError`."""
+        self._asked += 1
+        question = (self._asked, self._desk.me)
+        answer = self._answers[question[0]] = asyncio.get_running_loop().create_future()
+        try:
+            self._add("asked", (*question, lane))
+            self._tell()
+            async with asyncio.timeout(ASK_SECONDS):
+                return from_json(await answer)
+        finally:
+            del self._answers[question[0]]
+
+    async def _answer(self, number: int, asker: str, lane: int) -> None:
+        self._add("answered", (number, asker, as_json(await self._look(lane), MAX_ANSWER)))
         self._tell()
 
     def moved(self) -> None:
@@ -120,6 +146,12 @@ class Neighbours:
                 self._put(Freed(freed, unsent))
             if said.get("queued"):
                 self._put(Tick())
+            for number, asker, lane in said.get("asked", ()):
+                self._spawn(self._answer(int(number), str(asker), int(lane)))
+        for number, asker, text in said.get("answered", ()):
+            waiting = self._answers.get(int(number)) if asker == self._desk.me else None
+            if waiting is not None and not waiting.done():
+                waiting.set_result(str(text))
         if said.get("registry"):
             self._listener.reload()
         if said.get("moved"):
@@ -145,7 +177,7 @@ class Neighbours:
         said: dict[str, Any] = dict(self._flags)
         self._flags.clear()
         room = MAX_CHARS
-        for kind in ("started", "cancelled", "unsent", "freed", "finished"):
+        for kind in ("started", "cancelled", "asked", "answered", "unsent", "freed", "finished"):
             gathered = self._news.get(kind) or deque()
             items: list[Any] = []
             while gathered and len(text := json.dumps(gathered[0])) < room:

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.domain.holding import Holding
 from hurlbat_dispatcher.errors import Overloaded, Problem, Unavailable
 from hurlbat_dispatcher.store.database import Clash, Database, DatabaseTrouble
 from hurlbat_dispatcher.turn.crank import turn
@@ -21,7 +22,7 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
 from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Operation, Recall, Submit, Tick
+from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Look, Operation, Recall, Submit, Tick
 
 log = structlog.get_logger("hurlbat.writer")
 
@@ -105,6 +106,14 @@ class Writer:
             self._epoch = epoch
             self._stale = True
             self.put(Tick(sweep=True))
+
+    async def look(self, lane: int) -> Holding | None:
+        """Return how a lane stands after the next turn. Raises `Unavailable`."""
+        operation = Look(lane, reply=asyncio.get_running_loop().create_future())
+        self.put(operation)
+        assert operation.reply is not None
+        found: Holding | None = await operation.reply
+        return found
 
     def recall(self) -> None:
         """Send what was started for this server without its knowing, and rescue what it has lost on the way."""

@@ -10,7 +10,7 @@ import orjson
 from orjson import Fragment
 from starlette.responses import Response
 
-from hurlbat_dispatcher import Problem, RateLimit, Run, Task, TimelineEntry, Worker
+from hurlbat_dispatcher import BudgetView, Explanation, Problem, RateLimit, Run, Task, TimelineEntry, Worker
 
 _NULL = Fragment(b"null")
 
@@ -67,6 +67,41 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
     if timeline:
         shown["timeline"] = [_show_entry(entry) for entry in run.timeline]
     return shown
+
+
+def show_explanation(found: Explanation) -> dict[str, Any]:
+    """Return why a run is as it is, as it is shown."""
+    budgets = [_show_budget(one) for one in found.budgets]
+    return {
+        "run_id": found.run.id,
+        "task": found.run.task,
+        "state": found.run.state,
+        "summary": found.summary,
+        "held_by": next((one for one in budgets if one["holds"]), None),
+        "budgets": budgets,
+        "position": found.position,
+        "earliest_start": _time(found.earliest_start),
+        "frees": found.frees,
+    }
+
+
+def _show_budget(view: BudgetView) -> dict[str, Any]:
+    return {
+        "kind": view.kind,
+        "name": view.name,
+        "key": view.key,
+        "limit": view.limit,
+        "used": view.used,
+        "units": view.units,
+        "duration": None if view.duration is None else view.duration / 1000,
+        "dynamic": view.dynamic,
+        "room": view.room,
+        "holds": view.holds,
+        "opens_at": _time(view.opens_at),
+        "occupied_by": list(view.occupied_by),
+        "reserved_for": view.reserved_for,
+        "note": view.note,
+    }
 
 
 def show_worker(worker: Worker) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def routes(engine: Engine) -> list[Route]:
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
         "/runs/bulk": Resource(engine, POST=runs.submit_many),
         "/runs/{run_id}": Resource(engine, GET=runs.show),
+        "/runs/{run_id}/explain": Resource(engine, GET=runs.explain),
         f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
         f"{attempt}/complete": Resource(engine, access=Access.LEASE, POST=reports.complete),
         f"{attempt}/fail": Resource(engine, access=Access.LEASE, POST=reports.fail),

@@ -7,7 +7,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hurlbat_app.api.answers import Json, page, show_run
+from hurlbat_app.api.answers import Json, page, show_explanation, show_run
 from hurlbat_app.api.reading import (
     name_parameter,
     page_parameters,
@@ -69,6 +69,11 @@ class Runs:
         wanted = run_id(request)
         run = await (self._engine.get_run(wanted) if wait is None else self._ended(request, wanted, wait))
         return Json(show_run(run))
+
+    async def explain(self, request: Request) -> Response:
+        """Say why a run is as it is: what holds it, or why it ended so."""
+        parameters(request)
+        return Json(show_explanation(await self._engine.explain(run_id(request))))
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a run, at once."""

@@ -120,6 +120,38 @@ def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Tok
         typer.echo(f"  {reason}")
 
 
+@runs.command("explain")
+def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Say why a run waits, or why it ended so."""
+    text = Remote(url, token).get(_path(run_id, "explain")).text
+    if as_json:
+        typer.echo(text)
+        return
+    found: dict[str, Any] = json.loads(text)
+    typer.echo(found["summary"])
+    if found["frees"]:
+        typer.echo(found["frees"])
+    if found["earliest_start"]:
+        typer.echo(f"The earliest start is {found['earliest_start']}.")
+    heads = ("budget", "name", "key", "used", "of", "takes", "room", "occupied by")
+    rows = [
+        (
+            f"{one['kind']}{' *' if one['holds'] else ''}",
+            one["name"],
+            one["key"],
+            one["used"],
+            one["limit"],
+            one["units"],
+            "yes" if one["room"] else "no",
+            ", ".join(one["occupied_by"][:3]) + (", …" if len(one["occupied_by"]) > 3 else ""),
+        )
+        for one in found["budgets"]
+    ]
+    if rows:
+        typer.echo()
+        print_columns(heads, rows, nothing="")
+
+
 @runs.command("cancel")
 def cancel_run(
     run_id: RunId,

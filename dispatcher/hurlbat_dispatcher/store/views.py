@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
-from hurlbat_dispatcher.store.schema import QUEUED, RUNNING, UNHAPPY, inline, run, timeline
+from hurlbat_dispatcher.store.schema import QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, Unindexed, bind
 
 _SHOWN = [
@@ -89,6 +89,41 @@ def _page(by_task: bool, state: str | None) -> Statement:
             names.append("state")
     clause = sa.select(*_COLUMNS).where(*conditions).order_by(id_.desc()).limit(bind("most", sa.Integer()))
     return Statement(clause, (*names, "most"))
+
+
+class Place(NamedTuple):
+    """Where a run waits."""
+
+    lane: int
+    rank: int
+    ready: int
+
+
+PLACE = Statement(
+    sa.select(run.c.lane, run.c.rank, run.c.ready).where(_TENANT, run.c.id == bind("id", run.c.id.type), QUEUED),
+    ("tenant", "id"),
+)
+_before = (
+    sa.select(run.c.id)
+    .where(
+        WAITING,
+        run.c.lane == bind("lane", sa.Integer()),
+        sa.tuple_(run.c.rank, run.c.id) < sa.tuple_(bind("rank", sa.BigInteger()), bind("id", run.c.id.type)),
+    )
+    .limit(bind("most", sa.Integer()))
+    .subquery()
+)
+AHEAD = Statement(sa.select(sa.func.count()).select_from(_before), ("lane", "rank", "id", "most"))
+
+
+def place_of(tenant: int, run_id: str, most: int) -> Generator[Ask, Rows, tuple[Place, int] | None]:
+    """Return where a queued run waits, and how many of its lane come before it, counted up to `most`."""
+    rows = yield PLACE.fetch(tenant, run_id)
+    if not rows:
+        return None
+    place = Place._make(rows[0])
+    counted = (yield AHEAD.fetch(place.lane, place.rank, run_id, most)) if place.ready else ((0,),)
+    return place, counted[0][0]
 
 
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"

@@ -6,8 +6,10 @@ update. Nothing here waits for the network.
 
 from collections.abc import Generator, Sequence
 
+from hurlbat_dispatcher.domain.holding import look
 from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.slots import AGO_MS
 from hurlbat_dispatcher.errors import Conflict, NotFound
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
@@ -25,6 +27,7 @@ from hurlbat_dispatcher.turn.operations import (
     Displace,
     End,
     Freed,
+    Look,
     Note,
     Operation,
     Recall,
@@ -65,7 +68,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
             yield from starts.recall(desk, ledger, operation)
         elif isinstance(operation, Take):
             yield from starts.take(desk, ledger, operation.run_ids)
-        elif not isinstance(operation, Tick):
+        elif not isinstance(operation, Tick | Look):
             _apply(desk, ledger, operation)
     if ticks or (desk.moment is not None and desk.moment <= now):
         # once a turn: what it reads is not written yet, and another one would read it again
@@ -103,6 +106,10 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     if ticks:
         yield from due.next_moment(desk, ledger)
     answer_submits(ledger)
+    for operation in operations:
+        if isinstance(operation, Look):
+            lane = desk.picture.lanes.get(operation.lane) if desk.owns else None
+            ledger.reply(operation, None if lane is None else look(desk.picture, lane, now))
     ledger.wake_at(desk.picture.alarm() if desk.owns else None)
     return ledger
 
@@ -233,13 +240,14 @@ def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
     slots = desk.picture.slots.get(signal.worker)
     if slots is None:
         return
+    age = AGO_MS if signal.sent_at is None else int((desk.clock.monotonic() - signal.sent_at) * 1000)
     if signal.trouble:
-        slots.shrink(ledger.now)
+        slots.shrink(ledger.now, age)
     if signal.unreachable:
         slots.unreachable(ledger.now)
         desk.picture.shut(slots)
     if signal.pushed_back is not None:
-        slots.pushed_back(ledger.now, signal.pushed_back)
+        slots.pushed_back(ledger.now, signal.pushed_back, age)
         desk.picture.shut(slots)
     if signal.rest is not None:
         slots.rest(ledger.now, signal.rest)

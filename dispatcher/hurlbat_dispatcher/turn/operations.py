@@ -171,7 +171,7 @@ class Freed(Operation):
 class Signal(Operation):
     """What a delivery told of its worker: that it cannot be reached, is in trouble, or has no room for so many ms.
 
-    `rest` (ms) is a pause that is no fault of the worker's.
+    `rest` (ms) is a pause that is no fault of the worker's. `sent_at` is when the delivery was sent (monotonic).
     """
 
     worker: str
@@ -179,6 +179,14 @@ class Signal(Operation):
     trouble: bool = False
     pushed_back: int | None = None
     rest: int | None = None
+    sent_at: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Look(Operation):
+    """See how a lane stands after this turn. Replies a `Holding`; None when nothing waits in it, or it is not ours."""
+
+    lane: int
 
 
 @dataclass(slots=True, eq=False)
