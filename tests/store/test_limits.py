@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
-from hurlbat_dispatcher.domain.policies import Draws, GroupDraw, RateDraw, digest_of
+from hurlbat_dispatcher.domain.policies import Draws, GroupDraw, RateDraw, name_lane
 from hurlbat_dispatcher.store import limits
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
@@ -39,8 +39,7 @@ def run_in(lane_id: int, n: int, **more: object) -> NewRun:
 
 def lanes(*draws: Draws) -> Script[None]:
     """Make lanes 1, 2, … with these draws."""
-    texts = [one.as_json() for one in draws]
-    yield INSERT_LANE.write([(at, 1, text, digest_of(text)) for at, text in enumerate(texts, 1)])
+    yield INSERT_LANE.write([(at, 1, *name_lane(one)) for at, one in enumerate(draws, 1)])
 
 
 def on(*keys: str) -> Draws:
