@@ -297,28 +297,26 @@ async def test_a_bad_parameter_is_refused(api: httpx.AsyncClient, query: str) ->
     assert (await api.get(f"/rate-limits?{query}")).status_code == 422
 
 
-async def test_a_worker_s_word_pauses_a_key_until_somebody_resumes_it(
-    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow_down = httpx.Response(
-        500,
-        headers={"retry-after": "3000", "content-type": "application/problem+json"},
-        content=b'{"rate_limit_key": "cdn"}',
-    )
-    answers = iter([slow_down])
-    monkeypatch.setattr(FakeWorker, "__call__", lambda _, request: next(answers, httpx.Response(200, json=None)))
+async def test_a_report_pauses_a_key_until_somebody_resumes_it(api: httpx.AsyncClient, worker: FakeWorker) -> None:
     await api.put("/rate-limits/cdn", json={"limit": 10, "duration": 0.01})
-    policy = {"name": "echo", "retries": 1, "rate_limits": [{"key": "cdn"}]}
-    await api.post("/workers", json={"name": "plain", "url": WORKER_URL, "mode": "plain", "tasks": [policy]})
-    first = await submit(api)
+    tasks = [{"name": name, "retries": 1, "rate_limits": [{"key": "cdn"}]} for name in ("later", "echo")]
+    await api.post("/workers", json={"name": "plain", "url": WORKER_URL, "mode": "plain", "tasks": tasks})
+    first = (await api.post("/runs", json={"task": "later"})).json()
     async with asyncio.timeout(10):
-        while not (paused := (await api.get("/rate-limits/cdn")).json())["paused"]:
+        await worker.reached.wait()
+        while (await api.get(f"/runs/{first['id']}")).json()["state"] != "running":
             pass
+    [delivered] = worker.delivered
+    failure = {"error": {"type": "Busy", "message": "slow down"}, "retry_after": 3000, "rate_limit_key": "cdn"}
+    lease = {"authorization": f"Bearer {delivered['lease_token']}"}
 
+    reported = await api.post(f"/runs/{first['id']}/attempts/1/fail", json=failure, headers=lease)
+    paused = (await api.get("/rate-limits/cdn")).json()
     other = await submit(api, wait=0.05)
     resumed = (await api.post("/rate-limits/cdn/resume")).json()
     ended = (await api.get(f"/runs/{other['id']}?wait=10")).json()
 
-    assert paused["paused_until"] is not None
+    assert reported.status_code == 200, reported.text
+    assert (paused["paused"], paused["paused_until"] is not None) == (True, True)
     assert (other["state"], resumed["paused"], ended["state"]) == ("queued", False, "completed")
     assert await state_of(api, first) == "queued"  # it waits for its own sake
