@@ -52,7 +52,7 @@ def check(
         return
     typer.echo(f"{json.dumps(said['value'], ensure_ascii=False)} ({said['type']})")
     if kind == "key":
-        typer.echo("the rule does not apply" if said["key"] is None else f"key: {said['key']}")
+        typer.echo("no key: the rule does not apply" if said["key"] is None else f"key: {said['key']}")
 
 
 def _pointed(expression: str, error: dict[str, Any]) -> str:
