@@ -45,8 +45,8 @@ class Health:
         self._proving: set[str] = set()
         self._checks: dict[str, tuple[float, float]] = {}
 
-    def heard_of(self, name: str, delivery: Delivery) -> None:
-        """Take what a delivery says of its worker."""
+    def heard_of(self, name: str, delivery: Delivery, sent_at: float | None = None) -> None:
+        """Take what a delivery says of its worker, which was sent then (monotonic), or a second ago."""
         sentence = delivery.sentence
         match delivery.signal:
             case Signal.OK:
@@ -56,9 +56,9 @@ class Health:
                 self._move(name, SERVING, WorkerState.UNREACHABLE, f"the worker cannot be reached: {sentence}")
             case Signal.PUSHED_BACK:
                 wait = _MORE_ROOM if delivery.retry_after is None else delivery.retry_after
-                self._put(operations.Signal(name, pushed_back=int(wait * 1000)))
+                self._put(operations.Signal(name, pushed_back=int(wait * 1000), sent_at=sent_at))
             case Signal.TROUBLE:
-                self._put(operations.Signal(name, trouble=True))
+                self._put(operations.Signal(name, trouble=True, sent_at=sent_at))
             case Signal.UNAUTHORIZED:
                 self._move(name, _IN_USE, WorkerState.REJECTED, f"{sentence}; mend it, then sync the worker")
             case Signal.GONE:

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push.client import PushClient
@@ -57,6 +58,8 @@ class Parcel:
     """Ends that say more of the worker than of the runs; applied once the worker's budget knows of it."""
     sent: bool = False
     """Whether a byte of it may have been sent."""
+    sent_at: float = 0.0
+    """When it set out, by the event loop's clock."""
     sending: bool = False
     """Whether it counts among the worker's deliveries in their sending phase."""
     task: asyncio.Task[None] | None = None
@@ -80,7 +83,7 @@ class Outbox:
         registry: Registry,
         *,
         put: Callable[[Operation], None],
-        heard_of: Callable[[str, Delivery], None],
+        heard_of: Callable[[str, Delivery, float], None],
         began: Callable[[str], None],
         small: Callable[[str], bool],
         may_send: Callable[[], bool],
@@ -212,6 +215,7 @@ class Outbox:
                 tray.sending -= 1
                 self._pump(worker, tray)
 
+        parcel.sent_at = asyncio.get_running_loop().time()
         # an answer in one piece begins when its tasks end; until then nobody is held back
         patience = asyncio.get_running_loop().call_later(SENDING_SECONDS, accepted)
         try:
@@ -222,7 +226,7 @@ class Outbox:
                 last_look=lambda: self._last_look(parcel),
                 on_accepted=accepted,
             )
-            self._heard_of(worker, delivery)
+            self._heard_of(worker, delivery, parcel.sent_at)
             self._abandon(parcel, "the delivery ended without a word of it")
         except asyncio.CancelledError:
             self._abandon(parcel, "the server stopped before it was answered")
@@ -283,6 +287,8 @@ class Outbox:
         if detached:
             self._put(Detach(detached, _ages(parcel)))
         if overdue and parcel.target.mode is Mode.PROTOCOL:
+            said = "an attempt ran into its execution timeout"
+            self._heard_of(worker, Delivery(Signal.TROUBLE, None, said), parcel.sent_at)
             self._spawn(self._tell(parcel.target, overdue))
 
     def _abandon(self, parcel: Parcel, why: str) -> None:

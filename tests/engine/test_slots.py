@@ -298,7 +298,8 @@ async def _look(world: World, run: Run) -> Run:
 async def test_a_window_of_one_makes_room_while_its_run_still_runs(local: World) -> None:
     """Or a task that waits for another one would wait for itself."""
     worker = await local.worker("w", slots=64)
-    local.parts.desk.picture.slots["w"].window.size = local.parts.desk.picture.slots["w"].window.threshold = 1
+    window = local.parts.desk.picture.slots["w"].window
+    window.size, window.sound, window.edge = 1, 1, 2
 
     async def work(call: Call) -> str:
         if call.input == "parent":

@@ -181,10 +181,11 @@ class Window:
         self.step = 1
         self.earned = self.good = self.bad = 0
 
-    def restart(self) -> None:
+    def restart(self, size: int = 1) -> None:
         """Begin small again, for a worker that comes back; what is known of its edge still holds."""
         if self.pinned is None:
-            self.size, self.earned, self.heard_at = 1, 0, None
+            self.size = min(self.size, size)
+            self.earned, self.heard_at = 0, None
 
     def _look_beyond(self, now: int, edge: int) -> None:
         """Take the next step from a size that has stood its time."""

@@ -9,7 +9,7 @@ from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.policies import read_draws
 from hurlbat_dispatcher.domain.terms import terms_of
-from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
+from hurlbat_dispatcher.domain.workers import FIRST_WINDOW, SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store.lanes import LaneRow
@@ -102,6 +102,7 @@ class Desk:
             serving = worker.state in SERVING or worker.state is WorkerState.UNREACHABLE
             if serving and not slots.serving:
                 slots.not_before = 0
+                slots.window.restart(FIRST_WINDOW)
             slots.serving = serving
             if worker.state is not WorkerState.UNREACHABLE:
                 slots.back()
