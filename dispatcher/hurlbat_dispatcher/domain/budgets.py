@@ -154,7 +154,7 @@ class Rate(Budget):
 
     def counted(self, now: int) -> int:
         """Return the units that count at a time which no turn has had, perhaps: nothing is forgotten by asking."""
-        return sum(mark.units for mark in self.marks if mark.last + self.span > now)
+        return sum(mark.units for mark in tuple(self.marks) if mark.last + self.span > now)
 
     def room(self, now: int, units: int, limit: int) -> bool:
         """Tell whether so many units may start now."""

@@ -1,6 +1,7 @@
 """What the picture is made of: workers, pools, lanes and budgets, by the terms that are in force."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from hurlbat_dispatcher.domain.budgets import Budget, Gate, Group, Member, Need, Rate
@@ -234,6 +235,7 @@ class Shapes:
 
     def pause(self, name: str, until: int) -> None:
         """Pause a rate limit by its name until then (ms)."""
+        self.terms = replace(self.terms, pauses={**self.terms.pauses, name: until})
         for (known, _), rate in self.rates.items():
             if known == name:
                 rate.pause(until)

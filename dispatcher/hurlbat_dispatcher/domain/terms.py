@@ -49,13 +49,19 @@ def terms_of(
     limits: Mapping[str, StaticLimit],
     pauses: Mapping[str, int | None],
 ) -> Terms:
-    """Gather the terms. A rule that several tasks share holds them to the smallest of their numbers."""
+    """Gather the terms.
+
+    A rule that several tasks share holds them to the smallest number of those that a worker serves; what nobody serves
+    any more counts only where nobody else has the rule.
+    """
     rules: dict[str, RuleTerms] = {}
     found: dict[str, TaskTerms] = {}
-    for task in tasks:
+    for task in sorted(tasks, key=lambda task: not task.workers):
         for rule in task.flow.concurrency:
             name = rule.id_for(task.name)
             known = rules.get(name)
+            if known is not None and not task.workers:
+                continue
             most = rule.max_runs if known is None else min(known.max_runs, rule.max_runs)
             rules[name] = RuleTerms(most, rule.strategy if known is None else known.strategy)
         found[task.name] = TaskTerms(_eligible(task, workers), task.paused)
