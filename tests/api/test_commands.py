@@ -150,11 +150,16 @@ def test_a_failed_run_shows_where_its_error_came_from(capsys: pytest.CaptureFixt
     ]
 
 
-def test_tasks_are_listed_and_shown(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
-    assert "echo   0        2         no      w\n" in hurlbat("tasks", "list", **here).stdout
+def test_tasks_are_listed_shown_paused_and_resumed(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
     assert "execution  300 s at most" in hurlbat("tasks", "show", "echo", **here).stdout
+    assert "paused     until resumed; its runs are held\n" in hurlbat("tasks", "pause", "echo", **here).stdout
+    listed = hurlbat("tasks", "list", **here).stdout.splitlines()
+    assert [line.split() for line in listed[1:]] == [["break", "0", "2", "no", "w"], ["echo", "0", "2", "yes", "w"]]
+    assert _json(hurlbat("tasks", "resume", "echo", "--json", **here))["paused"] is False
     assert [task["name"] for task in _json(hurlbat("tasks", "list", "--json", **here))["items"]] == ["break", "echo"]
-    _fails(hurlbat("tasks", "show", "nobody", **here), 1, r"\(task_unknown\)")
+    _fails(hurlbat("tasks", "pause", "nobody", **here), 1, r"\(task_unknown\)")
 
 
 def test_input_comes_from_a_file_or_from_standard_input(
@@ -194,6 +199,24 @@ def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
     assert hurlbat("workers", "sync", "w", **here).returncode == 0
     assert hurlbat("workers", "remove", "w", **here).stdout == "w is removed\n"
     assert "There are no workers" in hurlbat("workers", "list", **here).stdout
+
+
+def test_rate_limits_are_set_listed_shown_paused_resumed_and_deleted(
+    hurlbat: Callable[..., Done], here: dict[str, str]
+) -> None:
+    assert _json(hurlbat("rate-limits", "set", "cdn", "10", "0.5", "--json", **here))["duration"] == 0.5
+    assert "limit      10 in 0.5 s\n" in hurlbat("rate-limits", "pause", "cdn", **here).stdout
+    assert "paused     until resumed\n" in hurlbat("rate-limits", "show", "cdn", **here).stdout
+    assert hurlbat("rate-limits", "pause", "a/b c", "--dynamic", **here).stdout == "a/b c\n  paused     until resumed\n"
+    assert hurlbat("rate-limits", "list", **here).stdout.splitlines() == [
+        "KEY  LIMIT        USED  WAITING  PAUSED",
+        "cdn  10 in 0.5 s  0     0        until resumed",
+    ]
+    assert "a/b c  -      -     -        until resumed" in hurlbat("rate-limits", "list", "--dynamic", **here).stdout
+    assert _json(hurlbat("rate-limits", "resume", "cdn", "--json", **here))["paused"] is False
+    _fails(hurlbat("rate-limits", "set", "cdn", "1", "0", **here), 2, r"duration must be .* \(member_invalid\)")
+    assert hurlbat("rate-limits", "delete", "cdn", **here).stdout == "cdn is deleted\n"
+    _fails(hurlbat("rate-limits", "delete", "cdn", **here), 1, r"\(rate_limit_unknown\)")
 
 
 def test_the_token_may_stand_in_an_env_file(hurlbat: Callable[..., Done], server: Server, tmp_path: Path) -> None:
