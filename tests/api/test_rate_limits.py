@@ -199,7 +199,7 @@ async def test_dynamic_limits_come_in_pages(api: httpx.AsyncClient) -> None:
 
     found, cursor = [], None
     while True:
-        query = {"dynamic": "true", "limit": 1} | ({"cursor": cursor} if cursor else {})
+        query = {"dynamic": "true", "limit": "1"} | ({"cursor": cursor} if cursor else {})
         page = (await api.get("/rate-limits", params=query)).json()
         found += [(one["key"], one["duration"]) for one in page["items"]]
         if (cursor := page["next_cursor"]) is None:
