@@ -1,5 +1,6 @@
 """Why a run waits, or why it ended so."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -139,9 +140,9 @@ async def test_a_server_that_does_not_start_the_runs_asks_the_one_that_does(
     worker.work = worker.held
     await other.until(lambda: "by_user" in other.parts.registry.tasks)
     first, second = await owner.submit("by_user", SOME), await other.submit("by_user", SOME)
-    await owner.until(lambda: any(lane.place is not None for lane in owner.parts.desk.picture.lanes.values()))
-
-    there = await owner.engine.explain(second.id)
+    async with asyncio.timeout(30):
+        while not (there := await owner.engine.explain(second.id)).budgets:
+            await owner.turns()
     here = await other.engine.explain(second.id)
     assert holder(here) == holder(there)
     assert holder(here).occupied_by == (first.id,)
