@@ -102,11 +102,12 @@ class Picture(Lines):
         lane.gone.add(run)
         if lane.place is None or lane.entry != (run.rank, run.run_id):
             return
+        self._stir(lane)
         if lane.head() is None:
             self._leave(lane, now)
+            self._follow(lane, now)  # it may have come forward, and then the next one has to
         else:
             lane.place.enter(lane)
-            self._stir(lane)
 
     def refill(self, lane: Lane, runs: list[Waiting], *, more: bool) -> None:
         """Take the next runs of a lane from the database, in the order of their rank."""
@@ -175,10 +176,12 @@ class Picture(Lines):
         passed: dict[Pool, int] = {}
         looks = 0
         ready: list[tuple[int, int, Pool]] = []
-        for pool in list(self._active):
-            self._line_up(ready, pool)
-        heapify(ready)
-        while ready and len(started) < most and looks < MAX_LOOKS:
+        while len(started) < most and looks < MAX_LOOKS:
+            if not ready:  # at first, and for those who have come forward meanwhile
+                for pool in list(self._active):
+                    self._line_up(ready, pool)
+                if not ready:
+                    break
             key, stamp, pool = heappop(ready)
             first = pool.ring.first()
             if first is None or first[:2] != (key, stamp):
@@ -188,7 +191,7 @@ class Picture(Lines):
             if chosen is None:
                 del self._active[pool]
                 if pool.cost > 1:
-                    passed[pool] = len(started)
+                    passed.setdefault(pool, len(started))
                 continue
             looks += 1
             lane = first[2]
@@ -202,7 +205,7 @@ class Picture(Lines):
             if lane.needs:
                 self._follow(lane, now)
             self._line_up(ready, pool)
-        self.unfinished = bool(ready)
+        self.unfinished = bool(self._active)
         self.looks += looks
         for pool, count in passed.items():
             self._passed_over(pool, started[count:])
@@ -282,5 +285,3 @@ class Picture(Lines):
             self._give_way(lane, now)
         if lane.more:
             self.hungry[lane.id] = lane
-        if place is not None and place.line is not None:
-            self._follow(lane, now)

@@ -91,7 +91,7 @@ class Lines(Shapes):
         else:
             needs = [(key.units, key.limit) for key, line in rate.lines.items() if line.first() is not None]
         opens = (rate.opens_at(now, units, limit) for units, limit in needs)
-        at = min((moment for moment in opens if moment is not None), default=None)
+        at = min((moment for moment in opens if moment is not None and moment > now), default=None)
         if at is not None and (not rate.timer or at < rate.timer):
             rate.timer = at
             self._seq += 1
