@@ -142,8 +142,9 @@ class Neighbours:
         if self._desk.owns:
             freed = [(str(run_id), int(attempt)) for run_id, attempt in said.get("freed", ())]
             unsent = frozenset((str(run_id), int(attempt)) for run_id, attempt in said.get("unsent", ()))
-            if freed:
-                self._put(Freed(freed, unsent))
+            over = [str(run_id) for run_id in said.get("finished", ()) if run_id in self._desk.picture.members]
+            if freed or over:
+                self._put(Freed(freed, unsent, over))
             if said.get("queued"):
                 self._put(Tick())
             for number, asker, lane in said.get("asked", ()):

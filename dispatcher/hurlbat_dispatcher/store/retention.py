@@ -4,8 +4,12 @@ from collections.abc import Generator
 
 import sqlalchemy as sa
 
+from hurlbat_dispatcher.store.lanes import FORGET_LANES
 from hurlbat_dispatcher.store.schema import idempotency, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
+
+LANE_MS = 2 * 86_400_000
+"""How long a lane must not have been used to be forgotten: two days."""
 
 _IDS = ("tenant", "ids")
 _TENANT = bind("tenant", sa.Integer())
@@ -45,4 +49,6 @@ def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int
         for statement in _DELETE:
             yield statement.write([(tenant, ids)])
     yield _DELETE_KEYS.write([(now,)])
+    if len(ids) < most:
+        yield FORGET_LANES.write([(now - LANE_MS,)])
     return ids

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.store.schema import (
     DELAYED,
     EXPIRING,
@@ -102,6 +102,14 @@ ENDINGS = Statement(
     ("tenant", "ids"),
 )
 """How runs ended, for those that are to start again."""
+
+OVER = Statement(
+    sa.select(run.c.id).where(
+        _TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state.in_([inline(state) for state in sorted(FINAL)])
+    ),
+    ("tenant", "ids"),
+)
+"""Those of these runs that have ended."""
 
 _TO_SEND = [run.c[name] for name in ("id", "task", "attempt", "max_attempts", "input", "metadata")]
 

@@ -172,6 +172,8 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
         case Freed(attempts):
             for run_id, attempt in attempts:
                 desk.release(run_id, attempt, unsent=(run_id, attempt) in operation.unsent)
+            for run_id in operation.over:
+                desk.picture.ended(run_id)
         case Signal():
             _signal(desk, ledger, operation)
         case Refresh():

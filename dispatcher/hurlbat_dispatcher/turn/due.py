@@ -10,6 +10,7 @@ from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS
 from hurlbat_dispatcher.store import lanes, runs
 from hurlbat_dispatcher.store.lanes import LaneRow, UseRow
 from hurlbat_dispatcher.store.runs import RunRow
+from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
@@ -60,6 +61,16 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
             slots.waited(now)
             desk.picture.opened(slots)
         yield lanes.FORGET_OLD_USE.write([(now,)])
+        yield from _forget_ended(desk)
+
+
+def _forget_ended(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Forget ranked runs that other servers ended without being heard."""
+    living = list(desk.picture.members) if desk.peers else []
+    for at in range(0, len(living), MOST):
+        rows = yield runs.OVER.fetch(DEFAULT_TENANT, living[at : at + MOST])
+        for row in rows:
+            desk.picture.ended(row[0])
 
 
 def leap(desk: Desk) -> Generator[Ask, Rows, None]:

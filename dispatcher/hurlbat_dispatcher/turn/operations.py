@@ -160,11 +160,12 @@ class Recall(Operation):
 class Freed(Operation):
     """Another server has committed that these attempts (run id, attempt) gave their budgets back.
 
-    Those that are `unsent` were no start.
+    Those that are `unsent` were no start; these runs are `over` for good.
     """
 
     attempts: Sequence[Attempt]
     unsent: frozenset[Attempt] = frozenset()
+    over: Sequence[str] = ()
 
 
 @dataclass(slots=True, eq=False)
