@@ -313,5 +313,8 @@ class Shapes:
 
 
 def _drop_idle(budgets: dict[K, B]) -> None:
-    for key in [key for key, budget in budgets.items() if budget.idle]:
-        del budgets[key]
+    for key, budget in list(budgets.items()):
+        for name in [name for name, line in budget.lines.items() if line.first() is None]:
+            del budget.lines[name]
+        if budget.idle:
+            del budgets[key]
