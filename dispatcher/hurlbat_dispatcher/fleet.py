@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
@@ -54,6 +54,8 @@ class WorkerSpec:
     secret: str | None = field(default=None, repr=False)
     labels: Mapping[str, str] | None = None
     headers: Mapping[str, str] | None = field(default=None, repr=False)
+    window: int | Literal["auto"] | None = None
+    """The size that its window is pinned at; `auto` lets it adapt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +209,14 @@ class Fleet:
             state, problem = WorkerState.UNVERIFIED, unproven()
         else:
             state, problem = WorkerState.PENDING, "give it its secret, then sync it: it has not proven itself yet"
+        slots = spec.slots or (old.slots if old else DEFAULT_SLOTS)
         row = WorkerRow(
             tenant=self._tenant,
             name=spec.name,
             url=url,
             mode=mode,
-            slots=spec.slots or (old.slots if old else DEFAULT_SLOTS),
-            pinned=old.pinned if old else None,
+            slots=slots,
+            pinned=_pinned(spec.window, slots, old),
             state=state,
             problem=problem,
             labels=json.dumps(dict(spec.labels)) if spec.labels is not None else old.labels if old else "{}",
@@ -327,6 +330,20 @@ class Fleet:
     def _secrets(self, row: WorkerRow) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._vault.unlock(row.secrets)
         return found
+
+
+def _pinned(asked: int | Literal["auto"] | None, slots: int, old: WorkerRow | None) -> int | None:
+    """Return the size that a worker's window is pinned at. Raises `Invalid` for more than its slots.
+
+    A pin from before stays where there are fewer slots now: it counts as far as they go.
+    """
+    if asked is None:
+        return old.pinned if old else None
+    if asked == "auto":
+        return None
+    if asked > slots:
+        raise Invalid("window_above_slots", f"window must be at most the worker's slots, {slots}", field="window")
+    return asked
 
 
 def _check_secret(secret: str) -> None:

@@ -194,6 +194,9 @@ def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
 ) -> None:
     assert f"w     unverified  plain  0        100    {worker}" in hurlbat("workers", "list", **here).stdout
     assert "tasks      echo, break" in hurlbat("workers", "show", "w", **here).stdout
+    assert "8 of 100 open, pinned at 8\n" in hurlbat("workers", "update", "w", "--window", "8", **here).stdout
+    assert _json(hurlbat("workers", "update", "w", "--window", "auto", "--slots", "9", "--json", **here))["slots"] == 9
+    _fails(hurlbat("workers", "update", "w", "--window", "10", **here), 2, r"at most .* slots, 9 \(window_above_slots\)")
     assert "paused" in hurlbat("workers", "pause", "w", **here).stdout
     assert _json(hurlbat("workers", "resume", "w", "--json", **here))["state"] == "unverified"
     assert hurlbat("workers", "sync", "w", **here).returncode == 0
@@ -277,6 +280,8 @@ def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server:
         (["workers", "add", "w", "http://x", "--mode", "plain"], "name each with --task"),
         (["workers", "add", "w", "http://x", "--task", "t"], "--task is for --mode plain"),
         (["dev", "--secret", "sesame"], "--secret \\(HURLBAT_SIGNING_SECRET\\): .*whsec_"),
+        (["workers", "update", "w", "--window", "most"], "--window takes a number or auto, and 'most' is neither"),
+        (["workers", "update", "w"], "say what to change"),
         (["workers", "add", "w", "http://x", "--label", "a"], "--label takes name=value, and 'a' is none"),
         (["dev", "--worker", "x"], "--worker takes a URL such as"),
         (["run"], "Missing argument"),

@@ -69,6 +69,34 @@ async def test_an_unknown_strategy_is_answered_with_the_five_that_there_are(api:
     assert all(strategy in answer.json()["detail"] for strategy in get_args(Strategy))
 
 
+async def test_a_window_is_pinned_and_set_free_again(api: httpx.AsyncClient) -> None:
+    def told(answer: httpx.Response) -> tuple[object, ...]:
+        return tuple(answer.json()[name] for name in ("window", "pinned", "slots", "in_flight"))
+
+    made = await api.post("/workers", json=PLAIN | {"slots": 50, "window": 8})
+    assert told(made) == (8, 8, 50, 0)
+    assert told(await api.patch("/workers/w", json={"window": None})) == (8, 8, 50, 0)
+    assert told(await api.patch("/workers/w", json={"slots": 5})) == (5, 8, 5, 0)  # it counts as far as they go
+    assert told(await api.patch("/workers/w", json={"slots": 20})) == (8, 8, 20, 0)
+    assert told(await api.patch("/workers/w", json={"window": "auto"})) == (8, None, 20, 0)
+    assert told(await api.post("/workers", json=PLAIN | {"window": 20})) == (20, 20, 20, 0)
+    assert told(await api.get("/workers/w")) == (20, 20, 20, 0)
+
+
+@pytest.mark.parametrize("window", [0, -1, 10_001, 1.5, "none", "8", True, []])
+async def test_a_window_is_a_number_or_auto(api: httpx.AsyncClient, window: object) -> None:
+    refused = await api.post("/workers", json=PLAIN | {"window": window})
+    assert (refused.status_code, refused.json()["field"]) == (422, "window")
+
+
+async def test_a_window_above_the_slots_is_refused_and_changes_nothing(api: httpx.AsyncClient) -> None:
+    await api.post("/workers", json=PLAIN | {"slots": 50, "window": 8})
+    refused = await api.patch("/workers/w", json={"slots": 10, "window": 11})
+    assert (refused.status_code, refused.json()["code"]) == (422, "window_above_slots")
+    worker = (await api.get("/workers/w")).json()
+    assert (worker["slots"], worker["pinned"]) == (50, 8)
+
+
 async def test_a_change_changes_what_it_names_alone(api: httpx.AsyncClient) -> None:
     before = (await api.post("/workers", json=PLAIN)).json()
 

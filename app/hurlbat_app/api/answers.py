@@ -114,6 +114,7 @@ def show_worker(worker: Worker) -> dict[str, Any]:
         "problem": worker.problem,
         "slots": worker.slots,
         "window": worker.window,
+        "pinned": worker.pinned,
         "in_flight": worker.in_flight,
         "max_batch": worker.max_batch,
         "tasks": list(worker.tasks),

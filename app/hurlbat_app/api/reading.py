@@ -135,15 +135,15 @@ def text_of(found: Members, name: str, longest: int) -> str | None:
     return value
 
 
-def whole_of(found: Members, name: str, low: int, high: int) -> int | None:
-    """Return an integer from `low` to `high`, or None."""
+def whole_of(found: Members, name: str, low: int, high: int, besides: str = "") -> int | None:
+    """Return an integer from `low` to `high`, or None. `besides` names what else its caller takes."""
     value = optional(found, name)
     if value is None:
         return None
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is not int or not low <= value <= high:
-        raise wrong(name, f"must be a whole number from {low} to {high}")
+        raise wrong(name, f"must be a whole number from {low} to {high} {besides}".rstrip())
     return value
 
 

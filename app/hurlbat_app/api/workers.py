@@ -1,7 +1,7 @@
 """`/workers`: register, look, change, prove, pause, resume, remove."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -78,6 +78,10 @@ def _slots(found: Members, name: str) -> int | None:
     return whole_of(found, name, 1, MAX_SLOTS)
 
 
+def _window(found: Members, name: str) -> int | Literal["auto"] | None:
+    return "auto" if optional(found, name) == "auto" else whole_of(found, name, 1, MAX_SLOTS, 'or "auto"')
+
+
 def _labels(found: Members, name: str) -> dict[str, str] | None:
     return strings_of(found, name, MAX_LABELS, MAX_LABEL_CHARS)
 
@@ -89,6 +93,7 @@ def _headers(found: Members, name: str) -> dict[str, str] | None:
 _READERS: Final[dict[str, Callable[[Members, str], Any]]] = {
     "url": _url,
     "slots": _slots,
+    "window": _window,
     "mode": _mode,
     "tasks": _tasks,
     "secret": _secret,

@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
-    "workers": ("hurlbat_app.cli.workers:workers", "Add, list, prove, pause and remove workers."),
+    "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "rate-limits": (
         "hurlbat_app.cli.rate_limits:rate_limits",

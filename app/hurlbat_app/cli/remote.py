@@ -58,6 +58,10 @@ class Remote:
         """Set something, in JSON."""
         return self._ask("PUT", path, None, body, TIMEOUT)
 
+    def patch(self, path: str, body: str, *, timeout: float = TIMEOUT) -> httpx.Response:
+        """Change something, in JSON."""
+        return self._ask("PATCH", path, None, body, timeout)
+
     def delete(self, path: str) -> None:
         """Remove something."""
         self._ask("DELETE", path, None, None, TIMEOUT)

@@ -55,7 +55,7 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     rows = [
         ("state", state_of(worker)),
         ("mode", worker["mode"]),
-        ("slots", f"{worker['in_flight']} in use, {worker['window']} of {worker['slots']} open"),
+        ("slots", f"{worker['in_flight']} in use, {worker['window']} of {worker['slots']} open{_pinned(worker)}"),
         ("tasks", ", ".join(worker["tasks"]) or "none known"),
         ("last seen", worker["last_seen_at"] or "never"),
     ]
@@ -65,6 +65,10 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     if "secret" in worker:
         typer.echo("\n  The signing secret, shown this once; the worker needs it:")
         typer.echo(f"  export HURLBAT_SIGNING_SECRET={worker['secret']}")
+
+
+def _pinned(worker: Mapping[str, Any]) -> str:
+    return "" if worker["pinned"] is None else f", pinned at {worker['pinned']}"
 
 
 def state_of(worker: Mapping[str, Any]) -> str:

@@ -11,8 +11,14 @@ from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_worker
 
-workers = typer.Typer(help="Add, list, prove, pause and remove workers.", no_args_is_help=True, add_completion=False)
+workers = typer.Typer(
+    help="Add, change, list, prove, pause and remove workers.", no_args_is_help=True, add_completion=False
+)
 Name = Annotated[str, typer.Argument(help="The worker's name.")]
+
+Window = Annotated[
+    str | None, typer.Option(help="How many of its slots are used: a number pins it, auto lets it adapt.")
+]
 
 PROOF_SECONDS = 90.0
 
@@ -22,6 +28,7 @@ def add_worker(
     name: Name,
     address: Annotated[str, typer.Argument(metavar="WORKER_URL", help="Where deliveries go.")],
     slots: Annotated[int | None, typer.Option(help="How many attempts may run there at once.")] = None,
+    window: Window = None,
     mode: Annotated[str | None, typer.Option(help="protocol or plain.")] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task of a plain worker: its name, or its policy in JSON. Repeatable.")
@@ -45,6 +52,7 @@ def add_worker(
         "name": name,
         "url": address,
         "slots": slots,
+        "window": _window(window),
         "mode": mode,
         "tasks": [_policy(text) for text in task] if task else None,
         "secret": secret,
@@ -56,6 +64,23 @@ def add_worker(
     _print(text, as_json)
     if json.loads(text)["state"] == "rejected":
         raise typer.Exit(Exit.REFUSED)
+
+
+@workers.command("update")
+def update_worker(
+    name: Name,
+    slots: Annotated[int | None, typer.Option(help="How many attempts may run there at once.")] = None,
+    window: Window = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Change how much a worker gets at a time."""
+    said = {"slots": slots, "window": _window(window)}
+    changes = {key: value for key, value in said.items() if value is not None}
+    if not changes:
+        raise Failure("say what to change: --slots or --window.", Exit.BAD_INPUT)
+    _print(Remote(url, token).patch(_path(name), json.dumps(changes), timeout=PROOF_SECONDS).text, as_json)
 
 
 @workers.command("list")
@@ -113,6 +138,14 @@ def _path(name: str, *more: str) -> str:
 
 def _policy(text: str) -> Any:
     return json.loads(read_json(text, "--task")) if text.lstrip().startswith(("{", "@")) else {"name": text}
+
+
+def _window(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal():
+        raise Failure(f"--window takes a number or auto, and {text!r} is neither.", Exit.BAD_INPUT)
+    return int(text)
 
 
 def _pairs(listed: list[str] | None, option: str) -> dict[str, str] | None:
