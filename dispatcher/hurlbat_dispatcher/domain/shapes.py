@@ -1,6 +1,6 @@
 """What the picture is made of: workers, pools, lanes and budgets, by the terms that are in force."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -293,11 +293,15 @@ class Shapes:
             if slots.reserved is pool:
                 slots.reserved = None
 
-    def tidy(self, now: int) -> None:
-        """Forget lanes in which nothing waits or runs, and budgets and pools that nothing refers to."""
+    def tidy(self, now: int, wanted: Collection[int] = ()) -> None:
+        """Forget lanes in which nothing waits or runs, and budgets and pools that nothing refers to.
+
+        Lanes that are `wanted` stay: somebody is about to join them.
+        """
         for lane in [one for one in self.lanes.values() if one.place is None and not one.more and not one.running]:
-            del self.lanes[lane.id]
-            self._refer(lane, ())
+            if lane.id not in wanted:
+                del self.lanes[lane.id]
+                self._refer(lane, ())
         for rate in self.rates.values():
             rate.used(now)
         _drop_idle(self.groups)

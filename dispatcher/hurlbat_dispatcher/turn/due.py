@@ -56,7 +56,7 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
         ledger.readies.append((now, row.tenant, row.id))
         ledger.rows[row.id] = row._replace(ready=1, joined_at=now if row.joined_at is None else row.joined_at)
     if sweep:
-        desk.picture.tidy(now)
+        desk.picture.tidy(now, {newcomer.lane for newcomer in ledger.newcomers})
         for slots in desk.picture.slots.values():
             slots.waited(now)
             desk.picture.opened(slots)
