@@ -16,11 +16,12 @@ never iterated: order must repeat for a simulator.
 from heapq import heapify, heappop, heappush, nsmallest
 from typing import Final
 
-from hurlbat_dispatcher.domain.budgets import Rate
+from hurlbat_dispatcher.domain.budgets import Group, Rate
 from hurlbat_dispatcher.domain.lanes import Flight, Lane, Pool, Started, Waiting
 from hurlbat_dispatcher.domain.lines import Lines
 from hurlbat_dispatcher.domain.runs import AGE_MS
 from hurlbat_dispatcher.domain.slots import Slots
+from hurlbat_dispatcher.domain.terms import Terms
 
 HORIZON: Final = 256
 """Runs of a lane that are held in memory, where there are few lanes."""
@@ -51,6 +52,19 @@ class Picture(Lines):
         """Return how many runs of a lane are held in memory."""
         lanes = len(self.lanes) or 1
         return min(self.most_held, max(LEAST_HELD, MOST_HELD // lanes))
+
+    def learn(self, terms: Terms, now: int) -> None:
+        """Take other terms; what is in flight counts in groups whose rule was not in force when it started, too."""
+        before = self.terms.rules
+        super().learn(terms, now)
+        if terms.rules.keys() - before.keys():
+            for run_id, flight in self.running.items():
+                more = [
+                    need for need in flight.lane.needs if isinstance(need.budget, Group) and need not in flight.needs
+                ]
+                for budget, units, _ in more:
+                    budget.take(now, units)
+                self.running[run_id] = flight._replace(needs=(*flight.needs, *more))
 
     # -- time --------------------------------------------------------------------------------------------------------
 
