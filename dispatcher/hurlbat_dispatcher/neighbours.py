@@ -16,7 +16,7 @@ import structlog
 from hurlbat_dispatcher.domain.holding import Holding, as_json, from_json
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Freed, Operation, Take, Tick
+from hurlbat_dispatcher.turn.operations import End, Freed, Operation, Signal, Take, Tick
 
 log = structlog.get_logger("hurlbat.neighbours")
 
@@ -81,7 +81,11 @@ class Neighbours:
         for order in ledger.cancels:
             if order.sender not in (None, self._desk.me):
                 self._add("cancelled", (order.sender, order.worker, order.run_id, order.attempt))
+        for signal in ledger.signals:
+            self._add("signals", self._told(signal))
         if not self._desk.owns:
+            for worker, good in ledger.good.items():
+                self._add("good", (worker, good))
             for attempt in ledger.freed:
                 self._add("freed", attempt)
                 if attempt in ledger.unsent:
@@ -147,16 +151,35 @@ class Neighbours:
                 self._put(Freed(freed, unsent, over))
             if said.get("queued"):
                 self._put(Tick())
+            for worker, good in said.get("good", ()):
+                self._put(End((), worker=str(worker), good=int(good)))
             for number, asker, lane in said.get("asked", ()):
                 self._spawn(self._answer(int(number), str(asker), int(lane)))
         for number, asker, text in said.get("answered", ()):
             waiting = self._answers.get(int(number)) if asker == self._desk.me else None
             if waiting is not None and not waiting.done():
                 waiting.set_result(str(text))
+        for worker, unreachable, trouble, pushed_back, rest, age in said.get("signals", ()):
+            self._put(
+                Signal(
+                    str(worker),
+                    unreachable=bool(unreachable),
+                    trouble=bool(trouble),
+                    pushed_back=None if pushed_back is None else int(pushed_back),
+                    rest=None if rest is None else int(rest),
+                    sent_at=None if age is None else self._desk.clock.monotonic() - float(age),
+                    relayed=True,
+                )
+            )
         if said.get("registry"):
             self._listener.reload()
         if said.get("moved"):
             self._listener.look()
+
+    def _told(self, signal: Signal) -> tuple[object, ...]:
+        """Say a signal so that a server with another monotonic clock understands it."""
+        age = None if signal.sent_at is None else self._desk.clock.monotonic() - signal.sent_at
+        return signal.worker, signal.unreachable, signal.trouble, signal.pushed_back, signal.rest, age
 
     def _add(self, kind: str, item: Any) -> None:
         self._news.setdefault(kind, deque(maxlen=MAX_GATHERED)).append(item)
@@ -178,7 +201,7 @@ class Neighbours:
         said: dict[str, Any] = dict(self._flags)
         self._flags.clear()
         room = MAX_CHARS
-        for kind in ("started", "cancelled", "asked", "answered", "unsent", "freed", "finished"):
+        for kind in ("started", "cancelled", "asked", "answered", "signals", "good", "unsent", "freed", "finished"):
             gathered = self._news.get(kind) or deque()
             items: list[Any] = []
             while gathered and len(text := json.dumps(gathered[0])) < room:

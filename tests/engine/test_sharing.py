@@ -4,13 +4,14 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from hurlbat_dispatcher import Run, RunState
 from hurlbat_dispatcher.domain.senders import AHEAD
 from hurlbat_dispatcher.neighbours import Neighbours
 from hurlbat_dispatcher.turn.operations import Take
-from tests.engine.far_side import FakeWorker
+from tests.engine.far_side import Call, FakeWorker, marked
 from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -168,8 +169,7 @@ async def test_a_pile_of_runs_is_sent_by_both(owner: World, other: World) -> Non
     runs = await owner.submit_all(many)
     await owner.change("UPDATE run SET ready = 0")  # as if they had come due
     owner.parts.writer._stale = True
-    owner.parts.desk.picture.slots["w"].window.resize(many)
-    owner.parts.desk.picture.slots["w"].window.size = many
+    await owner.engine.update_worker("w", window=many)
     await owner.engine.resume_worker("w")
     await owner.tick()
     worker.gate.set()
@@ -201,3 +201,31 @@ async def test_what_lies_unsent_when_a_lease_runs_out_is_given_back_though_the_l
     worker.gate.set()
     ended = await owner.ended(run)
     assert (ended.attempt, ended.tries, [call.attempt for call in worker.calls]) == (2, 1, [2])
+
+
+async def test_all_servers_obey_what_a_worker_told_one_of_them(owner: World, other: World) -> None:
+    worker = await owner.worker("w", slots=8)
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+
+    async def full(_: list[Call]) -> httpx.Response:
+        return marked(503, retry_after="600")
+
+    worker.answer = full
+    run = await other.submit()
+    seen = [world.parts.desk.picture.slots["w"] for world in (owner, other)]
+    await owner.until(lambda: all(slots.not_before > 0 for slots in seen))
+    assert [slots.window.size for slots in seen] == [4, 4]
+    assert all(
+        slots.not_before > world.parts.desk.last_now + 500_000
+        for slots, world in zip(seen, (owner, other), strict=True)
+    )
+    assert (await owner.engine.get_run(run.id)).state is RunState.QUEUED
+
+
+async def test_good_answers_to_one_server_open_the_window_of_the_one_that_starts_the_runs(
+    owner: World, other: World
+) -> None:
+    await owner.worker("w", slots=64)
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+    await owner.all_ended([await other.submit(input=str(n)) for n in range(10)])
+    await owner.until(lambda: owner.parts.desk.picture.slots["w"].window.size == 26)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Run, RunState, WorkerState
+from hurlbat_dispatcher.domain.workers import FIRST_WINDOW
 from tests.engine.far_side import Call, accepted, marked
 from tests.engine.world import World
 
@@ -313,3 +314,22 @@ async def test_a_window_of_one_makes_room_while_its_run_still_runs(local: World)
     await local.until(lambda: len(worker.open) == 1)
     child = await local.submit(input='"child"')
     await local.all_ended([child, parent])
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_attempt_that_runs_into_its_timeout_halves_the_window(local: World, streams: bool) -> None:
+    worker = await local.worker("w", {"name": "echo", "execution_timeout": 0.05, "retries": 0}, plain=not streams)
+    worker.work = worker.held
+    run = await local.ended(await local.submit())
+    assert (run.state, json.loads(run.error or "")["code"]) == (RunState.FAILED, "execution_timeout")
+    await local.until(lambda: _window(local) < FIRST_WINDOW)
+    assert _window(local) in (FIRST_WINDOW // 2, FIRST_WINDOW // 2 + 1)  # its `started` line was a good sign
+
+
+async def test_a_resumed_worker_begins_as_a_new_one(local: World) -> None:
+    await local.worker("w", slots=64)
+    await local.all_ended(await local.submit_all(100))
+    assert _window(local) == 64
+    await local.engine.pause_worker("w")
+    await local.engine.resume_worker("w")
+    assert _window(local) == FIRST_WINDOW

@@ -188,6 +188,8 @@ def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd])
         slots = desk.picture.slots[operation.worker]
         slots.answered(operation.good, ledger.now)
         desk.picture.opened(slots)
+        if not desk.owns:
+            ledger.good[operation.worker] = ledger.good.get(operation.worker, 0) + operation.good
     later = [end for end in ends if end.run_id in ledger.touched]
     if later:
         ledger.deferred.append(End(later, reply=operation.reply, tenant=operation.tenant))
@@ -242,6 +244,8 @@ def _signal(desk: Desk, ledger: Ledger, signal: Signal) -> None:
     slots = desk.picture.slots.get(signal.worker)
     if slots is None:
         return
+    if not signal.relayed:
+        ledger.signals.append(signal)
     age = AGO_MS if signal.sent_at is None else int((desk.clock.monotonic() - signal.sent_at) * 1000)
     if signal.trouble:
         slots.shrink(ledger.now, age)

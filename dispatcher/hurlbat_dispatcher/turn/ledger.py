@@ -13,7 +13,7 @@ from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Values
-from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply
+from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply, Signal
 
 _MANY = frozenset({"log", "progress", "late", "not_sent", "pushed_back", "held", "not_started"})
 """Kinds of timeline rows of which a run may have any number."""
@@ -92,6 +92,10 @@ class Ledger:
     """Runs that are due for the first time, and whose concurrency rules rank them."""
     refused: dict[str, str] = field(default_factory=dict)
     """New runs that were cancelled in the very turn that took them in, and why."""
+    signals: list[Signal] = field(default_factory=list)
+    """What this server has heard of workers, and the others have not."""
+    good: dict[str, int] = field(default_factory=dict)
+    """Good signs of workers, for the server that starts the runs."""
     queued: bool = False
     """Something waits that the owner of the lanes has not seen."""
     moment: int | None = None

@@ -172,7 +172,8 @@ class Freed(Operation):
 class Signal(Operation):
     """What a delivery told of its worker: that it cannot be reached, is in trouble, or has no room for so many ms.
 
-    `rest` (ms) is a pause that is no fault of the worker's. `sent_at` is when the delivery was sent (monotonic).
+    `rest` (ms) is a pause that is no fault of the worker's. `sent_at` is when the delivery was sent (monotonic);
+    `relayed`, that another server has told it.
     """
 
     worker: str
@@ -181,6 +182,7 @@ class Signal(Operation):
     pushed_back: int | None = None
     rest: int | None = None
     sent_at: float | None = None
+    relayed: bool = False
 
 
 @dataclass(slots=True, eq=False)
