@@ -250,18 +250,19 @@ class Picture(Lines):
             self._seq += 1
             lane.rotation.begin(now, self._seq)
             lane.bounces = 0
-            if lane in self._insisting:
-                self._give_way(lane, now)
-            if lane.pool.cost > 1:
-                lane.pool.passed = 0
-                if lane.pool.reserved is not None:
-                    self._let_go(lane.pool)
         if lane.more and len(lane.heap) < self.horizon // 4:
             self.hungry[lane.id] = lane
         if lane.head() is None:
             self._leave(lane, now)
         else:
             lane.pool.ring.enter(lane)
+        if fresh:  # only now: others come forward, and are compared with where this lane stands
+            if lane in self._insisting:
+                self._give_way(lane, now)
+            if lane.pool.cost > 1:
+                lane.pool.passed = 0
+                if lane.pool.reserved is not None:
+                    self._let_go(lane.pool)
         return Started(run.run_id, lane, slots) if fresh else None
 
     def _take(self, run_id: str, slots: Slots, lane: Lane, attempt: int, sender: str, started_at: int) -> None:
