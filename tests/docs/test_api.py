@@ -45,12 +45,13 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True)
     commands = [line for block in blocks(PAGE, "sh") for line in block.text.splitlines() if line.startswith("api ")]
     said = [json.loads(line) for line in done.stdout.splitlines() if line]
-    assert len(said) == len(commands) - 1  # the last one has no content
+    assert len(said) == len(commands) - 2  # what is removed has no content
     return said
 
 
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
-    submitted, waited, first, again, bulk, shown, listed, second, cancelled, replayed, *workers, task = answers
+    submitted, waited, first, again, bulk, shown, listed, second, cancelled, replayed, *rest = answers
+    added, _, changed, paused, resumed, synced, task, *limits = rest
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
     assert first["id"] == again["id"]
@@ -59,8 +60,10 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert 1 <= len(listed["items"]) <= 2
     assert len(second["items"]) == 2
     assert (cancelled["state"], cancelled["reason"], replayed["state"]) == ("cancelled", "withdrawn", "queued")
-    added, _, changed, paused, resumed, synced = workers
     assert added["secret"].startswith("whsec_")
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
     assert synced["state"] == "unverified"
     assert (task["retries"], task["workers"]) == (3, ["mailer"])
+    put, static, dynamic, held, freed, paused_task, resumed_task = limits
+    assert (put["limit"], static["items"], dynamic["items"]) == (10, [put], [])
+    assert [one["paused"] for one in (held, freed, paused_task, resumed_task)] == [True, False, True, False]
