@@ -145,13 +145,13 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
             httpx.Response(429, headers=MARK | {"retry-after": "7", "hurlbat-rate-limit-key": "cdn"}),
             PROTOCOL,
             PushedBack("the worker answered 429", 7.0, "7", "cdn"),
-            Signal.PUSHED_BACK,
+            Signal.OK,
         ),
         (
             httpx.Response(503, headers={"retry-after": "7"} | PROBLEM, json={"detail": "x", "rate_limit_key": "cdn"}),
             PLAIN,
             PushedBack("the worker answered 503: x", 7.0, "7", "cdn"),
-            Signal.PUSHED_BACK,
+            Signal.OK,
         ),
         (
             httpx.Response(429, headers=MARK | PROBLEM | {"retry-after": "7"}, json={"rate_limit_key": ["cdn"]}),
@@ -166,6 +166,12 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
             Signal.PUSHED_BACK,
         ),
         (
+            httpx.Response(429, headers=MARK | {"retry-after": "0", "hurlbat-rate-limit-key": "cdn"}),
+            PROTOCOL,
+            PushedBack("the worker answered 429", 0.0, "0"),
+            Signal.PUSHED_BACK,
+        ),
+        (
             httpx.Response(429, headers=MARK | {"hurlbat-rate-limit-key": "cdn"}),
             PROTOCOL,
             PushedBack("the worker answered 429"),
@@ -175,7 +181,7 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
             httpx.Response(429, headers={"retry-after": "7", "hurlbat-rate-limit-key": "cdn"}),
             PROTOCOL,
             Failed(ErrorCode.HTTP_ERROR, "the worker answered 429", retry_after=7.0, rate_limit_key="cdn"),
-            Signal.TROUBLE,
+            Signal.OK,
         ),
         (
             httpx.Response(503, text="no healthy upstream"),

@@ -174,9 +174,15 @@ def answer_of(meaning: Meaning, head: Head, words: Words, url: str) -> Failed | 
             raise ValueError(f"{meaning} is not an answer for every run")
 
 
+def signal_of(meaning: Meaning, answer: Failed | PushedBack | Held) -> Signal:
+    """Return what such an answer says of the worker: nothing, where it names a rate limit that has to wait instead."""
+    named = isinstance(answer, Failed | PushedBack) and answer.rate_limit_key is not None
+    return Signal.OK if named else SIGNALS[meaning]
+
+
 def _rate_limit_key(head: Head, words: Words) -> str | None:
     """Return the rate limit that has to wait; without a time to wait there is none."""
-    return None if head.retry_after.used is None else head.rate_limit_key or words.rate_limit_key
+    return (head.rate_limit_key or words.rate_limit_key) if head.retry_after.used else None
 
 
 def redirect_words(head: Head, url: str) -> str:

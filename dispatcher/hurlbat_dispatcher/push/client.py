@@ -16,7 +16,7 @@ from hurlbat.wire import (
     deliver_body,
 )
 from hurlbat_dispatcher.clock import Clock, Ids
-from hurlbat_dispatcher.domain.answers import SIGNALS, Meaning, Signal, answer_of, meaning_of
+from hurlbat_dispatcher.domain.answers import SIGNALS, Meaning, Signal, answer_of, meaning_of, signal_of
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, PushedBack, Succeeded
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push import proof
@@ -154,9 +154,12 @@ class _Reading:
             self._transcript.detach_all("the worker accepted the run and will report")
         elif meaning is not Meaning.RESULTS:
             answer = answer_of(meaning, head, await words_of(response), self._target.url)
-            wait = answer.retry_after if isinstance(answer, PushedBack) else None
-            sentence = None if self.delivery.signal is Signal.OK else answer.message
-            self.delivery = Delivery(SIGNALS[meaning], self._manifest, sentence, wait)
+            signal = signal_of(meaning, answer)
+            if signal is not Signal.OK:
+                wait = answer.retry_after if isinstance(answer, PushedBack) else None
+                self.delivery = Delivery(signal, self._manifest, answer.message, wait)
+            else:
+                self.delivery = Delivery(signal, self._manifest)
             self._transcript.end_all(answer)
         elif self._target.mode is Mode.PLAIN:
             self._transcript.end_all(Succeeded(plain_output(await response.read())))
