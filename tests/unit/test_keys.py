@@ -118,6 +118,7 @@ def test_dynamic_limits_are_numbers_or_expressions() -> None:
         RateDraw("a", 1, 5, 250),
     )
     assert _draws({"host": None}, rate_limits=[by_host]).rates == ()
+    assert _draws({"host": "a", "n": 0}, rate_limits=[{**by_host, "units": "input.n"}]).rates == ()
 
 
 def test_no_units_are_no_draw() -> None:
@@ -130,6 +131,7 @@ def test_two_dynamic_rules_that_come_to_the_same_are_one_draw() -> None:
         for name, limit in (("a", 9), ("b", 5))
     ]
     assert _draws({"a": "k", "b": "k"}, rate_limits=rules).rates == (RateDraw("k", 4, 5, 1000),)
+    assert _draws({"a": "k", "b": "k"}, rate_limits=rules[::-1]).rates == (RateDraw("k", 4, 5, 1000),)
     assert len(_draws({"a": "k", "b": "l"}, rate_limits=rules).rates) == 2
     assert _refusal({"a": "k", "b": "k"}, rate_limits=[{**rules[0], "units": 4}, rules[1]]).code == "units_above_limit"
 
@@ -184,6 +186,12 @@ def test_a_sticky_run_wants_the_worker_of_its_parent() -> None:
             "key_wrong_type",
             "rate_limits[0].dynamic_key",
             "this is list",
+        ),
+        (
+            {"rate_limits": [{"dynamic_key": "run.id", "units": "input.n", "limit": 5, "duration": 1}]},
+            "units_above_limit",
+            "rate_limits[0].units",
+            "the run takes 6 units, and the limit is 5",
         ),
         (
             {"rate_limits": [{"dynamic_key": "input.n", "limit": "input.zero", "duration": 1}]},
