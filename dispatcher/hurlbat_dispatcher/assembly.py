@@ -87,6 +87,8 @@ class Parts:
             self.taken.keep(ledger.connected)
         self.outbox.send(taken)
         if ledger.pauses:
+            # whoever read the registry meanwhile has a snapshot from before the commit
+            self.registry.pauses.update((row.key, row.until) for row in ledger.pauses)
             self.registry_changed()
         if ledger.cancels:
             self.outbox.cancel(ledger.cancels)

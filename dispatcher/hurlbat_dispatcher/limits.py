@@ -189,7 +189,7 @@ class Limits:
             if used != 0 or count or paused:  # lanes are remembered for a while after their last run
                 found.append(RateLimit(key, True, limits[key, duration], duration, used, count, paused, until))
         drawn_on = {one.key for one in found}
-        names = (name.partition(":") for name in self._registry.pauses)
+        names = (name.partition(":") for name in tuple(self._registry.pauses))
         idle = [self._bare(key) for kind, _, key in names if kind == "dynamic" and key not in drawn_on]
         return sorted(found + [one for one in idle if one.paused], key=_place)
 
