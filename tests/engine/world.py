@@ -18,7 +18,7 @@ from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.store.statement import Script, Statement
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.due import rebuild
+from hurlbat_dispatcher.turn.due import read_waiting, rebuild
 from hurlbat_dispatcher.turn.operations import Operation, Refresh, Tick
 from tests.engine.far_side import SECRET, FakeWorker, Network
 
@@ -203,7 +203,12 @@ class World:
             report_base="",
             lease_tokens=self.parts.lease_tokens,
         )
-        await self.parts.database.write(rebuild(desk))
+
+        def read() -> Script[None]:
+            yield from rebuild(desk)
+            yield from read_waiting(desk)
+
+        await self.parts.database.write(read())
         return _counted(desk.picture)
 
     # -- end ---------------------------------------------------------------------------------------------------------

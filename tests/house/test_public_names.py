@@ -31,12 +31,14 @@ HURLBAT = [
 ]
 DISPATCHER = [
     "Accepted",
+    "BudgetView",
     "CannotOpen",
     "CheckedExpression",
     "Conflict",
     "DatabaseTrouble",
     "Engine",
     "Examination",
+    "Explanation",
     "Finding",
     "Forbidden",
     "HeartbeatReply",

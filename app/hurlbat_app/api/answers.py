@@ -58,6 +58,7 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
         "worker": run.worker,
         "reason": run.reason,
         "idempotency_key": run.idempotency_key,
+        "parent": run.parent,
         "created_at": rfc3339(run.created_at),
         "due_at": rfc3339(run.due_at),
         "started_at": _time(run.started_at),

@@ -91,6 +91,7 @@ class Run(NamedTuple):
     worker: str | None = None
     reason: str | None = None
     idempotency_key: str | None = None
+    parent: str | None = None
     timeline: tuple[TimelineEntry, ...] = ()
 
     @property

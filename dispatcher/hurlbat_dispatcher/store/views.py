@@ -31,6 +31,7 @@ _SHOWN = [
     "worker",
     "reason",
     "idempotency_key",
+    "parent",
 ]
 _COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())

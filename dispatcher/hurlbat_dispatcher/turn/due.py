@@ -129,16 +129,23 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
     for name, slots in known.slots.items():
         if name in picture.slots:
             picture.slots[name].probes = {run_id for run_id in slots.probes if run_id in picture.running}
+    if desk.owns:
+        yield from read_waiting(desk)
+    picture.outdated = False
+
+
+def read_waiting(desk: Desk) -> Generator[Ask, Rows, None]:
+    """Read the heads of every lane into the picture, and who is ranked and backs off."""
+    picture = desk.picture
     for lane in list(picture.lanes.values()):
         yield from read_heads(desk, lane, *runs.BEFORE_ALL)
-    if desk.owns:
-        back = yield runs.BACKING_OFF.fetch()
-        yield from know_lanes(desk, (row[1] for row in back))
-        for run_id, lane_id, priority, joined_at, started_at in back:
-            picture.join(
-                picture.lanes[lane_id], run_id, priority, joined_at, started=started_at is not None, running=False
-            )
-    picture.outdated = False
+        if lane.ranks and lane.horizon is not None:
+            yield from _read_members(desk, lane, lane.horizon)
+    back = yield runs.BACKING_OFF.fetch()
+    yield from know_lanes(desk, (row[1] for row in back))
+    for run_id, lane_id, priority, joined_at, started_at in back:
+        started = started_at is not None
+        picture.join(picture.lanes[lane_id], run_id, priority, joined_at, started=started, running=False)
 
 
 def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
@@ -149,6 +156,17 @@ def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask,
     if lane.ranks:
         for _, waiting_id, priority, joined_at, started_at in rows:
             desk.picture.join(lane, waiting_id, priority, joined_at, started=started_at is not None, running=False)
+
+
+def _read_members(desk: Desk, lane: Lane, after: Waiting) -> Generator[Ask, Rows, None]:
+    """Know those, too, that live in a lane's groups and wait beyond its horizon; no more than its rules keep."""
+    rank, run_id = after.rank, after.run_id
+    more = True
+    while more:
+        rows = yield runs.HEADS.fetch(lane.id, rank, run_id, MOST)
+        for rank, run_id, priority, joined_at, started_at in rows:  # the last is where the next begins
+            desk.picture.join(lane, run_id, priority, joined_at, started=started_at is not None, running=False)
+        more = len(rows) == MOST
 
 
 def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, None]:

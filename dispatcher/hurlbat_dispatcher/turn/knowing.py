@@ -2,12 +2,17 @@
 
 from collections.abc import Generator, Iterable, Sequence
 
+import structlog
+
+from hurlbat_dispatcher.domain.policies import PLAIN
 from hurlbat_dispatcher.store import lanes
 from hurlbat_dispatcher.store.lanes import LaneRow
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.operations import Operation, Submit
+
+log = structlog.get_logger("hurlbat.turn")
 
 TOUCH_MS = 3_600_000
 """How exactly a lane remembers when it was last used."""
@@ -50,3 +55,7 @@ def know_lanes(desk: Desk, ids: Iterable[int]) -> Generator[Ask, Rows, None]:
         rows = yield lanes.BY_ID.fetch(unknown)
         for row in map(LaneRow._make, rows):
             desk.open_lane(row)
+        for lane_id in unknown:
+            if lane_id not in desk.picture.lanes:  # whoever waits in it waits for ever, and holds up nobody else
+                log.error("there is no such lane; `hurlbat doctor` tells which runs are in it", lane=lane_id)
+                desk.picture.lane(lane_id, "", PLAIN)

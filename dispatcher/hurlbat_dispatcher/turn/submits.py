@@ -157,4 +157,5 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         worker=row.worker,
         reason=refused,
         idempotency_key=row.idempotency_key,
+        parent=row.parent,
     )
