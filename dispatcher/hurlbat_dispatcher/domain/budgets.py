@@ -209,9 +209,11 @@ class Rate(Budget):
         self.spent += units
 
     def inherit(self, other: "Rate") -> None:
-        """Count what was started when the key had another duration, as far as that is known."""
+        """Count what was started while the key had another duration, as far as that is known and not counted here."""
+        since = self.marks[-1].last if self.marks else -1
         for mark in other.marks:
-            self.take(mark.last, mark.units)
+            if mark.last > since:
+                self.take(mark.last, mark.units)
 
     def pause(self, until: int | None) -> None:
         """Let nothing start before then; None: before it is resumed."""

@@ -106,7 +106,10 @@ class Picture(Lines):
         if lane.place is None:
             self._wait(lane, now)
         elif lane.head() == run:
-            lane.place.enter(lane)
+            if lane.place.line is not None and self._short_of(lane, now) is None:
+                self._enter(lane)  # another has come forward, and this one goes first now
+            else:
+                lane.place.enter(lane)
             self._stir(lane)
 
     def drop(self, lane: Lane, run: Waiting, now: int) -> None:

@@ -213,14 +213,14 @@ class Shapes:
             for bucket, last, units in self.cold.pop((draw.name, span), ()):
                 rate.restore(bucket, last, units)
             self._limit(rate)
-            before = self._spans.get(draw.name)
-            if draw.is_static:
-                self._spans[draw.name] = span
-                if before is not None and before != span and (draw.name, before) in self.rates:
-                    rate.inherit(self.rates[draw.name, before])
-                    self.note_use(rate)
         if not draw.is_static:
             rate.newest = draw.limit
+        elif self._spans.get(draw.name) != span:
+            known = self.rates.get((draw.name, self._spans.get(draw.name, span)))
+            self._spans[draw.name] = span
+            if known is not None and known is not rate:
+                rate.inherit(known)
+                self.note_use(rate)
         return rate
 
     def _limit(self, rate: Rate) -> None:
