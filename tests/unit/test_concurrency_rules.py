@@ -1,0 +1,149 @@
+"""The strategies that cancel, against their description read word by word."""
+
+from itertools import permutations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hurlbat_dispatcher.domain.budgets import Group, Member
+from hurlbat_dispatcher.domain.concurrency import Displaced, cancelled, collapses, judge
+from hurlbat_dispatcher.domain.policies import Strategy
+
+S = Strategy
+ALL = list(S)
+
+
+@st.composite
+def members(draw: st.DrawFn, most: int = 6) -> list[Member]:
+    """Runs that live in a group: waiting, running, or backing off, which have started."""
+    kinds = draw(st.lists(st.sampled_from(["waiting", "running", "backing off"]), max_size=most))
+    return [
+        Member(
+            f"run{draw(st.integers(0, 99)):02}-{n}",
+            draw(st.integers(1, 3)),
+            draw(st.integers(1, 4)),
+            started=kind != "waiting",
+            running=kind == "running",
+        )
+        for n, kind in enumerate(kinds)
+    ]
+
+
+NEWCOMERS = st.builds(Member, st.just("run50-new"), st.integers(1, 3), st.just(4))
+CAPS = st.integers(1, 4)
+
+
+def goes_before(one: Member, other: Member, *, newest: bool) -> bool:
+    """Tell whether one run is better: by its priority, then by its age; of one moment, by its number."""
+    if one.priority != other.priority:
+        return one.priority > other.priority
+    if one.joined_at != other.joined_at:
+        return (one.joined_at > other.joined_at) is newest
+    return (one.run_id > other.run_id) is newest
+
+
+def best(runs: list[Member], count: int, *, newest: bool) -> set[str]:
+    """Return the best so many: those that fewer than so many go before."""
+    return {
+        one.run_id
+        for one in runs
+        if sum(goes_before(other, one, newest=newest) for other in runs if other is not one) < count
+    }
+
+
+def literally(strategy: Strategy, cap: int, group: list[Member], newcomer: Member) -> set[str]:
+    """Return whom the words of the strategy cancel."""
+    everybody = [*group, newcomer]
+    ids = {one.run_id for one in everybody}
+    never_started = [one for one in everybody if not one.started and not one.running]
+    waiting = {one.run_id for one in never_started}
+    if strategy is S.CANCEL_IN_PROGRESS:
+        return ids - best(everybody, cap, newest=True)
+    if strategy is S.CANCEL_NEWEST:
+        free = cap - len([one for one in everybody if one.running])
+        return waiting - (best(never_started, free, newest=False) if free > 0 else set())
+    if strategy is S.QUEUE_NEWEST_ONLY:
+        return waiting - best(never_started, 1, newest=True)
+    if strategy is S.QUEUE_OLDEST_ONLY:
+        return waiting - best(never_started, 1, newest=False)
+    return set()
+
+
+@settings(max_examples=300)
+@given(strategy=st.sampled_from(ALL), cap=CAPS, group=members(), newcomer=NEWCOMERS)
+def test_each_strategy_cancels_whom_its_words_say(
+    strategy: Strategy, cap: int, group: list[Member], newcomer: Member
+) -> None:
+    found = cancelled(strategy, cap, group, newcomer)
+    assert len(found) == len(set(found))
+    assert set(found) == literally(strategy, cap, group, newcomer)
+    assert not {one.run_id for one in group if one.running} & set(found) or strategy is S.CANCEL_IN_PROGRESS
+    if len(group) <= 4:
+        assert {frozenset(cancelled(strategy, cap, list(order), newcomer)) for order in permutations(group)} == {
+            frozenset(found)
+        }
+
+
+@given(strategy=st.sampled_from(ALL), group=members(), newcomer=NEWCOMERS)
+def test_a_rule_that_is_in_force_no_longer_cancels_nobody(
+    strategy: Strategy, group: list[Member], newcomer: Member
+) -> None:
+    assert cancelled(strategy, None, group, newcomer) == []
+
+
+@given(strategy=st.sampled_from(ALL), cap=CAPS, newcomers=st.lists(st.tuples(st.integers(1, 3), st.booleans())))
+def test_a_group_that_is_kept_by_its_strategy_never_grows_beyond_it(
+    strategy: Strategy, cap: int, newcomers: list[tuple[int, bool]]
+) -> None:
+    group: list[Member] = []
+    for n, (priority, starts) in enumerate(newcomers):
+        newcomer = Member(f"{n:03}", priority, n)
+        gone = cancelled(strategy, cap, group, newcomer)
+        group = [one for one in [*group, newcomer] if one.run_id not in gone]
+        if starts and sum(one.running for one in group) < cap:
+            for one in group[:1]:
+                one.started = one.running = True
+        waiting = [one for one in group if not one.started]
+        match strategy:
+            case S.CANCEL_IN_PROGRESS:
+                assert len(group) <= cap
+            case S.CANCEL_NEWEST:
+                assert len(group) <= cap
+            case S.QUEUE_NEWEST_ONLY | S.QUEUE_OLDEST_ONLY:
+                assert len(waiting) <= 1
+            case _:
+                assert len(group) == n + 1
+
+
+def test_retries_wait_and_are_not_judged_again() -> None:
+    again = Member("again", 1, 1, started=True)
+    newcomer = Member("new", 3, 2)
+    for strategy in (S.CANCEL_NEWEST, S.QUEUE_NEWEST_ONLY, S.QUEUE_OLDEST_ONLY):
+        assert cancelled(strategy, 1, [again], newcomer) == []
+    assert cancelled(S.CANCEL_IN_PROGRESS, 1, [again], newcomer) == ["again"]
+
+
+@settings(max_examples=200)
+@given(rules=st.lists(st.tuples(st.sampled_from(ALL), CAPS, members(4)), max_size=3), newcomer=NEWCOMERS)
+def test_a_newcomer_that_one_rule_cancels_displaces_nobody_by_another(
+    rules: list[tuple[Strategy, int, list[Member]]], newcomer: Member
+) -> None:
+    groups = [
+        Group(str(n), rule=str(n), cap=cap, strategy=strategy, members={one.run_id: one for one in living})
+        for n, (strategy, cap, living) in enumerate(rules)
+    ]
+    by_rule = [literally(group.strategy, group.cap or 0, [*group.members.values()], newcomer) for group in groups]
+    found = judge(groups, newcomer)
+    refusing = [group for group, gone in zip(groups, by_rule, strict=True) if newcomer.run_id in gone]
+    if refusing:
+        assert found == [Displaced(newcomer.run_id, refusing[0], None)]
+    else:
+        assert {one.run_id for one in found} == set().union(*by_rule)
+        assert {one.by for one in found} <= {newcomer.run_id}
+        assert all(one.run_id in by_rule[groups.index(one.group)] for one in found)
+        assert len(found) == len({one.run_id for one in found}), "each is cancelled once"
+
+
+def test_only_lines_of_one_place_must_be_free_before_the_next_joins() -> None:
+    collapsing = [strategy for strategy in ALL if collapses(Group("", strategy=strategy))]
+    assert collapsing == [S.QUEUE_NEWEST_ONLY, S.QUEUE_OLDEST_ONLY]
