@@ -103,7 +103,7 @@ def test_paths_and_constants_are_read_without_cel(source: str, value: Any, monke
         ('has(input.none) ? "sent" : "missing"', "sent"),
         ("size(input.items)", 2),
         ("input.items.size()", 2),
-        ('size(input["x-y"]) + size(input["x-y"].z)', 5),
+        ("size(run) + size(run.id)", 6),
         ("input.items[0].n + 1", 2),
         ('input.plan in ["free", "pro"]', True),
         ("input.user_id in ([7])", True),
