@@ -129,10 +129,11 @@ async def test_a_fault_on_our_side_leaves_the_window_alone(database_url: str) ->
 async def test_workers_that_come_and_go_leave_nothing_in_the_picture(database_url: str) -> None:
     async with World(database_url) as world:
         await world.worker("stays", "echo")
+        await world.ended(await world.submit())
         for number in range(20):
             await world.worker(f"goes-{number}", "echo")
             await world.engine.delete_worker(f"goes-{number}")
         picture = world.parts.desk.picture
         assert list(picture.slots) == ["stays"]
-        assert list(picture.pools) == [("stays",)]
+        assert list(picture.pools) == [((("stays", 0),), 1)]
         assert json.loads((await world.ended(await world.submit(input="1"))).output or "") == 1

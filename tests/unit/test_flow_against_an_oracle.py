@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hurlbat_dispatcher.domain.budgets import Budget, Rate
+from hurlbat_dispatcher.domain.budgets import Budget
 from hurlbat_dispatcher.domain.flow import Picture
-from hurlbat_dispatcher.domain.lanes import Lane, Pool, Started, Waiting
+from hurlbat_dispatcher.domain.lanes import Lane, Started, Waiting
 from hurlbat_dispatcher.domain.policies import Draws, GroupDraw, RateDraw, StaticLimit, Strategy
 from hurlbat_dispatcher.domain.slots import Slots
 from hurlbat_dispatcher.domain.terms import RuleTerms, TaskTerms, Terms
@@ -400,8 +400,10 @@ class Histories(RuleBasedStateMachine):
     def _still(self, lane: int, before: dict[Budget | Slots, object]) -> bool:
         """Tell whether nothing of what a lane needs was reserved meanwhile."""
         known = self._lane(lane)
-        places = [*(need.budget for need in known.needs), *(slots for slots, _ in known.pool.workers)]
-        return all(self._reserved().get(place) == before.get(place) for place in places)
+        places: list[Budget | Slots] = [need.budget for need in known.needs]
+        places += [slots for slots, _ in known.pool.workers]
+        reserved = self._reserved()
+        return all(reserved.get(place) == before.get(place) for place in places)
 
     def _mine(self, worker: str, lane: Lane, before: dict[Budget | Slots, object]) -> bool:
         slots = self.picture.slots[worker]

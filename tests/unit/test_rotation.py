@@ -157,7 +157,7 @@ def test_a_key_that_can_start_does_so_within_as_many_starts_as_there_are_keys(
     left = Counter({str(key): runs * chance.randint(1, 4) for key in range(keys)})
     for value, count in chance.sample(sorted(left.items()), len(left)):
         stage.wait(value, group("r", value), count=count)
-    began = {value: (0, keys) for value in left}
+    began = dict.fromkeys(left, (0, keys))
     starts = 0
     while +left:
         started = stage.admit()
@@ -335,4 +335,4 @@ def test_what_was_reserved_is_free_again_when_nobody_wants_it_any_more() -> None
     assert stage.admit() == []
     stage.picture.drop(large, large.heap[0], stage.now)
     assert len(stage.admit()) == 1
-    assert (slots.reserved, slots.used) == (None, 9)
+    assert (stage.picture.slots["w"].reserved, slots.used) == (None, 9)

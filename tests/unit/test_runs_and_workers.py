@@ -100,6 +100,34 @@ def test_an_answer_opens_the_gate_and_the_window_begins_small() -> None:
     assert slots.room(0) == 3
 
 
+def test_who_takes_many_slots_waits_for_all_of_them() -> None:
+    slots = gate()
+    slots.used = 6
+    assert (slots.takes(4, 0), slots.takes(5, 0)) == (True, False)
+
+
+def test_who_takes_more_than_the_window_has_goes_to_a_worker_that_does_nothing_else() -> None:
+    slots = gate()
+    slots.window.size = 3
+    assert (slots.takes(10, 0), slots.takes(11, 0)) == (True, False)
+    slots.used = 1
+    assert (slots.takes(2, 0), slots.takes(4, 0)) == (True, False)
+    slots.used, slots.serving = 0, False
+    assert not slots.takes(10, 0)
+    slots.serving, slots.not_before = True, 5
+    assert (slots.takes(10, 4), slots.takes(10, 5)) == (False, True)
+
+
+def test_a_probe_may_take_many_slots_and_is_one_at_a_time() -> None:
+    slots = gate()
+    slots.unreachable(0)
+    slots.used = 6
+    now = slots.not_before
+    assert (slots.takes(4, now), slots.takes(5, now)) == (True, False)
+    slots.probes.add("probe")
+    assert (slots.takes(1, now), slots.takes(4, now)) == (False, False)
+
+
 @given(st.integers(1, 10_000))
 def test_a_probe_never_waits_longer_than_the_most(failures: int) -> None:
     assert 0 < probe_wait(failures) <= PROBE_MAX_MS
