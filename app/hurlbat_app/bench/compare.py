@@ -72,9 +72,7 @@ class _Side:
         stack, scenario = self.stack, self.scenario
         if stack.call("GET", "/runs", params={"limit": "1"})["items"]:
             raise BenchFailure("a scenario needs an empty database")
-        warm_up = min(WARM_UP_RUNS, stack.plan.runs)
-        for _ in range(2):  # the first finds a worker that nobody knows yet
-            self._ended(stack.submit(warm_up, "single")["ids"])
+        self._ended(stack.submit(min(WARM_UP_RUNS, stack.plan.runs), "single")["ids"])
         self.before = self.loaded = stack.resident()
         if not scenario.keys:
             return

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 DAY: Final = 86_400
-SHARED: Final = 100
-"""Runs of `keys` that may be running at a time, over all keys; they hang."""
+KEYS_PER_START: Final = 100
+"""Keys of `keys` for each run that may be running at a time, over all keys; these hang."""
 EACH_OF_KEYS: Final = 10
 """Waiting runs of `keys` for each key, on average."""
 EACH_OF_LIMITS: Final = 100
@@ -102,10 +102,10 @@ def _backlog(sizes: Sizes) -> Scenario:
 
 
 def _keys(sizes: Sizes) -> Scenario:
-    rules = [{"key": "input.key", "max_runs": 1}, {"key": "'all'", "max_runs": SHARED}]
+    most = max(1, sizes.keys // KEYS_PER_START)
+    rules = [{"key": "input.key", "max_runs": 1}, {"key": "'all'", "max_runs": most}]
     policy = {"concurrency": rules, **_FOR_EVER}
-    keys = zipf(sizes.keys, sizes.keys * EACH_OF_KEYS)
-    return Scenario(Name.KEYS, policy, keys, starts=min(sizes.keys, SHARED), hang=True)
+    return Scenario(Name.KEYS, policy, zipf(sizes.keys, sizes.keys * EACH_OF_KEYS), starts=most, hang=True)
 
 
 def _timers(sizes: Sizes) -> Scenario:

@@ -1,0 +1,66 @@
+"""`hurlbat bench --scenario`: what waits does wait, and nothing is lost beside it."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hurlbat import Hurlbat
+from hurlbat.runs import RunOptions
+from hurlbat.testing import World
+from hurlbat_app.bench.scenarios import Name, Sizes, scenario
+
+SIZES = Sizes(backlog=30, keys=100, timers=20, rate_limits=5)
+
+
+@pytest.mark.parametrize("name", [name for name in Name if name is not Name.EMPTY])
+def test_of_each_scenario_only_so_many_start_as_it_says(name: Name) -> None:
+    hurlbat = Hurlbat()
+    chosen = scenario(name, SIZES)
+    starts: list[Any] = []
+
+    @hurlbat.task(name="held", **chosen.policy)
+    async def held(input: dict[str, Any]) -> None:
+        starts.append(input["key"])
+        if input.get("hang"):
+            await asyncio.Event().wait()
+
+    async def burden(world: World) -> None:
+        inputs = [json.loads(text)["input"] for text in chosen.submissions("held")]
+        options: RunOptions = {} if chosen.delay is None else {"delay": chosen.delay}
+        await held.run_many_no_wait(inputs, **options)
+        await world.advance(minutes=10)
+
+    with World(hurlbat) as world:
+        world.run(burden(world))
+
+    assert len(starts) == len(set(starts)) == chosen.starts
+
+
+def test_a_burdened_server_is_measured_beside_an_empty_one(tmp_path: Path) -> None:
+    options = ("--scenario", "rate-limits", "--scale", "0.005", "--runs", "40", "--clients", "8", "--rounds", "1")
+    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", *options, "--json"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["scenarios"]
+    assert {name: (one["waiting"], one["duplicates"], one["strayed"]) for name, one in found.items()} == {
+        "empty": (0, 0, 0),
+        "rate-limits": (500, 0, 0),
+    }
+    assert found["empty"]["ratio"] is None
+    assert found["rate-limits"]["ratio"]["runs_per_second"] > 0
+
+
+def test_scenarios_do_not_share_a_database() -> None:
+    options = ("--scenario", "keys", "--database", "postgresql://nobody@127.0.0.1:1/bench")
+    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", *options]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, "write {scenario} into the URL" in done.stderr) == (1, True)
