@@ -155,10 +155,10 @@ def replay_run(run_id: str) -> Call[Run]:
     return _run((yield from _send(Request("POST", _path("runs", run_id, "replay"), repeatable=False))))
 
 
-def worker(method: str, *path: str, body: Mapping[str, Any] | None = None) -> Call[dict[str, Any]]:
-    """Ask about workers: `worker("GET", name)`, `worker("POST", name, "sync")`, `worker("POST", body={…})`."""
+def ask(method: str, *path: str, body: Mapping[str, Any] | None = None) -> Call[dict[str, Any]]:
+    """Ask about what is no run, e.g. `ask("GET", "workers", name)`; the answer is what the API shows."""
     text = json.dumps(body) if body is not None else None
-    reply = yield from _send(Request(method, _path("workers", *path), text))
+    reply = yield from _send(Request(method, _path(*path), text))
     found: dict[str, Any] = json.loads(reply.text) if reply.text else {}
     return found
 

@@ -92,19 +92,39 @@ class AsyncClient:
 
     async def register_worker(self, name: str, url: str, **more: Any) -> dict[str, Any]:
         """Register a worker, or change the one with this name: `mode`, `slots`, `secret`, `tasks`, `labels`."""
-        return await self.drive(calls.worker("POST", body={"name": name, "url": url, **more}))
+        return await self.drive(calls.ask("POST", "workers", body={"name": name, "url": url, **more}))
 
     async def get_worker(self, name: str) -> dict[str, Any]:
         """Return a worker and what is wrong with it."""
-        return await self.drive(calls.worker("GET", name))
+        return await self.drive(calls.ask("GET", "workers", name))
 
     async def sync_worker(self, name: str) -> dict[str, Any]:
         """Prove a worker again and read its manifest."""
-        return await self.drive(calls.worker("POST", name, "sync"))
+        return await self.drive(calls.ask("POST", "workers", name, "sync"))
 
     async def delete_worker(self, name: str) -> None:
         """Forget a worker."""
-        await self.drive(calls.worker("DELETE", name))
+        await self.drive(calls.ask("DELETE", "workers", name))
+
+    async def explain_run(self, run_id: str) -> dict[str, Any]:
+        """Return why a run waits, with all that it draws on, or why it ended so."""
+        return await self.drive(calls.ask("GET", "runs", run_id, "explain"))
+
+    async def put_rate_limit(self, key: str, limit: int, duration: float) -> dict[str, Any]:
+        """Let at most `limit` units of a static key start in any `duration` (seconds)."""
+        return await self.drive(calls.ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
+
+    async def delete_rate_limit(self, key: str) -> None:
+        """Forget a static rate limit that no run draws on."""
+        await self.drive(calls.ask("DELETE", "rate-limits", key))
+
+    async def pause_task(self, name: str) -> dict[str, Any]:
+        """Hold the runs of a task; what runs goes on."""
+        return await self.drive(calls.ask("POST", "tasks", name, "pause"))
+
+    async def resume_task(self, name: str) -> dict[str, Any]:
+        """Let the runs of a paused task start again."""
+        return await self.drive(calls.ask("POST", "tasks", name, "resume"))
 
     def http(self) -> httpx.AsyncClient:
         """Return this event loop's httpx client; requests to the API's paths carry the token only through `drive`."""
@@ -211,19 +231,39 @@ class Client:
 
     def register_worker(self, name: str, url: str, **more: Any) -> dict[str, Any]:
         """Register a worker, or change the one with this name: `mode`, `slots`, `secret`, `tasks`, `labels`."""
-        return self.drive(calls.worker("POST", body={"name": name, "url": url, **more}))
+        return self.drive(calls.ask("POST", "workers", body={"name": name, "url": url, **more}))
 
     def get_worker(self, name: str) -> dict[str, Any]:
         """Return a worker and what is wrong with it."""
-        return self.drive(calls.worker("GET", name))
+        return self.drive(calls.ask("GET", "workers", name))
 
     def sync_worker(self, name: str) -> dict[str, Any]:
         """Prove a worker again and read its manifest."""
-        return self.drive(calls.worker("POST", name, "sync"))
+        return self.drive(calls.ask("POST", "workers", name, "sync"))
 
     def delete_worker(self, name: str) -> None:
         """Forget a worker."""
-        self.drive(calls.worker("DELETE", name))
+        self.drive(calls.ask("DELETE", "workers", name))
+
+    def explain_run(self, run_id: str) -> dict[str, Any]:
+        """Return why a run waits, with all that it draws on, or why it ended so."""
+        return self.drive(calls.ask("GET", "runs", run_id, "explain"))
+
+    def put_rate_limit(self, key: str, limit: int, duration: float) -> dict[str, Any]:
+        """Let at most `limit` units of a static key start in any `duration` (seconds)."""
+        return self.drive(calls.ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
+
+    def delete_rate_limit(self, key: str) -> None:
+        """Forget a static rate limit that no run draws on."""
+        self.drive(calls.ask("DELETE", "rate-limits", key))
+
+    def pause_task(self, name: str) -> dict[str, Any]:
+        """Hold the runs of a task; what runs goes on."""
+        return self.drive(calls.ask("POST", "tasks", name, "pause"))
+
+    def resume_task(self, name: str) -> dict[str, Any]:
+        """Let the runs of a paused task start again."""
+        return self.drive(calls.ask("POST", "tasks", name, "resume"))
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

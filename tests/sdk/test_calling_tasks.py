@@ -417,6 +417,21 @@ async def test_the_clients_look_after_workers(server: FakeServer, hurlbat: Hurlb
     assert await call(client, "delete_worker", "w") is None
 
 
+async def test_the_clients_look_after_flow_control(server: FakeServer, hurlbat: Hurlbat, call: Caller) -> None:
+    client = hurlbat.sync_client if call.sync else hurlbat.client
+    server.on("PUT /rate-limits/cdn", answer(201, {"key": "cdn", "limit": 9}))
+    server.on("DELETE /rate-limits/cdn", httpx.Response(204))
+    server.on("POST /tasks/t/pause", answer(200, {"name": "t", "paused": True}))
+    server.on("POST /tasks/t/resume", answer(200, {"name": "t", "paused": False}))
+    server.on("GET /runs/r1/explain", answer(200, {"summary": "Task t is paused."}))
+    assert (await call(client, "put_rate_limit", "cdn", 9, 1.5))["limit"] == 9
+    assert server.bodies("PUT /rate-limits/cdn") == [{"limit": 9, "duration": 1.5}]
+    assert await call(client, "delete_rate_limit", "cdn") is None
+    assert (await call(client, "pause_task", "t"))["paused"]
+    assert not (await call(client, "resume_task", "t"))["paused"]
+    assert (await call(client, "explain_run", "r1"))["summary"] == "Task t is paused."
+
+
 async def test_an_id_cannot_lead_to_another_path(server: FakeServer, hurlbat: Hurlbat, call: Caller) -> None:
     client = hurlbat.sync_client if call.sync else hurlbat.client
     with pytest.raises(ApiError):

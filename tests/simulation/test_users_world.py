@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from hurlbat import ApiError, Backoff, ConnectionFailed, Context, Hurlbat, NonRetryable, RunFailed, RunRef, RunTimedOut
+from hurlbat import (
+    ApiError,
+    Backoff,
+    Concurrency,
+    ConnectionFailed,
+    Context,
+    Hurlbat,
+    NonRetryable,
+    RateLimit,
+    RunFailed,
+    RunRef,
+    RunTimedOut,
+)
 from hurlbat.testing import Faults, World, WrongLoop, simulated, world_fixture
 
 DAY = 86_400
@@ -378,3 +390,28 @@ def test_without_the_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'hurlbat\[server\]'"):
         import hurlbat.testing  # noqa: F401  # its import is what is tested
+
+
+@hurlbat.task(rate_limits=RateLimit("mails"), concurrency=Concurrency("input.to"))
+async def mail(input: dict[str, str]) -> str:
+    """Send a mail."""
+    return input["to"]
+
+
+@simulated
+async def test_limits_and_groups_hold_in_virtual_time(world: World) -> None:
+    with pytest.raises(ApiError, match="rate limit"):
+        await mail.run_no_wait({"to": "nobody"})
+    await world.client.put_rate_limit("mails", 10, 60)
+    began = world.now()
+    for number in range(25):
+        await mail.run_no_wait({"to": f"{number % 3}"})
+    await world.advance(seconds=1)
+    waiting = (await world.runs(task="mail", state="queued"))[-1]
+    assert "rate limit mails" in (await world.client.explain_run(waiting.id))["summary"]
+    await world.drain()
+    found = await world.runs(task="mail")
+    starts = sorted(datetime.fromisoformat(run.started_at) for run in found if run.started_at is not None)
+    assert len(starts) == 25
+    assert all(later - earlier >= timedelta(seconds=60) for earlier, later in zip(starts, starts[10:], strict=False))
+    assert starts[-1] - began < timedelta(seconds=130)
