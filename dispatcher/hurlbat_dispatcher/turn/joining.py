@@ -32,6 +32,7 @@ def join(
             continue
         lane = desk.picture.lanes[newcomer.lane]
         groups = lane.ranks
+        desk.picture.ended(newcomer.run_id)  # in a former life, if another server replayed it
         if any(collapses(group) and group.members for group in groups):
             started += admit()
         member = Member(newcomer.run_id, newcomer.waiting.priority, ledger.now)
@@ -81,7 +82,8 @@ def _look_again(ledger: Ledger, groups: tuple[Group, ...], desk: Desk, waiters: 
         return False
     living = {run_id for group in groups for run_id in group.members}
     yield from _load(ledger, waiters, living)
-    over = [run_id for run_id in sorted(living) if run_id in ledger.rows and ledger.rows[run_id].state in FINAL]
+    found = [ledger.rows[run_id] for run_id in sorted(living) if run_id in ledger.rows]
+    over = [row.id for row in found if row.state in FINAL or (not row.ready and row.joined_at is None)]
     for run_id in over:
         desk.picture.ended(run_id)
     return bool(over)
