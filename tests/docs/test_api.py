@@ -50,7 +50,8 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
 
 
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
-    submitted, waited, first, again, bulk, shown, listed, second, cancelled, replayed, *rest = answers
+    submitted, waited, first, again, bulk, shown, listed, second, *later = answers
+    explained, cancelled, replayed, *rest = later
     added, _, changed, paused, resumed, synced, task, *limits = rest
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
@@ -59,6 +60,7 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert shown["timeline"][0]["kind"] == "created"
     assert 1 <= len(listed["items"]) <= 2
     assert len(second["items"]) == 2
+    assert explained["summary"]
     assert (cancelled["state"], cancelled["reason"], replayed["state"]) == ("cancelled", "withdrawn", "queued")
     assert added["secret"].startswith("whsec_")
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
