@@ -53,6 +53,10 @@ class Picture(Lines):
         lanes = len(self.lanes) or 1
         return min(self.most_held, max(LEAST_HELD, MOST_HELD // lanes))
 
+    def reach(self, lane: Lane) -> int:
+        """Return how many runs of this lane are held in memory: more where it ran dry while it could have started."""
+        return max(self.horizon, lane.reach)
+
     def learn(self, terms: Terms, now: int) -> None:
         """Take other terms; what is in flight counts in groups whose rule was not in force when it started, too."""
         before = self.terms.rules
@@ -101,7 +105,7 @@ class Picture(Lines):
             lane.gone.discard(run)
         else:
             heappush(lane.heap, run)
-        if len(lane.heap) > 2 * self.horizon:
+        if len(lane.heap) > 2 * self.reach(lane):
             self._trim(lane)
         if lane.place is None:
             self._wait(lane, now)
@@ -253,7 +257,7 @@ class Picture(Lines):
             self._seq += 1
             lane.rotation.begin(now, self._seq)
             lane.bounces = 0
-        if lane.more and len(lane.heap) < self.horizon // 4:
+        if lane.more and len(lane.heap) < self.reach(lane) // 4:
             self.hungry[lane.id] = lane
         if lane.head() is None:
             self._leave(lane, now)
@@ -278,7 +282,7 @@ class Picture(Lines):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _trim(self, lane: Lane) -> None:
-        lane.heap = nsmallest(self.horizon, (run for run in lane.heap if run not in lane.gone))
+        lane.heap = nsmallest(self.reach(lane), (run for run in lane.heap if run not in lane.gone))
         lane.gone.clear()
         lane.horizon = lane.heap[-1]
         lane.more = True
@@ -302,4 +306,5 @@ class Picture(Lines):
         if lane in self._insisting:
             self._give_way(lane, now)
         if lane.more:
+            lane.reach = min(self.most_held, 2 * self.reach(lane))
             self.hungry[lane.id] = lane

@@ -71,6 +71,8 @@ class Lane:
     bounces: int = 0
     """How often it was held by a keyed budget since it last started."""
     running: int = 0
+    reach: int = 0
+    """How many of its runs are to be in memory, where that is more than of others."""
 
     def head(self) -> Waiting | None:
         """Return the run that starts next, without taking it."""

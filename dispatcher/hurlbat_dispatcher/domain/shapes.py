@@ -302,6 +302,8 @@ class Shapes:
             if lane.id not in wanted:
                 del self.lanes[lane.id]
                 self._refer(lane, ())
+        for lane in self.lanes.values():
+            lane.reach //= 2
         for rate in self.rates.values():
             rate.used(now)
         _drop_idle(self.groups)

@@ -150,7 +150,7 @@ def read_waiting(desk: Desk) -> Generator[Ask, Rows, None]:
 
 def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
     """Read the next runs of a lane into the picture."""
-    most = desk.picture.horizon
+    most = desk.picture.reach(lane)
     rows = yield runs.HEADS.fetch(lane.id, rank, run_id, most)
     desk.picture.refill(lane, [Waiting(row[0], row[1], row[2]) for row in rows], more=len(rows) == most)
     if lane.ranks:
@@ -164,7 +164,7 @@ def _read_members(desk: Desk, lane: Lane, after: Waiting) -> Generator[Ask, Rows
     more = True
     while more:
         rows = yield runs.HEADS.fetch(lane.id, rank, run_id, MOST)
-        for rank, run_id, priority, joined_at, started_at in rows:  # the last is where the next begins
+        for rank, run_id, priority, joined_at, started_at in rows:  # noqa: B007  # the last is where the next begins
             desk.picture.join(lane, run_id, priority, joined_at, started=started_at is not None, running=False)
         more = len(rows) == MOST
 
