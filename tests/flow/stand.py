@@ -49,11 +49,16 @@ class FlowJournal:
 class Flow:
     """A server, and the process of the workers."""
 
-    database: str
+    database_url: str
     server: Server
     host: Server
     journal: FlowJournal
     api: Api
+
+    @property
+    def database(self) -> str:
+        """Which database it is: `sqlite` or `postgresql`."""
+        return self.database_url.partition("+")[0]
 
     def declare(self, name: str, *tasks: Object) -> None:
         """Make a worker with the policies of its tasks, which the server does not know yet."""
@@ -132,7 +137,7 @@ def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Fl
     host = processes.app(WORKER, FLOW_LOG=str(journal.path), HURLBAT_SIGNING_SECRET=SECRET)
     server.answers(f"{server.url}/health/ready", below=300)
     with Api(server.url) as api:
-        yield Flow(database_url.partition("+")[0], server, host, journal, api)
+        yield Flow(database_url, server, host, journal, api)
     assert_no_faults(server)
 
 

@@ -13,7 +13,7 @@ FIRST_STARTS = 13
 """Of each big key, before which the ten runs of every small one must have ended; a mere cap per key takes hundreds."""
 DIGIT_MOST, NAME_MOST = 8, 3
 SLOTS, LARGE, WAITING = 9, 5, 30
-PASSED_OVER = 100
+PASSED_OVER = 45
 """Starts of small runs that a large one has to bear: those that wait before it, and what it takes until it insists."""
 
 
@@ -71,19 +71,25 @@ def test_two_rules_hold_at_every_moment_and_are_made_use_of(either_flow: Flow) -
 
 
 def test_a_run_of_five_slots_starts_behind_a_stream_of_small_ones(flow: Flow) -> None:
-    large = {"name": "stream.large", "slot_cost": LARGE}
-    flow.worker("stream", {"name": "stream.small"}, large, slots=SLOTS)
-    ids = flow.submit_all("stream.small", *[{"ms": 20}] * (SLOTS + WAITING))
-    flow.until_started("stream.small", SLOTS)
+    """The small ones end one by one, so that five slots are never free at once unless they are kept."""
+    flow.worker("stream", {"name": "stream.small"}, {"name": "stream.large", "slot_cost": LARGE}, slots=SLOTS)
+    ids: list[str] = []
 
+    def keep_waiting(started: int) -> None:
+        more = range(len(ids), started + SLOTS + WAITING)
+        if more:
+            ids.extend(flow.submit_all("stream.small", *[{"ms": 20 + n * 7 % 23} for n in more]))
+
+    keep_waiting(0)
+    flow.until_started("stream.small", SLOTS)
     [run_id] = flow.submit_all("stream.large", {"ms": 20})
     before = len(flow.journal.starts("stream.small"))
 
     def large_has_started() -> bool:
         started = flow.journal.starts("stream.small", "stream.large")
         if run_id not in started:
-            assert len(started) < before + 10 * PASSED_OVER, "the large run is starved"
-            ids.extend(flow.submit_all("stream.small", *[{"ms": 20}] * (len(started) + SLOTS + WAITING - len(ids))))
+            assert len(started) < before + 5 * PASSED_OVER, "the large run is starved"
+            keep_waiting(len(started))
         return run_id in started
 
     until(large_has_started, "start of the large run")
@@ -91,5 +97,5 @@ def test_a_run_of_five_slots_starts_behind_a_stream_of_small_ones(flow: Flow) ->
     assert order.index(run_id) - before <= PASSED_OVER
     flow.until_completed("stream.small", len(ids))
     spans = flow.journal.spans("stream.small", "stream.large")
-    heavy = [span for span in spans if span.run_id == run_id]
-    assert most_at_once(spans + heavy * (LARGE - 1)) == SLOTS
+    large = [span for span in spans if span.run_id == run_id]
+    assert most_at_once(spans + large * (LARGE - 1)) == SLOTS

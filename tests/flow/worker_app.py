@@ -1,9 +1,9 @@
 """The app whose tasks the tests here declare: each worker is mounted when a test asks for it, and has a journal.
 
-`PUT /declare/{worker}` with a list of policies mounts a worker at `/{worker}/` that serves these tasks. What a run does
-is said by its input: hold for `ms`, or until the file `gate` exists, or fail its first attempt with `retry_after`
-(seconds, and the key of a rate limit or null). `FLOW_LOG` names the journal, to which the start and the end of each
-attempt are appended at once, in ms of CLOCK_MONOTONIC.
+`PUT /declare/{worker}` with a list of policies mounts a worker at `/{worker}/` that serves these tasks, in the place of
+what was there. What a run does is said by its input: hold for `ms`, or until the file `gate` exists, or fail its first
+attempt with `retry_after` (seconds, and the key of a rate limit or null). `FLOW_LOG` names the journal, to which the
+start and the end of each attempt are appended at once, in ms of CLOCK_MONOTONIC.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from hurlbat import Context, Hurlbat, RetryAfter
 
@@ -56,7 +56,7 @@ async def declare(request: Request) -> Response:
     task: Any = hurlbat.task
     for policy in await request.json():
         task(**policy)(acting_at(worker))
-    app.mount(f"/{worker}", hurlbat.asgi())
+    app.routes.insert(0, Mount(f"/{worker}", hurlbat.asgi()))  # before one of that name, which it replaces
     return Response(status_code=204)
 
 
