@@ -137,3 +137,22 @@ async def test_workers_that_come_and_go_leave_nothing_in_the_picture(database_ur
         assert list(picture.slots) == ["stays"]
         assert list(picture.pools) == [((("stays", 0),), 1)]
         assert json.loads((await world.ended(await world.submit(input="1"))).output or "") == 1
+
+
+async def test_what_runs_on_a_worker_that_was_removed_counts_after_a_restart(database_url: str) -> None:
+    rule = {"key": "'all'", "max_runs": 1}
+    async with World(database_url) as world:
+        worker = await world.worker("goes", {"name": "one", "concurrency": [rule]})
+        worker.work = worker.held
+        await world.submit("one")
+        await world.until(lambda: len(worker.open) == 1)
+        stays = await world.worker("stays", {"name": "one", "concurrency": [rule]})
+        await world.engine.delete_worker("goes")
+        world.parts.writer._stale = True
+        second = await world.submit("one")
+        await world.turns()
+        assert (await world.engine.get_run(second.id)).state == "queued"
+        assert not stays.calls
+        worker.gate.set()
+        await world.ended(second)
+        assert next(iter(world.parts.desk.picture.groups.values())).used == 0

@@ -183,9 +183,9 @@ def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, N
     yield from know_lanes(desk, (row[3] for row in there.values()))
     decided = ledger.touched.union(values[-1] for values in ledger.releases) if ledger else ()
     for run_id, (worker, attempt, sender, lane_id, started_at, priority, joined_at, holds_until) in there.items():
-        slots = picture.slots.get(worker)
-        if slots is None or run_id in decided:
+        if run_id in decided:
             continue
+        slots = picture.slots.get(worker) or picture.worker(worker, 1)  # one that was removed, and still runs something
         lane = picture.lanes[lane_id]
         picture.occupy(run_id, slots, lane, attempt, sender, started_at or 0)
         if holds_until is None and run_id not in picture.members:
