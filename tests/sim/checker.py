@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tests.sim.flow_rules import FlowRules
 from tests.sim.history import History, Key, Rule, name
-from tests.sim.plan import Plan
+from tests.sim.plan import Mishap, Plan
 from tests.sim.rows import Change, Moment, Reader, Row
 from tests.sim.rules import complaints
+from tests.sim.terms import Book
 
 HASTE: Final = 12
 """Starts of one run within a second that are too many."""
@@ -34,11 +36,15 @@ class Checker:
         self._reader = Reader(connection)
         self._now = now
         self._alone = alone
+        self.flow = FlowRules(Book(connection, _settle(plan)), history, self._reader.rows, plan)
         self._starts: dict[Key, Start] = {}
         self._servers: dict[str, str] = {}
         self._leases: dict[str, int] = {}
         self._granted: dict[str, list[tuple[int, int]]] = {}
         self._shard: tuple[str | None, int, int] = (None, 0, 0)
+        self._owned_since = 0
+        self.clock_set_at = -1.0
+        """When (seconds of the loop) the database's clock was set last."""
         self._keys: dict[tuple[str, str], list[str]] = {}
         self._until: dict[str, int] = {}
         self._inputs: dict[str, str] = {}
@@ -62,6 +68,7 @@ class Checker:
                 self._history.broke(rule, what)
             self._remember(change, moment)
         self._count_slots(changes)
+        self.flow.committed(changes, moment, alone=self._alone)
 
     def _look_at_leases(self, process: str) -> Moment:
         now, leases, shard = self.time(), self._reader.leases(), self._reader.shard()
@@ -74,6 +81,8 @@ class Checker:
                     self._history.broke(Rule.LEASE, f"{process} has a lease of {(until - now) / 1000:g} s")
         owner, epoch, until = shard
         before, last, owned_until = self._shard
+        if (owner, epoch) != (before, last):
+            self._owned_since = now
         if owner != before and owner is not None:
             if epoch <= last:
                 self._history.broke(Rule.OWNER, f"{process} took the lanes without a new epoch")
@@ -85,6 +94,13 @@ class Checker:
             self._history.note(f"owner {owner} epoch {epoch}, {len(leases)} leases")
         self._leases, self._shard = leases, shard
         return Moment(process, now, self._now(), owner, epoch, until, leases, self._servers)
+
+    def changed(self, process: str, since: int) -> None:
+        """Take notice that a server has answered for a change of what is in force, which was asked for then (ms)."""
+        book, now = self.flow.book, self.time()
+        changes = sum(terms.since >= since for terms in book.all)
+        if self._servers.get(self._shard[0] or "") == process and since >= self._owned_since:
+            book.settled = max(book.settled, now if changes == 1 else since - 1)
 
     def time(self) -> int:
         """Return now (ms): the database's clock, or where it was set back, what it would be without that.
@@ -139,7 +155,7 @@ class Checker:
             return
         slots = self._reader.slots()
         for worker in started:
-            used = sum(row.occupies and row.worker == worker for row in self.rows.values())
+            used = sum(self._reader.cost(row.id) for row in self.rows.values() if row.occupies and row.worker == worker)
             if worker is None or used > slots.get(worker, 0):
                 self._history.broke(Rule.SLOTS, f"{used} attempts are at {worker}, which has {slots.get(worker or '')}")
 
@@ -172,7 +188,7 @@ class Checker:
         """Look at a worker that begins another attempt: beyond its slots there are only those that were given up."""
         current = [key for key in at_work if self._occupies(key)]
         slots = next(one.slots for one in self._plan.workers if one.name == worker)
-        if len(current) > slots:
+        if sum(self._reader.cost(run_id) for run_id, _ in current) > slots:
             listed = ", ".join(map(name, current))
             self._history.broke(Rule.SLOTS, f"{worker} has {slots} slots and executes {listed}")
 
@@ -180,6 +196,8 @@ class Checker:
         """Look at a heartbeat that was answered; the question was asked at `since` (seconds of the loop)."""
         row = self.rows.get(key[0])
         if row is None or row.state != "running" or row.attempt != key[1] or row.lease_until is None:
+            return
+        if since <= self.clock_set_at:
             return
         waited = asyncio.get_running_loop().time() - since
         promised = self._now() + int((self._plan.lease - waited) * 1000) - 2
@@ -220,3 +238,14 @@ class Checker:
                 self._history.broke(Rule.STORED, f"the acknowledged {run_id} is not stored as it was asked for")
             elif row.input != asked.input and asked.key is None:
                 self._history.broke(Rule.STORED, f"the input of {run_id} is not what was asked for")
+
+
+def _settle(plan: Plan) -> int:
+    """Return for how long (ms) a server may go by terms that were changed, when nobody has heard from it since.
+
+    It reads them anew now and then, and later where it has stood still.
+    """
+    if not plan.shared:
+        return 150_000
+    stalls = plan.faults.stall > 0 or any(mishap in (Mishap.STALL, Mishap.BLINK) for mishap, _ in plan.mishaps)
+    return 90_000 if stalls else 20_000

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from hurlbat_dispatcher import Engine, Problem, Submission
 from hurlbat_dispatcher.engine import Accepted
 from hurlbat_dispatcher.errors import Conflict
+from tests.sim.flow_plan import KEYS, input_of
 from tests.sim.history import Asked, History, Rule
 from tests.sim.plan import Plan, chosen
 from tests.sim.rows import Row
@@ -47,6 +48,7 @@ class Client:
         self._plan = around.plan
         self._history = around.history
         self._chance = random.Random(f"client {around.plan.seed}")
+        self._inputs = random.Random(f"inputs {around.plan.seed}")
         self._asked = 0
         self._keys = 0
         self.busy = 0
@@ -82,9 +84,31 @@ class Client:
         while True:
             try:
                 self._asked += 1
-                return await self._accepted(Submission(task, json.dumps({"probe": self._asked})))
+                return await self._accepted(Submission(task, self._input("probe")))
             except (Problem, Lost):
                 await asyncio.sleep(0.5)
+
+    async def crowd(self, task: str, each: int) -> dict[str, str]:
+        """Submit so many runs for each key in one call, key after key; return the key of each run."""
+        inputs = {}
+        for key in KEYS:
+            for _ in range(each):
+                self._asked += 1
+                inputs[json.dumps({"crowd": self._asked, "k": key, "g": key, "u": 1, "l": 6})] = key
+        many = [Submission(task, said) for said in inputs]
+        while True:
+            try:
+                outcomes = await self._around.ask_any(lambda engine: engine.submit_many(many))
+            except (Problem, Lost):
+                await asyncio.sleep(0.5)
+                continue
+            runs = [outcome.run.id for outcome in outcomes if isinstance(outcome, Accepted)]
+            return dict(zip(runs, inputs.values(), strict=True))
+
+    def _input(self, member: str = "n") -> str:
+        if not self._plan.flow.on:
+            return json.dumps({member: self._asked})
+        return json.dumps(input_of(self._inputs, self._asked) | {member: self._asked})
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         async def counted() -> None:
@@ -101,7 +125,7 @@ class Client:
         task = self._chance.choice(self._plan.tasks)
         return Submission(
             task.name,
-            json.dumps({"n": self._asked}),
+            self._input(),
             priority=self._chance.choice((None, None, 1, 5)),
             ttl=self._chance.choice((None, None, None, None, 20.0)),
             **more,
@@ -122,7 +146,8 @@ class Client:
         if self._chance.random() < 0.5:
             number = self._chance.randint(0, 5)
             task = self._plan.tasks[number % len(self._plan.tasks)].name
-            submission = Submission(task, f"{number}", idempotency_key=f"k{number}", idempotency_ttl=ttl)
+            said = json.dumps(input_of(random.Random(number), number)) if self._plan.flow.on else f"{number}"
+            submission = Submission(task, said, idempotency_key=f"k{number}", idempotency_ttl=ttl)
         else:
             submission = self._submission(idempotency_key=f"own{self._keys}", idempotency_ttl=ttl)
         twins = 2 if self._chance.random() < 0.3 else 1

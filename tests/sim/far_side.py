@@ -7,7 +7,7 @@ does is drawn from the seed; what it has executed and what it has said of it goe
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import httpx
@@ -46,6 +46,10 @@ class Surroundings(Protocol):
     plan: Plan
     history: History
 
+    @property
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The policy of each task as it is now."""
+
     def true_time(self) -> float:
         """Return the seconds since the epoch by a clock that is right."""
 
@@ -75,6 +79,7 @@ class SimulatedWorker:
         self._around = around
         self._history = around.history
         self._chance = random.Random(f"worker {around.plan.seed} {plan.name}")
+        self._wishes = random.Random(f"wishes {around.plan.seed} {plan.name}")
         self._open: dict[Key, Execution] = {}
         self._seen: dict[Key, None] = {}
         self._streams: list[Stream] = []
@@ -119,7 +124,7 @@ class SimulatedWorker:
         return _marked(200)
 
     def _manifest(self) -> dict[str, Any]:
-        policies = [self._around.plan.task(task).policy for task in self.plan.tasks]
+        policies = [self._around.policies[task] for task in self.plan.tasks]
         return {"tasks": policies, "max_batch": self.plan.max_batch, "version": MARK[HEADER_WORKER]}
 
     def _cancel(self, runs: Sequence[dict[str, Any]]) -> httpx.Response:
@@ -306,18 +311,23 @@ class SimulatedWorker:
             async with asyncio.timeout(seconds):
                 await execution.cancelled.wait()
         except TimeoutError:
-            return self._result(key)
+            return self._result(key, execution.run)
         else:
             return None
         finally:
             self._open.pop(key, None)
 
-    def _result(self, key: Key) -> Result:
+    def _result(self, key: Key, run: Mapping[str, Any]) -> Result:
         if not self.calm and self._chance.random() < self._around.plan.failing:
             wish = self._chance.choice((None, None, 0.0, 2.0))
             self._history.failures[key] = wish
             self._history.note(f"fails {name(key)}")
-            return FailedLine(*key, "ValueError", "boom", retryable=self._chance.random() < 0.8, retry_after=wish)
+            retryable = self._chance.random() < 0.8
+            limit = None
+            if wish and self._wishes.random() < self._around.plan.flow.names_keys:
+                self._history.failures[key] = wish = self._wishes.choice((2.0, 20.0))
+                limit = self._wishes.choice(("s", run["input"]["g"]))
+            return FailedLine(*key, "ValueError", "boom", retryable=retryable, retry_after=wish, rate_limit_key=limit)
         output = self._history.outputs[key] = _output(key)
         self._history.note(f"completes {name(key)}")
         return CompletedLine(*key, output)

@@ -71,8 +71,13 @@ class Mishaps:
             story.simulation.network.hosts[f"{worker.plan.name}.example.com"].away = False
         for name in story.names:
             await story.start(name)
-        for worker in story.workers:
-            await story.insist(partial(_resume, worker.plan.name))
+        await story.operator.make_well()
+        await self.wake_workers()
+
+    async def wake_workers(self) -> None:
+        """Let every worker get runs again that somebody or its own answer has stopped."""
+        for worker in self._story.workers:
+            await self._story.insist(partial(_resume, worker.plan.name))
 
     def _happen(self, mishap: Mishap) -> None:
         story, chance = self._story, self._chance

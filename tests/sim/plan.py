@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from hurlbat_dispatcher.simulation.faults import Fault, Faults
+from tests.sim.flow_plan import FlowPlan, flow_of
 
 T = TypeVar("T")
 
@@ -109,6 +110,7 @@ class Plan:
     """How many waiting runs of a task a server keeps in memory."""
     calms_down: bool
     """Whether trouble ends and everything must; otherwise it goes on to the end, and all servers are killed then."""
+    flow: FlowPlan
 
     @property
     def garbles(self) -> bool:
@@ -123,6 +125,13 @@ class Plan:
     def shared(self) -> bool:
         """Whether several servers share one database."""
         return self.servers > 1
+
+    def fits(self, task: str) -> list[str]:
+        """Return the workers that a task can do with."""
+        wanted = self.task(task).policy.get("labels", {})
+        needed = {key: one["value"] for key, one in wanted.items() if one["required"]}
+        served = [worker.name for worker in self.workers if task in worker.tasks]
+        return [name for name in served if needed.items() <= self.flow.labels.get(name, {}).items()]
 
     def task(self, name: str) -> TaskPlan:
         """Return the task of that name."""
@@ -195,6 +204,9 @@ def plan_of(seed: int, mode: str = "both") -> Plan:
     workers = tuple(_worker(chance, f"w{number}", tasks) for number in range(chance.choice((1, 2, 2, 3))))
     covered = {name for worker in workers for name in worker.tasks}
     tasks = tuple(task for task in tasks if task.name in covered)
+    serving = {task.name: [worker.name for worker in workers if task.name in worker.tasks] for task in tasks}
+    flow = flow_of(seed, {worker.name: worker.slots for worker in workers}, serving)
+    tasks = tuple(TaskPlan({**task.policy, **flow.policies.get(task.name, {})}, task.seconds) for task in tasks)
     return Plan(
         seed=seed,
         servers=servers,
@@ -214,6 +226,7 @@ def plan_of(seed: int, mode: str = "both") -> Plan:
         skews=tuple(chance.choice(_SKEWS[servers > 1]) for _ in range(servers)),
         horizon=chance.choice((256, 256, 2, 4)),
         calms_down=chance.random() < 0.8 if mode == "both" else mode == "liveness",
+        flow=flow,
     )
 
 

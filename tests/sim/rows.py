@@ -18,11 +18,14 @@ class Row(NamedTuple):
 
     id: str
     task: str
+    lane: int
     state: str
     ready: int
     attempt: int
     tries: int
     max_attempts: int
+    priority: int
+    joined_at: int | None
     created_at: int
     due_at: int
     started_at: int | None
@@ -138,6 +141,12 @@ class Reader:
     def leases(self) -> dict[str, int]:
         """Return until when each server holds its lease, by the server's id."""
         return dict(self._cursor.execute("SELECT id, lease_until FROM dispatcher ORDER BY id").fetchall())
+
+    def cost(self, run_id: str) -> int:
+        """Return how many slots a run takes."""
+        sql = "SELECT draws FROM lane JOIN run ON run.lane = lane.id WHERE run.id = ?"
+        row = self._cursor.execute(sql, (run_id,)).fetchone()
+        return 1 if row is None else int(json.loads(row[0]).get("cost", 1))
 
     def slots(self) -> dict[str, int]:
         """Return the slots of each worker."""

@@ -64,6 +64,9 @@ def _born(after: Row, moment: Moment) -> Iterator[Complaint]:
         yield from _start(after, after.due_at, moment)
         if (after.attempt, after.tries) != (1, 1):
             yield Rule.COUNTED, f"{after.id} begins with attempt {after.attempt} and {after.tries} tries"
+    elif after.state == "cancelled" and after.reason == "concurrency":
+        if not moment.by_owner:
+            yield Rule.OWNER, f"{after.id} was refused by {moment.process}, which does not own the lanes"
     elif after.state != "queued" or (after.attempt, after.tries) != (0, 0):
         yield Rule.TABLE, f"{after.id} begins as {after.state} with attempt {after.attempt} and {after.tries} tries"
     elif after.ready and not moment.by_owner:
@@ -110,7 +113,7 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
             expired = before.ttl_at is not None and before.ttl_at <= moment.now + SAME and before.state == "queued"
             if expired and not moment.by_owner and after.id not in history.cancels:
                 yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
-            if not expired and after.id not in history.cancels:
+            if not expired and after.id not in history.cancels and after.reason != "concurrency":
                 yield Rule.ASKED, f"{after.id} was cancelled and nobody asked for it: {after.reason}"
             if before.state == "running" and after.holds_until is None:
                 yield Rule.SLOTS, f"the running {after.id} was cancelled and its slot given away at once"

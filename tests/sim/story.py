@@ -16,6 +16,7 @@ from tests.sim.client import Client
 from tests.sim.far_side import SECRET, SimulatedWorker
 from tests.sim.history import History, Key
 from tests.sim.mishaps import Mishaps
+from tests.sim.operators import Operator
 from tests.sim.plan import Plan
 from tests.sim.rows import Row
 from tests.sim.watched import WatchedNetwork, remember_births
@@ -45,11 +46,14 @@ class Story:
         self.wire = Wire(plan.seed, self.history)
         self.started: dict[str, Server] = {}
         """Servers that are at work, as far as those outside know."""
+        self.policies: dict[str, Mapping[str, Any]] = {task.name: task.policy for task in plan.tasks}
+        """The policy of each task as it is now."""
         self.workers = [SimulatedWorker(worker, self, self._process_of(worker.name).spawn) for worker in plan.workers]
         for worker in self.workers:
             self._serve(worker)
         self.client = Client(self, self.simulation.process("client").spawn)
         self.mishaps = Mishaps(self)
+        self.operator = Operator(self)
         self._settings = server_settings(lease=plan.lease, heartbeat=plan.heartbeat)
         self._starting = {name: asyncio.Lock() for name in self.names}
         self._skews = dict(zip(self.names, plan.skews, strict=True))
@@ -77,6 +81,23 @@ class Story:
             await asyncio.sleep(0.01)
             raise Lost(asked=False)
         return await self.wire.call(server.process, server.engine, work, at_once=at_once)
+
+    async def change(self, work: Callable[[Engine], Awaitable[Any]]) -> None:
+        """Change what is in force by some server. Raises `Lost`, or the `Problem` that it answered."""
+        server = self.started.get(self.chance.choice(self.names))
+        if server is None:
+            await asyncio.sleep(0.01)
+            raise Lost(asked=False)
+        since = self.checker.time()
+        await self.wire.call(server.process, server.engine, work, at_once=False)
+        self.checker.changed(server.process.name, since)
+
+    async def redeploy(self, task: str, policy: Mapping[str, Any]) -> None:
+        """Let the workers of a task declare another policy of it. Raises `Lost` or `Problem`."""
+        self.policies[task] = policy
+        for worker in self.workers:
+            if task in worker.plan.tasks:
+                await self.change(partial(_register, self._spec(worker)))
 
     async def insist(self, work: Callable[[Engine], Awaitable[T]]) -> T:
         """Ask until some server has done it."""
@@ -127,6 +148,7 @@ class Story:
         if not self.plan.shared:
             self.checker.time()
             self.simulation.disk.clock.jump(skew - self._skews[name])
+            self.checker.clock_set_at = self.simulation.loop.time()
             self.history.set_back = self.history.set_back or skew < self._skews[name]
         self._skews[name] = skew
 
@@ -141,20 +163,24 @@ class Story:
 
     async def register(self) -> None:
         """Make all workers known, while nothing goes wrong."""
+        await self.operator.put_limits()
         for worker in self.workers:
-            plain = worker.plan.plain
-            policies = [TaskPolicy(**self.plan.task(task).policy) for task in worker.plan.tasks]
-            spec = WorkerSpec(
-                worker.plan.name,
-                worker.url,
-                slots=worker.plan.slots,
-                mode=Mode.PLAIN if plain else Mode.PROTOCOL,
-                tasks=tuple(policies) if plain else None,
-                secret=SECRET,
-            )
-            await self.insist(partial(_register, spec))
+            await self.insist(partial(_register, self._spec(worker)))
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _spec(self, worker: SimulatedWorker) -> WorkerSpec:
+        plain = worker.plan.plain
+        policies = [TaskPolicy(**self.policies[task]) for task in worker.plan.tasks]
+        return WorkerSpec(
+            worker.plan.name,
+            worker.url,
+            slots=worker.plan.slots,
+            mode=Mode.PLAIN if plain else Mode.PROTOCOL,
+            tasks=tuple(policies) if plain else None,
+            labels=self.plan.flow.labels.get(worker.plan.name),
+            secret=SECRET,
+        )
 
     def _died(self, name: str, server: Server) -> None:
         if self.started.get(name) is server:

@@ -33,6 +33,10 @@ PROMPT: Final = 45.0
 """Seconds of calm within which a new run ends: less than the time between two sweeps of a server that is alone."""
 REST: Final = 20.0
 """Seconds after the last end within which no slot is held."""
+AWAKE: Final = 30.0
+"""Seconds of calm after which somebody looks after workers: a late answer may have stopped one once more."""
+EACH: Final = 4
+"""Runs of each key that wait at once, when it is seen whether turns rotate."""
 LATEST: Final = 120.0
 """Seconds after which no answer is on its way any more."""
 _MISTAKES: Final = frozenset({"a turn broke", "an operation failed", "a delivery failed"})
@@ -106,9 +110,9 @@ async def _live(story: Story) -> None:
     story.wire.calm = False
     simulation.trouble.faults = faults
     until = simulation.loop.time() + plan.trouble
-    mishaps = asyncio.ensure_future(story.mishaps.live(until))
+    around = [asyncio.ensure_future(one.live(until)) for one in (story.mishaps, story.operator)]
     await story.client.live(until)
-    await mishaps
+    await asyncio.gather(*around)
     if plan.calms_down:
         await _calm_down(story)
     else:
@@ -132,6 +136,7 @@ async def _calm_down(story: Story) -> None:
     await _until(story, BOUND + slack, lambda: _unfinished(story))
     probes = [await story.client.probe(task.name) for task in story.plan.tasks]
     await _until(story, PROMPT, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
+    await _take_turns(story)
     left = await _until(story, REST + slack, lambda: _held(story), Rule.LEFT)
     left += await _until(story, LATEST, lambda: _uncounted(story), Rule.LEFT)
     if not left:
@@ -141,12 +146,30 @@ async def _calm_down(story: Story) -> None:
 async def _until(story: Story, seconds: float, missing: Any, rule: Rule = Rule.ENDS) -> list[str]:
     """Wait until nothing is missing; after so many seconds that is a violation."""
     until = story.simulation.loop.time() + seconds
+    looked = story.simulation.loop.time()
     while missing_now := missing():
+        for what in story.checker.flow.idle(story.simulation.disk.clock.now_ms()):
+            story.history.broke(*what)
+        if story.simulation.loop.time() > looked + AWAKE:
+            looked = story.simulation.loop.time()
+            await story.mishaps.wake_workers()
         if story.simulation.loop.time() >= until:
             story.history.broke(rule, f"after {seconds:g} s of calm: {', '.join(missing_now[:5])}")
             return list(missing_now)
         await asyncio.sleep(0.5)
     return []
+
+
+async def _take_turns(story: Story) -> None:
+    """See that turns rotate over the keys, where one rule says so and nothing else holds back."""
+    for task, policy in story.policies.items():
+        rules = policy.get("concurrency", ())
+        if [rule["strategy"] for rule in rules] == ["GROUP_ROUND_ROBIN"] and not policy.get("rate_limits"):
+            keys = await story.client.crowd(task, EACH)
+            await _until(story, BOUND, lambda keys=keys: [one for one in keys if not story.rows[one].final])
+            for what in story.checker.flow.turns(keys):
+                story.history.broke(Rule.TURNS, what)
+            return
 
 
 def _unfinished(story: Story) -> list[str]:
@@ -186,15 +209,19 @@ async def _hold_pictures(story: Story) -> None:
             clock=server.clock,
         )
         _read(story.simulation.disk, rebuild(desk))
-        kept, read = _counted(parts.desk.picture), _counted(desk.picture)
+        now = max(desk.last_now, parts.desk.last_now)
+        kept, read = _counted(parts.desk.picture, now), _counted(desk.picture, now)
         if kept != read:
             story.history.broke(Rule.PICTURE, f"{server.name} counts {kept} and the rows say {read}")
 
 
-def _counted(picture: Picture) -> Any:
+def _counted(picture: Picture, now: int) -> Any:
     used = {name: slots.used for name, slots in picture.slots.items() if slots.used}
+    used |= {group.name: group.used for group in picture.groups.values() if group.used}
     waiting = {lane.id: lane.head() for lane in picture.lanes.values() if lane.head() is not None}
-    return sorted(picture.running), used, waiting
+    spent = {key: rate.counted(now) for key, rate in picture.rates.items()}
+    spent |= {key: sum(units for _, last, units in marks if last + key[1] > now) for key, marks in picture.cold.items()}
+    return sorted(picture.running), used, waiting, sorted(picture.members), {key: n for key, n in spent.items() if n}
 
 
 def _servers(story: Story) -> list[Server]:
