@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from hurlbat_dispatcher.domain.budgets import Group, Member
 from hurlbat_dispatcher.domain.concurrency import Displaced, cancelled, collapses, judge
-from hurlbat_dispatcher.domain.policies import Strategy
+from hurlbat_dispatcher.domain.flow import Picture
+from hurlbat_dispatcher.domain.policies import Draws, GroupDraw, Strategy
+from hurlbat_dispatcher.domain.terms import RuleTerms, TaskTerms, Terms
 
 S = Strategy
 ALL = list(S)
@@ -147,3 +149,20 @@ def test_a_newcomer_that_one_rule_cancels_displaces_nobody_by_another(
 def test_only_lines_of_one_place_must_be_free_before_the_next_joins() -> None:
     collapsing = [strategy for strategy in ALL if collapses(Group("", strategy=strategy))]
     assert collapsing == [S.QUEUE_NEWEST_ONLY, S.QUEUE_OLDEST_ONLY]
+
+
+def test_a_retry_that_could_not_be_sent_has_started_all_the_same() -> None:
+    picture = Picture()
+    picture.worker("w", 9).serving = True
+    rules = {"r": RuleTerms(2, S.QUEUE_NEWEST_ONLY)}
+    picture.learn(Terms({"t": TaskTerms((("w", 0),))}, rules), 0)
+    lane = picture.lane(1, "t", Draws((GroupDraw("r", "x"),)))
+    picture.join(lane, "run", 2, 0, started=False, running=False)
+    picture.began("run")
+    picture.backed_off("run", started=False)  # it was not sent, and is as it was
+    never = picture.members["run"].started
+    picture.began("run")
+    picture.backed_off("run", started=True)
+    picture.began("run")
+    picture.backed_off("run", started=False)
+    assert (never, picture.members["run"].started) == (False, True)

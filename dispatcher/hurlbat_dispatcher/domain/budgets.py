@@ -103,6 +103,8 @@ class Member:
     """Whether an attempt has started that counts."""
     running: bool = False
     groups: tuple[Group, ...] = ()
+    earlier: bool = False
+    """Whether an attempt before the running one counts."""
 
 
 class Mark:

@@ -258,13 +258,14 @@ class Shapes:
         """Know that a ranked run has started."""
         member = self.members.get(run_id)
         if member is not None:
+            member.earlier = member.started
             member.started = member.running = True
 
     def backed_off(self, run_id: str, *, started: bool) -> None:
         """Know that a ranked run waits again, and whether a start of it counts."""
         member = self.members.get(run_id)
         if member is not None:
-            member.started, member.running = started, False
+            member.started, member.running = started or member.earlier, False
 
     def ended(self, run_id: str) -> None:
         """Know that a ranked run lives no longer."""
