@@ -110,9 +110,11 @@ class Truth:
         self.uses.setdefault((draw.name, span), []).append(Use(now, job.id, draw.units, blur))
 
     def unuse(self, job: Job) -> None:
-        """Forget a start that was none."""
+        """Forget a start that was none; where the duration has changed since, it may be remembered."""
         for name, uses in self.uses.items():
-            self.uses[name] = [use for use in uses if (use.job, use.at) != (job.id, job.started_at)]
+            others = [use for use in uses if (use.job, use.at) != (job.id, job.started_at)]
+            inherited = [use for use in uses if use not in others and use.blur > max(1, name[1] // PARTS)]
+            self.uses[name] = [*others, *(use._replace(sure=False) for use in inherited)]
 
     def respan(self, name: str, before: int, span: int, now: int, *, sure: bool) -> None:
         """Let what was started while a key had another duration count in the new one, as far as that is known."""

@@ -232,6 +232,7 @@ class Histories(RuleBasedStateMachine):
             fresh.not_before, fresh.failures, fresh.probes = slots.not_before, slots.failures, slots.probes
             self.picture.shut(fresh)
         self.picture.learn(self.truth.terms, self.now)
+        self.picture.cold = dict(old.cold)
         for (name, span), rate in old.rates.items():
             marks = [(mark.bucket, mark.last, mark.units) for mark in rate.marks if mark.last + span > self.now]
             if marks:

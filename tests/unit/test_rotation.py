@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
+from hurlbat_dispatcher.domain.lines import PATIENCE
 from hurlbat_dispatcher.domain.policies import PLAIN, Draws, GroupDraw, RateDraw, StaticLimit, Strategy
 from hurlbat_dispatcher.domain.runs import AGE_MS, rank
 from hurlbat_dispatcher.domain.terms import RuleTerms, TaskTerms, Terms
@@ -336,3 +337,82 @@ def test_what_was_reserved_is_free_again_when_nobody_wants_it_any_more() -> None
     stage.picture.drop(large, large.heap[0], stage.now)
     assert len(stage.admit()) == 1
     assert (stage.picture.slots["w"].reserved, slots.used) == (None, 9)
+
+
+# -- nobody is forgotten -----------------------------------------------------------------------------------------------
+
+
+def both(value: str) -> Draws:
+    """Return draws on the group x that all share, and on one of its own."""
+    return Draws((GroupDraw("r", "x"), GroupDraw("q", value)))
+
+
+def test_when_who_came_forward_is_cancelled_the_next_one_comes() -> None:
+    stage = Stage({"w": 9}, rules={"r": 1, "q": 9})
+    stage.wait("held", both("0"))
+    [held] = stage.admit()
+    second = stage.wait("second", both("1"))
+    stage.wait("third", both("2"))
+    assert stage.admit() == []
+    stage.picture.release(held, stage.now)
+    stage.picture.drop(second, second.heap[0], stage.now)
+    assert [run_id[:-5] for run_id in stage.admit()] == ["third"]
+
+
+def test_who_comes_forward_in_another_pool_during_an_admission_is_looked_at_in_it() -> None:
+    stage = Stage({"w": 9, "v": 9}, rules={"r": 1})
+    tasks = {"t": TaskTerms((("w", 0),)), "u": TaskTerms((("v", 0),))}
+    stage.picture.learn(Terms(tasks, stage.terms.rules), stage.now)
+    one = stage.wait("held", group("r", "x"))
+    stage.admit()
+    stage.wait("one", group("r", "x"))
+    stage.wait("two", group("r", "x"), task="u")
+    assert stage.admit() == []
+    for _ in range(PATIENCE):
+        stage.picture._passed(one, stage.now)
+    rules = {"r": RuleTerms(3, Strategy.GROUP_ROUND_ROBIN)}
+    stage.picture.learn(Terms(tasks, rules), stage.now)
+    assert len(stage.admit()) == 2
+
+
+def test_who_insists_and_waits_for_another_budget_lets_no_alarm_ring_for_what_is_open() -> None:
+    stage = Stage({"w": 9}, rules={"r": 1}, limits={"k": (5, 10_000)})
+    rate = RateDraw("k", 1)
+    stage.wait("held", Draws((GroupDraw("r", "x"),), (rate,)))
+    [held] = stage.admit()
+    lane = stage.wait("insists", Draws((GroupDraw("r", "x"),), (rate,)))
+    assert stage.admit() == []
+    for _ in range(PATIENCE):
+        stage.picture._passed(lane, stage.now)
+    stage.wait("other", Draws((), (rate,)))
+    assert stage.admit() == []
+    assert stage.picture.alarm() is None
+    stage.picture.release(held, stage.now)
+    assert [run_id[:-5] for run_id in stage.admit()] == ["insists", "other"]
+
+
+def test_who_insisted_gives_way_when_it_has_started() -> None:
+    stage = Stage({"w": 9}, rules={"r": 2, "q": 9})
+    for n in range(2):
+        stage.wait("held", both(f"held{n}"))
+    held = stage.admit()
+    lane = stage.wait("insists", both("1"))
+    assert stage.admit() == []
+    for _ in range(PATIENCE):
+        stage.picture._passed(lane, stage.now)
+    stage.wait("other", both("2"))
+    for run_id in held:
+        stage.picture.release(run_id, stage.now)
+    assert [run_id[:-5] for run_id in stage.admit()] == ["insists", "other"]
+    assert [budget.reserved for budget in stage.picture.groups.values() if budget.reserved] == []
+
+
+def test_only_one_of_many_comes_forward_for_one_place() -> None:
+    stage = Stage({"w": 9}, rules={"r": 1, "q": 9}, limits={"k": (1, 1_000)})
+    lanes = [stage.wait("run", Draws((GroupDraw("q", str(n)),), (RateDraw("k", 1),))) for n in range(100)]
+    assert len(stage.admit()) == 1
+    stage.now += 1_000
+    stage.picture.clock(stage.now)
+    assert sum(lane.place is lane.pool.ring for lane in lanes) == 1
+    assert len(stage.admit()) == 1
+    assert max(lane.bounces for lane in lanes) <= 1
