@@ -5,6 +5,7 @@ is not held by who needs much. Times are ms.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -210,12 +211,12 @@ class Rate(Budget):
         self.marks.append(Mark(bucket, last, units))
         self.spent += units
 
-    def inherit(self, other: "Rate") -> None:
-        """Count what was started while the key had another duration, as far as that is known and not counted here."""
+    def inherit(self, marks: Iterable[tuple[int, int]]) -> None:
+        """Count what started (when last, units) while the key had another duration, as far as it is not counted."""
         since = self.marks[-1].last if self.marks else -1
-        for mark in other.marks:
-            if mark.last > since:
-                self.take(mark.last, mark.units)
+        for last, units in marks:
+            if last > since:
+                self.take(last, units)
 
     def pause(self, until: int | None) -> None:
         """Let nothing start before then; None: before it is resumed."""

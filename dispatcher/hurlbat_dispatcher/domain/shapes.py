@@ -216,12 +216,22 @@ class Shapes:
         if not draw.is_static:
             rate.newest = draw.limit
         elif self._spans.get(draw.name) != span:
-            known = self.rates.get((draw.name, self._spans.get(draw.name, span)))
-            self._spans[draw.name] = span
-            if known is not None and known is not rate:
-                rate.inherit(known)
-                self.note_use(rate)
+            self._change_span(rate)
         return rate
+
+    def _change_span(self, rate: Rate) -> None:
+        """Let a static rate limit count, too, what was started while its key had another duration."""
+        before = self._spans.get(rate.name)
+        self._spans[rate.name] = rate.span
+        if before is not None:
+            known = self.rates.get((rate.name, before))
+            marks = [] if known is None or known is rate else [(mark.last, mark.units) for mark in known.marks]
+        else:  # a former server may have known another duration
+            stored = [uses for (name, _), uses in self.cold.items() if name == rate.name]
+            marks = sorted((last, units) for uses in stored for _, last, units in uses)
+        if marks:
+            rate.inherit(marks)
+            self.note_use(rate)
 
     def _limit(self, rate: Rate) -> None:
         """Let a rate limit keep what is said of it now."""
