@@ -1,6 +1,8 @@
 """`hurlbat bench`: how many runs per second, and how soon one starts, on this machine and database."""
 
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -68,6 +70,7 @@ def bench(
 ) -> None:
     """Measure throughput (submit to stored result) and latency, with server, worker and clients of their own."""
     errors = Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as by Ctrl-C, nothing is left running
     if servers > 1 and (database is None or not database.startswith("postgresql")):
         raise Failure("several servers share a PostgreSQL database; name it with --database")
     wanted = _names(scenario)
