@@ -158,7 +158,7 @@ def test_another_duration_inherits_what_is_known() -> None:
     short, long = Rate("k", span=1_000, most=4), Rate("k", span=5_000, most=4)
     for at in (5_000, 5_010, 5_600):
         short.take(at, 1)
-    long.inherit(short)
+    long.inherit([(mark.last, mark.units) for mark in short.marks])
     assert long.counted(5_600) == 3
     assert not long.room(5_600, 2, 0)
     assert long.counted(10_078 + 5_600) == 0
