@@ -119,7 +119,8 @@ class FlowRules:
             for rate in draws.rates:
                 if all(_paused(terms, rate.name, moment.least) for terms in possible):
                     yield Rule.PAUSED, f"{row.id} started, and {rate.name} is paused"
-        yield from self._rates(starts, possible, moment)
+        if not self._history.set_back:  # else times that were stored may come a second time
+            yield from self._rates(starts, possible, moment)
 
     def _rates(
         self, starts: Sequence[tuple[Row, Draws]], possible: Sequence[Terms], moment: Moment
@@ -295,7 +296,7 @@ class FlowRules:
         self._could = could
 
     def _has_room(self, row: Row, draws: Draws, terms: Terms, now: int) -> bool:
-        if row.task in terms.paused_tasks:
+        if row.task in terms.paused_tasks or (draws.rates and self._history.set_back):
             return False
         for group in draws.groups:
             if group[0] in terms.rules and self.used(group) >= terms.rules[group[0]].max_runs:
