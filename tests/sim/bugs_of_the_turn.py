@@ -52,7 +52,7 @@ def counted_after_the_send(stack: ExitStack) -> None:
 @bug("a slot is given back without a look at which attempt holds it", hint=83)
 def released_without_its_attempt(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
-        return lambda picture, run_id, attempt=None: release(picture, run_id)
+        return lambda picture, run_id, now, attempt=None, **more: release(picture, run_id, now, **more)
 
     swap(stack, Picture, "release", make)
 

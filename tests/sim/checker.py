@@ -68,7 +68,7 @@ class Checker:
                 self._history.broke(rule, what)
             self._remember(change, moment)
         self._count_slots(changes)
-        self.flow.committed(changes, moment, alone=self._alone)
+        self.flow.committed(changes, moment)
 
     def _look_at_leases(self, process: str) -> Moment:
         now, leases, shard = self.time(), self._reader.leases(), self._reader.shard()

@@ -50,16 +50,17 @@ class FlowRules:
         self._crowded: dict[Group, tuple[int, int]] = {}
         self._could: dict[tuple[str, str], int] = {}
         self._epoch = -1
+        self._alone = not plan.shared
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
-    def committed(self, changes: Sequence[Change], moment: Moment, *, alone: bool) -> None:
+    def committed(self, changes: Sequence[Change], moment: Moment) -> None:
         """Look at what a commit has changed."""
         self.book.committed(moment.now)
         if moment.epoch != self._epoch:
             self._epoch = moment.epoch
             self._crowded.clear()
-            self.book.settled = moment.now if alone else -1  # who is alone reads everything when it starts
+            self.book.settled = moment.now if self._alone else -1  # who is alone reads everything when it starts
         for what in self._complaints(changes, moment):
             self._history.broke(*what)
 
@@ -73,7 +74,7 @@ class FlowRules:
             if draws is None:
                 continue
             if before is not None and before.state == "running" and after.state == "queued":
-                self._put_back(before, after, draws)
+                yield from self._put_back(before, after, draws, moment)
             fresh = after.joined_at is not None and (before is None or before.joined_at is None)
             if fresh or after.reason == "concurrency":
                 for group in draws.groups:
@@ -93,12 +94,18 @@ class FlowRules:
                 yield from self._displaced(change.before, after, changes, moment)
         yield from self._lines(joined, moment)
 
-    def _put_back(self, before: Row, after: Row, draws: Draws) -> None:
-        """Forget the units of an attempt that was no start."""
+    def _put_back(self, before: Row, after: Row, draws: Draws, moment: Moment) -> Iterator[Complaint]:
+        """Forget the units of an attempt that was no start; who starts runs must forget them, too."""
         kinds = self.book.kinds(before.id, before.attempt)
-        if after.tries < before.tries and ("not_sent" in kinds or not kinds - {"log", "progress"}):
-            for rate in draws.rates:
-                self._uses[rate.name].pop((before.id, before.attempt), None)
+        if after.tries >= before.tries or not ("not_sent" in kinds or not kinds - {"log", "progress"}):
+            return
+        for rate in draws.rates:
+            self._uses[rate.name].pop((before.id, before.attempt), None)
+            if rate.duration and self._alone and not self._history.set_back:
+                stored = self.book.units_stored(rate.name, rate.duration, moment.now)
+                counted = self.units(rate.name, 2 * rate.duration, moment.now + rate.duration, rate.duration)
+                if stored > counted:
+                    yield Rule.RATES, f"{stored} units of {rate.name} are stored, and {counted} have started"
 
     # -- starts --------------------------------------------------------------------------------------------------------
 

@@ -37,4 +37,19 @@ REGRESSIONS: Final = (
         "Requests were signed with the time of the server's host: one whose clock was off by some minutes was refused "
         "by every worker, and made them rejected for all servers.",
     ),
+    Regression(
+        1,
+        "lanes_forgotten_too_soon",
+        "A sweep forgot the lanes of the runs that had just become due, and the whole turn failed, again and again.",
+    ),
+    Regression(
+        111,
+        "members_beyond_the_horizon",
+        "After a takeover the runs of a group that waited beyond what is kept in memory were not ranked any more.",
+    ),
+    Regression(
+        172,
+        "ranked_against_itself",
+        "A run that another server had cancelled and replayed was still in its group, and refused for its own sake.",
+    ),
 )

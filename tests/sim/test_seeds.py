@@ -11,7 +11,7 @@ from tests.sim.plan import Mishap, Mood, plan_of
 from tests.sim.regressions import REGRESSIONS, Regression
 from tests.sim.telling import tell
 
-SEEDS = 300
+SEEDS = 220
 CHUNK = 10
 
 
