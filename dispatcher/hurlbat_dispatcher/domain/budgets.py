@@ -213,10 +213,13 @@ class Rate(Budget):
 
     def inherit(self, marks: Iterable[tuple[int, int]]) -> None:
         """Count what started (when last, units) while the key had another duration, as far as it is not counted."""
-        since = self.marks[-1].last if self.marks else -1
-        for last, units in marks:
-            if last > since:
-                self.take(last, units)
+        own = [(mark.last, mark.units) for mark in self.marks]
+        before = -1
+        for last, units in marks:  # of those that come after ours some may stand for ours, too
+            more = units - sum(counted for at, counted in own if before < at <= last)
+            if more > 0 and (not own or last >= own[-1][0]):
+                self.take(last, more)
+            before = last
 
     def pause(self, until: int | None) -> None:
         """Let nothing start before then; None: before it is resumed."""
