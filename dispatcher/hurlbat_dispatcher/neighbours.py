@@ -22,8 +22,8 @@ log = structlog.get_logger("hurlbat.neighbours")
 
 MAX_CHARS: Final = 7_500
 """How much is said in one message: a payload of PostgreSQL's holds 8,000 bytes."""
-MAX_ANSWER: Final = 5_000
-"""Characters of an answer to a question, so that it fits a message when it is quoted."""
+MAX_ANSWER: Final = 7_000
+"""Characters of an answer to a question, quoted as it is in a message."""
 ASK_SECONDS: Final = 3.0
 MAX_GATHERED: Final = 20_000
 """Items of a kind that wait to be told; the oldest are dropped beyond."""
@@ -204,7 +204,14 @@ class Neighbours:
         for kind in ("started", "cancelled", "asked", "answered", "signals", "good", "unsent", "freed", "finished"):
             gathered = self._news.get(kind) or deque()
             items: list[Any] = []
-            while gathered and len(text := json.dumps(gathered[0])) < room:
+            while gathered:
+                text = json.dumps(gathered[0])
+                if len(text) >= MAX_CHARS:  # it never fits, and would be in the way of all that comes after it
+                    log.error("what is to be told is too long for a message, and is left out", kind=kind)
+                    gathered.popleft()
+                    continue
+                if len(text) >= room:
+                    break
                 room -= len(text) + 1
                 items.append(gathered.popleft())
             if items:

@@ -155,13 +155,16 @@ def rule_said(rule: str) -> str:
 
 
 def as_json(holding: Holding | None, most: int) -> str:
-    """Return how a lane stands, in at most so many characters: budgets that do not hold it are left out first."""
+    """Return how a lane stands, in at most so many characters where it is quoted in other JSON.
+
+    Budgets that do not hold it are left out first.
+    """
     if holding is None:
         return "null"
     ordered = sorted(holding.budgets, key=lambda one: not one.holds)
     while True:
         text = json.dumps({"budgets": [asdict(one) for one in ordered], "next": holding.next})
-        if len(text) <= most or not ordered:
+        if len(json.dumps(text)) <= most or not ordered:
             return text
         ordered.pop()
 
