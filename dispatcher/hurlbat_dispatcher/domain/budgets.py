@@ -22,7 +22,10 @@ NEVER: Final = 1 << 62
 
 
 class LineKey(NamedTuple):
-    """What those in one line of a budget have in common: their workers, the units they need, the limit they keep."""
+    """What those in one line of a budget have in common: their workers, the units they need, the limit they keep.
+
+    Where a budget has many lines, the units of a line are of one size only, which stands below zero (`size_of`).
+    """
 
     pool: "Pool"
     units: int
@@ -170,7 +173,8 @@ class Rate(Budget):
         """Count units that start now."""
         bucket = now // self.width
         last = self.marks[-1] if self.marks else None
-        if last is not None and last.bucket == bucket:
+        if last is not None and last.bucket >= bucket:  # a clock that was ahead may have counted later starts
+            bucket = last.bucket
             last.last = max(last.last, now)
             last.units += units
         else:
@@ -251,6 +255,11 @@ class Gate(Budget):
 
     def give(self, units: int) -> None:
         """Do nothing."""
+
+
+def size_of(units: int) -> int:
+    """Return the line of all that need at most so many units and more than half of that, up to a power of two."""
+    return -units.bit_length()
 
 
 class Need(NamedTuple):

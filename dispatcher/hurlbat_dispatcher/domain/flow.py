@@ -18,7 +18,7 @@ from typing import Final
 
 from hurlbat_dispatcher.domain.budgets import Group, Rate
 from hurlbat_dispatcher.domain.lanes import Flight, Lane, Pool, Started, Waiting
-from hurlbat_dispatcher.domain.lines import Lines
+from hurlbat_dispatcher.domain.lines import SOON_MS, Lines
 from hurlbat_dispatcher.domain.runs import AGE_MS
 from hurlbat_dispatcher.domain.slots import Slots
 from hurlbat_dispatcher.domain.terms import Terms
@@ -28,7 +28,7 @@ HORIZON: Final = 256
 MOST_HELD: Final = 200_000
 """Runs that are held in memory, about, in all lanes together."""
 LEAST_HELD: Final = 16
-MAX_LOOKS: Final = 20_000
+MAX_LOOKS: Final = 4_000
 """Lanes that are looked at in one turn; the next goes on."""
 
 
@@ -87,13 +87,15 @@ class Picture(Lines):
             self.gained(rate, now)
         for lane in list(self._insisting):
             self._insist(lane, now)
+        self._set_alarms(now)
 
     def alarm(self) -> int | None:
         """Return the next moment at which something opens by itself."""
-        gates = min((slots.not_before for slots in self._shut if slots.serving), default=None)
-        if not self._timers:
-            return gates
-        return self._timers[0][0] if gates is None else min(gates, self._timers[0][0])
+        moments = [slots.not_before for slots in self._shut if slots.serving]
+        moments += [since + SOON_MS for since in self._insisting.values() if since]
+        if self._timers:
+            moments.append(self._timers[0][0])
+        return min(moments, default=None)
 
     # -- runs come and go --------------------------------------------------------------------------------------------
 
@@ -230,6 +232,8 @@ class Picture(Lines):
         self.looks += looks
         for pool, count in passed.items():
             self._passed_over(pool, started[count:])
+        if self._to_alarm:
+            self._set_alarms(now)
         return started
 
     def _line_up(self, ready: list[tuple[int, int, Pool]], pool: Pool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from heapq import heappush
 from typing import Final
 
-from hurlbat_dispatcher.domain.budgets import Budget, Gate, LineKey, Need, Rate
+from hurlbat_dispatcher.domain.budgets import Budget, Gate, LineKey, Need, Rate, size_of
 from hurlbat_dispatcher.domain.lanes import Lane, Pool, Started
 from hurlbat_dispatcher.domain.rotation import Ring
 from hurlbat_dispatcher.domain.shapes import Shapes
@@ -12,7 +12,12 @@ from hurlbat_dispatcher.domain.shapes import Shapes
 PATIENCE: Final = 8
 """How often a lane is held or passed over, or others take slots before it, until it reserves what it needs."""
 SOON_MS: Final = 1_000
-"""A lane whose rate limit opens later than this keeps nothing but that limit for itself: others would wait long."""
+"""A lane whose rate limit opens later than this keeps nothing but that limit for itself: others would wait long.
+
+Nor is anything kept for longer than this while no worker could take the lane's runs.
+"""
+MANY_LINES: Final = 16
+"""Lines of a budget that are told apart by the very units; beyond, those of like size share one."""
 
 
 class Lines(Shapes):
@@ -20,7 +25,10 @@ class Lines(Shapes):
 
     def __init__(self) -> None:
         super().__init__()
-        self._insisting: dict[Lane, None] = {}
+        self._insisting: dict[Lane, int] = {}
+        """Lanes that have reserved something, and since when (ms) no worker could take their runs; 0: one can."""
+        self._to_alarm: dict[Rate, None] = {}
+        """Rate limits that need to know when they open."""
         self._timers: list[tuple[int, int, Rate]] = []
 
     def gained(self, budget: Budget, now: int) -> None:
@@ -31,7 +39,7 @@ class Lines(Shapes):
         elif lane.place is not None and lane.place.line is not None:
             self._enter(lane)
         if isinstance(budget, Rate) and budget.lines:
-            self._set_alarm(budget, now)
+            self._to_alarm[budget] = None
 
     def _short_of(self, lane: Lane, now: int) -> Need | None:
         """Return what holds the lane, if anything does."""
@@ -45,15 +53,19 @@ class Lines(Shapes):
 
     def _park(self, lane: Lane, need: Need, now: int) -> None:
         """Let a lane wait for the budget that holds it."""
+        lines = need.budget.lines
         key = LineKey(lane.pool, need.units, need.limit)
-        line = need.budget.lines.get(key)
+        line = lines.get(key)
+        if line is None and len(lines) >= MANY_LINES:
+            key = LineKey(lane.pool, size_of(need.units), 0)
+            line = lines.get(key)
         if line is None:
-            line = need.budget.lines[key] = Ring(need)
+            line = lines[key] = Ring(need)
         line.enter(lane)
         lane.pool.ring.left(lane.rotation)
         self._passed(lane, now)
         if isinstance(need.budget, Rate):
-            self._set_alarm(need.budget, now)
+            self._to_alarm[need.budget] = None
 
     def _follow(self, lane: Lane, now: int) -> None:
         """Let those come forward that wait behind a lane which was just looked at, where there is room for them."""
@@ -62,7 +74,7 @@ class Lines(Shapes):
                 if budget.reserved is None:
                     self._nominate(budget, now, lane.pool)
                 if isinstance(budget, Rate) and budget.lines:
-                    self._set_alarm(budget, now)  # whoever filled it: one with a line always has an alarm
+                    self._to_alarm[budget] = None  # whoever filled it: one with a line always has an alarm
 
     def _nominate(self, budget: Budget, now: int, pool: Pool | None = None) -> None:
         """Bring the best lane of each line, or of those in one pool, back to the ring; more follow from there."""
@@ -73,7 +85,7 @@ class Lines(Shapes):
             first = line.first()
             if first is None:
                 del budget.lines[key]
-            elif budget.room(now, key.units, key.limit):
+            elif _has_room(budget, first[2], now):
                 came = True
                 self._enter(first[2])
                 if line.first() is None:
@@ -84,18 +96,19 @@ class Lines(Shapes):
             for lane in held:
                 self._passed(lane, now)
 
-    def _set_alarm(self, rate: Rate, now: int) -> None:
-        """See to it that a rate limit with a line is looked at when there is room for one of those who wait."""
-        if rate.reserved is not None:
-            needs = [(need.units, need.limit) for need in rate.reserved.needs if need.budget is rate]
-        else:
-            needs = [(key.units, key.limit) for key, line in rate.lines.items() if line.first() is not None]
-        opens = (rate.opens_at(now, units, limit) for units, limit in needs)
-        at = min((moment for moment in opens if moment is not None and moment > now), default=None)
-        if at is not None and (not rate.timer or at < rate.timer):
-            rate.timer = at
-            self._seq += 1
-            heappush(self._timers, (at, self._seq, rate))
+    def _set_alarms(self, now: int) -> None:
+        """See to it that rate limits with lines are looked at when there is room for one of those who wait."""
+        for rate in self._to_alarm:
+            firsts = [first[2] for line in rate.lines.values() if (first := line.first()) is not None]
+            lanes = firsts if rate.reserved is None else [rate.reserved]
+            needs = dict.fromkeys(need[1:] for lane in lanes for need in lane.needs if need.budget is rate)
+            opens = (rate.opens_at(now, units, limit) for units, limit in needs)
+            at = min((moment for moment in opens if moment is not None and moment > now), default=None)
+            if at is not None and (not rate.timer or at < rate.timer):
+                rate.timer = at
+                self._seq += 1
+                heappush(self._timers, (at, self._seq, rate))
+        self._to_alarm.clear()
 
     # -- reservations of keyed budgets -------------------------------------------------------------------------------
 
@@ -109,7 +122,8 @@ class Lines(Shapes):
         """Reserve for a lane what it may reserve now, and nothing else."""
         claims = self._claims(lane, now)
         if claims:
-            self._insisting[lane] = None
+            full = not any(slots.takes(lane.pool.cost, now) for slots, _ in lane.pool.workers)
+            self._insisting[lane] = (self._insisting.get(lane) or now) if full else 0
         else:
             self._insisting.pop(lane, None)
             lane.bounces = 0
@@ -125,7 +139,13 @@ class Lines(Shapes):
 
         Where a rate limit opens late, nothing but that: with it the others of that limit wait, and nobody else.
         """
-        if lane.place is None or not any(slots.serving for slots, _ in lane.pool.workers):
+        pool = lane.pool
+        able = [slots for slots, _ in pool.workers if slots.serving and not slots.probing]
+        able = [slots for slots in able if slots.not_before <= now + SOON_MS]
+        if lane.place is None or not able:
+            return []
+        since = self._insisting.get(lane) or now
+        if now - since >= SOON_MS and not any(slots.takes(pool.cost, now) for slots in able):
             return []
         late: list[Budget] = []
         for budget, units, limit in lane.needs:
@@ -171,3 +191,8 @@ class Lines(Shapes):
         if slots is not None and slots.reserved is pool:
             slots.reserved = None
             self.opened(slots)
+
+
+def _has_room(budget: Budget, lane: Lane, now: int) -> bool:
+    """Tell whether a budget has room for the runs of a lane."""
+    return any(budget.room(now, units, limit) for known, units, limit in lane.needs if known is budget)
