@@ -392,11 +392,11 @@ def test_who_insists_and_waits_for_another_budget_lets_no_alarm_ring_for_what_is
 
 
 def test_who_insisted_gives_way_when_it_has_started() -> None:
-    stage = Stage({"w": 9}, rules={"r": 2, "q": 9})
+    stage = Stage({"w": 9}, rules={"r": 2, "q": 1})
     for n in range(2):
         stage.wait("held", both(f"held{n}"))
     held = stage.admit()
-    lane = stage.wait("insists", both("1"))
+    lane = stage.wait("insists", both("1"), count=2)
     assert stage.admit() == []
     for _ in range(PATIENCE):
         stage.picture._passed(lane, stage.now)
