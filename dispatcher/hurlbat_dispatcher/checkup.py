@@ -7,14 +7,16 @@ state stayed what it was) is not, and what is merely late is in `lateness.py`.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
+from hurlbat_dispatcher.findings import Code, Finding, Severity, warn
+from hurlbat_dispatcher.flow_checkup import flow_violations, slots_taken
 from hurlbat_dispatcher.store.checkup import Load, SeenKey, SeenRun, SeenWorker, Sight, Told, look_at_rows
 from hurlbat_dispatcher.store.statement import Ask, Rows
 
+__all__ = ["Code", "Finding", "Severity", "gathered", "strict_checkup", "violations", "warn"]
 SETTLING_MS: Final = 10_000
 """How long a server may start runs by slots that were changed."""
 SHOWN: Final = 10
@@ -23,77 +25,10 @@ QUIET_AFTER: Final = 100
 """Uncharged starts that the timeline tells one by one."""
 
 
-class Severity(StrEnum):
-    """Whether a promise is broken, or something should be looked at."""
-
-    VIOLATION = "violation"
-    WARNING = "warning"
-
-
-class Code(StrEnum):
-    """What can be found. Programs may rely on it."""
-
-    # of one run's row
-    UNKNOWN_STATE = "unknown_state"
-    ENDED_WITHOUT_TIME = "ended_without_time"
-    ENDED_WITH_LEASE = "ended_with_lease"
-    ENDED_WITHOUT_RESULT = "ended_without_result"
-    ENDED_WITHOUT_START = "ended_without_start"
-    OPEN_WITH_END = "open_with_end"
-    WAITING_WITH_LEFTOVERS = "waiting_with_leftovers"
-    RUNNING_INCOMPLETE = "running_incomplete"
-    HELD_WITHOUT_CANCEL = "held_without_cancel"
-    TOO_MANY_TRIES = "too_many_tries"
-    NO_TRIES_LEFT = "no_tries_left"
-    STARTED_EARLY = "started_early"
-    LANE_WRONG = "lane_wrong"
-    # of a run and its timeline
-    TOLD_AHEAD = "told_ahead"
-    PUT_BACK_TWICE = "put_back_twice"
-    RUNNING_AFTER_END = "running_after_end"
-    CHARGES_WRONG = "charges_wrong"
-    WAITING_UNEXPLAINED = "waiting_unexplained"
-    # of more than one row
-    SLOTS_OVERSOLD = "slots_oversold"
-    SLOTS_LOWERED = "slots_lowered"
-    KEY_WITHOUT_RUN = "key_without_run"
-    KEY_OF_ANOTHER_RUN = "key_of_another_run"
-    KEY_OUTLIVES_RUN = "key_outlives_run"
-    OWNERS_WRONG = "owners_wrong"
-    OWNER_UNKNOWN = "owner_unknown"
-    TIMELINE_WITHOUT_RUN = "timeline_without_run"
-    # late
-    LEASE_NOT_RESCUED = "lease_not_rescued"
-    SENDER_GONE = "sender_gone"
-    DUE_NOT_SEEN = "due_not_seen"
-    EXPIRY_NOT_APPLIED = "expiry_not_applied"
-    HELD_TOO_LONG = "held_too_long"
-    WAITING_BESIDE_ROOM = "waiting_beside_room"
-    WORKER_GONE = "worker_gone"
-    # of the database itself
-    NOT_DURABLE = "not_durable"
-    CLOCK_OFF = "clock_off"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was found; `subject` is the run, worker or server that it is about, where it is about one."""
-
-    code: Code
-    severity: Severity
-    subject: str | None
-    sentence: str
-
-
 def strict_checkup() -> Generator[Ask, Rows, list[Finding]]:
     """Check in all rows what must hold at every commit; for one who lowers no slots, as a simulator."""
     sight = yield from look_at_rows()
     return list(violations(sight, settling=0))
-
-
-def warn(code: Code, subject: str | None, sentence: str) -> Finding:
-    """Return something that should be looked at, and breaks no promise."""
-    return Finding(code, Severity.WARNING, subject, sentence)
 
 
 def violations(sight: Sight, *, settling: int = SETTLING_MS) -> Iterator[Finding]:
@@ -112,14 +47,16 @@ def violations(sight: Sight, *, settling: int = SETTLING_MS) -> Iterator[Finding
             )
         if run.attempt:
             yield from _timeline(run, told[run.id])
+    taken = slots_taken(sight.flow)
     for load in sight.loads:
         worker = _worker(sight, load.worker)
-        if worker is not None and load.attempts > worker.slots:
-            yield from _oversold(load, worker, settling)
+        if worker is not None and max(load.attempts, taken[load.worker]) > worker.slots:
+            yield from _oversold(load, worker, taken[load.worker], settling)
     for key in sight.keys:
         if key.until is None or key.until > sight.now:
             yield from _key(key)
     yield from _owners(sight)
+    yield from flow_violations(sight.flow, sight.now, SETTLING_MS)
 
 
 def gathered(findings: Iterable[Finding], most: int = SHOWN) -> list[Finding]:
@@ -297,8 +234,9 @@ def _worker(sight: Sight, name: str) -> SeenWorker | None:
     return next((worker for worker in sight.workers if worker.name == name), None)
 
 
-def _oversold(load: Load, worker: SeenWorker, settling: int) -> Iterator[Finding]:
-    says = f"the worker {worker.name} has {load.attempts} attempts in {worker.slots} slots"
+def _oversold(load: Load, worker: SeenWorker, taken: int, settling: int) -> Iterator[Finding]:
+    more = f", which take {taken}," if taken > load.attempts else ""
+    says = f"the worker {worker.name} has {load.attempts} attempts{more} in {worker.slots} slots"
     if not settling or load.started_at > worker.updated_at + settling:
         yield Finding(
             Code.SLOTS_OVERSOLD,

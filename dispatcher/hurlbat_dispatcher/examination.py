@@ -10,6 +10,7 @@ from hurlbat_dispatcher.checkup import Code, Finding, gathered, violations, warn
 from hurlbat_dispatcher.clock import Clock, SystemClock
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.workers import SERVING
+from hurlbat_dispatcher.flow_checkup import slots_taken
 from hurlbat_dispatcher.lateness import OVERDUE_MS, warnings
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.beside import is_served, read_beside
@@ -176,7 +177,7 @@ def _for_room(sight: Sight) -> str:
     total = sum(queue.runs for queue in sight.queues)
     if not total:
         return "No run waits for room."
-    loads = {load.worker: load.attempts for load in sight.loads}
+    loads = slots_taken(sight.flow)
     largest = sorted(sight.queues, key=lambda queue: (-queue.runs, queue.lane))
     parts = []
     for queue in largest[:NAMED]:
@@ -184,7 +185,7 @@ def _for_room(sight: Sight) -> str:
         states = []
         for worker in sight.workers:
             if task in json.loads(worker.tasks):
-                used = loads.get(worker.name, 0)
+                used = loads[worker.name]
                 full = f"{used} of {worker.slots} slots used"
                 states.append(f"{worker.name} is {full if worker.state in SERVING else worker.state}")
         parts.append(f"{queue.runs} of {task} ({', '.join(states) or 'no worker serves it'})")

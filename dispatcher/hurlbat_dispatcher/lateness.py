@@ -7,6 +7,7 @@ from typing import Final
 from hurlbat_dispatcher.checkup import Code, Finding, warn
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.workers import SERVING
+from hurlbat_dispatcher.flow_checkup import may_be_held
 from hurlbat_dispatcher.store.checkup import SeenRun, Sight
 
 OVERDUE_MS: Final = 60_000
@@ -73,10 +74,16 @@ def _beside_room(sight: Sight) -> Iterator[Finding]:
     for worker in sight.workers:
         if worker.state in SERVING and worker.name not in busy and worker.updated_at < sight.now - OVERDUE_MS:
             idle.update(dict.fromkeys(json.loads(worker.tasks), worker.name))
+    held = may_be_held(sight.flow)
     waiting: dict[str, SeenRun] = {}
     for run in sight.runs:
         due = run.state == RunState.QUEUED and run.ready and run.due_at < sight.now - OVERDUE_MS
-        if due and run.task in idle and (run.task not in waiting or run.due_at < waiting[run.task].due_at):
+        if (
+            due
+            and run.lane not in held
+            and run.task in idle
+            and (run.task not in waiting or run.due_at < waiting[run.task].due_at)
+        ):
             waiting[run.task] = run
     for task, run in sorted(waiting.items()):
         yield warn(

@@ -61,12 +61,42 @@ def server(server_id: str, lease_until: int) -> str:
     return f"INSERT INTO dispatcher (id, started_at, lease_until) VALUES ('{server_id}', {LONG_AGO}, {lease_until})"
 
 
+def _quoted(text: str) -> str:
+    """Return JSON for a statement in which a colon begins a parameter."""
+    return text.replace(":", "\\:")
+
+
 def lane(lane_id: int, draws: str, digest: str | None = None) -> str:
     """Return the SQL of a lane of the task `echo`."""
     digest = hashlib.sha256(draws.encode()).hexdigest()[:40] if digest is None else digest
     return (
         "INSERT INTO lane (id, tenant, task, draws, digest, used_at) "
-        f"VALUES ({lane_id}, 1, 'echo', '{draws}', '{digest}', {NOW})"
+        f"VALUES ({lane_id}, 1, 'echo', '{_quoted(draws)}', '{digest}', {NOW})"
+    )
+
+
+def task(name: str, policy: str, updated_at: int = LONG_AGO) -> str:
+    """Return the SQL of a task."""
+    return (
+        "INSERT INTO task (tenant, name, version, policy, paused, updated_at) "
+        f"VALUES (1, '{name}', 1, '{_quoted(policy)}', 0, {updated_at})"
+    )
+
+
+def use(rate: str, units: int, duration: int = 3_600_000, last: int = NOW, bucket: int | None = None) -> str:
+    """Return the SQL of what has started of a rate limit."""
+    bucket = last // (duration // 64) if bucket is None else bucket
+    return (
+        "INSERT INTO rate_use (tenant, key, duration, bucket, last, units) "
+        f"VALUES (1, '{rate}', {duration}, {bucket}, {last}, {units})"
+    )
+
+
+def limit(most: int, updated_at: int = 0) -> str:
+    """Return the SQL of the rate limit `slow`, in an hour."""
+    return (
+        "INSERT INTO rate_limit (tenant, key, most, duration, updated_at) "
+        f"VALUES (1, 'slow', {most}, 3600000, {updated_at})"
     )
 
 
@@ -113,6 +143,7 @@ def plant(code: Code, subject: str | None, words: str, *sql: str) -> Plant:
     return Plant(code, subject, words, sql)
 
 
+IN_LANE_7 = "UPDATE run SET lane = 7 WHERE worker IS NOT NULL"
 PLANTS = [
     plant(Code.UNKNOWN_STATE, WAITS, "the state lost, which there is not", put(WAITS, state="'lost'")),
     plant(Code.ENDED_WITHOUT_TIME, COMPLETED, "has no time of its end", put(COMPLETED, finished_at="NULL")),
@@ -151,6 +182,26 @@ PLANTS = [
     ),
     plant(Code.OWNERS_WRONG, None, "has 0 rows", "DELETE FROM shard"),
     plant(Code.OWNERS_WRONG, None, "has 2 rows", "INSERT INTO shard (id, epoch, lease_until) VALUES (2, 0, 0)"),
+    plant(Code.LANE_MISNAMED, "1", "lane 1 of the task echo", "UPDATE lane SET digest = 'other'"),
+    plant(Code.SLOTS_OVERSOLD, "w", "2 attempts, which take 4, in 2 slots", lane(7, '{"cost":2}'), IN_LANE_7),
+    plant(
+        Code.GROUP_OVERSOLD,
+        "name:one",
+        "group a of name:one has 2 runs, and may have 1",
+        task("echo", '{"concurrency":[{"key":"input","max_runs":1,"name":"one"}]}'),
+        lane(7, '{"groups":[["name:one","a"]]}'),
+        IN_LANE_7,
+    ),
+    plant(Code.RATE_OVERSOLD, "static:slow", "5 units of the rate limit static:slow", limit(4), use("static:slow", 5)),
+    plant(
+        Code.RATE_OVERSOLD,
+        "dynamic:a",
+        "and 3 may",
+        lane(7, '{"rates":[["a",1,3,3600000]]}'),
+        use("dynamic:a", 4),
+    ),
+    plant(Code.USE_IMPOSSIBLE, "static:slow", "has -1 units", use("static:slow", -1)),
+    plant(Code.USE_IMPOSSIBLE, "static:slow", "in the part 7", use("static:slow", 1, bucket=7)),
     plant(Code.OWNER_UNKNOWN, GONE, "which never entered", f"UPDATE shard SET owner = '{GONE}'"),
 ]
 OVERDUE = [
@@ -191,9 +242,14 @@ OVERDUE = [
 OF_THE_DATABASE = {Code.NOT_DURABLE, Code.CLOCK_OFF}
 
 
+TABLES = (
+    *("run", "timeline", "lane", "task", "rate_limit", "rate_use", "idempotency", "worker", "dispatcher", "shard"),
+)
+
+
 def well() -> Script[None]:
     """Make everything as it should be, whatever was planted before."""
-    for table in ("run", "timeline", "lane", "idempotency", "worker", "dispatcher", "shard"):
+    for table in TABLES:
         yield from tell(f"DELETE FROM {table}")
     runs = [WAITS, DELAYED, RUNS, COMPLETED, FAILED, CANCELLED]
     yield from insert(*(new_run(run_id, created_at=LONG_AGO, due_at=NOW, max_attempts=3) for run_id in runs))
@@ -270,6 +326,18 @@ async def test_nobody_is_blamed_for_being_late_where_no_server_is_alive(store: D
     forget_lock(store)
     found = await examine(settings_for(database_url))
     assert ([server.alive for server in found.servers], found.findings) == ([False], ())
+
+
+async def test_what_was_started_before_a_limit_was_lowered_is_no_fault(store: Database, database_url: str) -> None:
+    rule = '{"concurrency":[{"key":"input","max_runs":1,"name":"one"}]}'
+    await store.write(tell(task("echo", rule, NOW), lane(7, '{"groups":[["name:one","a"]]}'), IN_LANE_7))
+    await store.write(tell(limit(4, NOW), use("static:slow", 5)))
+    assert await found_in(database_url) == []
+
+
+async def test_what_may_wait_for_a_key_is_not_late(store: Database, database_url: str) -> None:
+    await store.write(tell(worker("idle"), lane(7, '{"rates":[["a",1,3,60000]]}'), put(WAITS, due_at=LONG_AGO, lane=7)))
+    assert await found_in(database_url) == []
 
 
 async def test_a_strict_checkup_takes_lowered_slots_for_a_broken_promise(store: Database) -> None:

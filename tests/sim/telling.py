@@ -233,8 +233,9 @@ def _look_back(story: Story) -> None:
     story.checker.look_back()
     disk = story.simulation.disk
     for finding in _read(disk, strict_checkup()):
-        clock = story.history.set_back and finding.code is Code.STARTED_EARLY
-        if finding.severity is Severity.VIOLATION and not clock:
+        clock = story.history.set_back and finding.code in (Code.STARTED_EARLY, Code.RATE_OVERSOLD)
+        changed = story.plan.flow.doings and finding.code in (Code.GROUP_OVERSOLD, Code.RATE_OVERSOLD)
+        if finding.severity is Severity.VIOLATION and not clock and not changed:
             story.history.broke(Rule.SNAPSHOT, finding.sentence)
     for row in story.rows.values():
         run = _read(disk, views.one_run(1, row.id))

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from hurlbat_dispatcher.store.flow_checkup import FlowSight, look_at_flow
 from hurlbat_dispatcher.store.migrate import scripts
 from hurlbat_dispatcher.store.schema import (
     DELAYED,
@@ -141,6 +142,7 @@ class Sight:
     queues: Sequence[Queue]
     delayed: int
     next_due: int | None
+    flow: FlowSight
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,7 @@ def look_at_rows(*, most: int = EVERYTHING, overdue: int = 0) -> Generator[Ask, 
     servers = yield _SERVERS.fetch()
     queues = yield _QUEUES.fetch()
     later = yield _LATER.fetch()
+    flow = yield from look_at_flow(most)
     return Sight(
         now,
         most,
@@ -329,6 +332,7 @@ def look_at_rows(*, most: int = EVERYTHING, overdue: int = 0) -> Generator[Ask, 
         list(map(Queue._make, queues)),
         later[0][0],
         later[0][1],
+        flow,
     )
 
 
