@@ -416,3 +416,15 @@ def test_only_one_of_many_comes_forward_for_one_place() -> None:
     assert sum(lane.place is lane.pool.ring for lane in lanes) == 1
     assert len(stage.admit()) == 1
     assert max(lane.bounces for lane in lanes) <= 1
+
+
+def test_what_started_while_a_rule_was_not_in_force_counts_when_it_is_again() -> None:
+    stage = Stage({"w": 9}, rules={"r": 1})
+    stage.picture.learn(Terms(stage.terms.tasks), stage.now)
+    stage.wait("run", group("r", "x"))
+    [run_id] = stage.admit()
+    stage.picture.learn(stage.terms, stage.now)
+    stage.wait("next", group("r", "x"))
+    assert stage.admit() == []
+    stage.picture.release(run_id, stage.now)
+    assert len(stage.admit()) == 1
