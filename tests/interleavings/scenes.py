@@ -114,10 +114,13 @@ class Deed:
 # -- scenes ----------------------------------------------------------------------------------------------------------
 
 
-def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bool = False) -> Scene:
+def scene(
+    *runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bool = False, new_lane: bool = False
+) -> Scene:
     """Arrange these runs, with so many free slots at the worker.
 
     The owner owns the lanes until `owned_until`. `old_key`: the key of `KEYED` is remembered, and its time is over.
+    `new_lane`: there is no lane yet.
     """
     rows = [_row(schema.run, **{**_RUN, "id": run_id, **RUNS[run_id]}) for run_id in runs]
     until = {OWNER: owned_until, PEER: NOW + 3_600_000, GONE: NOW - 60_000}
@@ -127,7 +130,7 @@ def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bo
     tables = ("run", "timeline", "idempotency", "dispatcher", "lane")
     sql = [*(f"DELETE FROM {table}" for table in tables)]
     sql += [
-        _insert(schema.lane, [lane._asdict()]),
+        *([] if new_lane else [_insert(schema.lane, [lane._asdict()])]),
         *([_insert(schema.run, rows)] if rows else []),
         _insert(schema.dispatcher, servers),
         f"UPDATE shard SET owner = '{OWNER}', epoch = {EPOCH}, lease_until = {owned_until}",
@@ -136,7 +139,7 @@ def scene(*runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bo
     if old_key:
         sql.append(_insert(schema.idempotency, [key]))
     taken = sum(row["state"] == "running" or row.get("holds_until") is not None for row in rows)
-    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}), [lane])
+    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}), [] if new_lane else [lane])
 
 
 _RUN: Final[Mapping[str, Any]] = {
@@ -336,6 +339,12 @@ def recall() -> Sequence[Operation]:
 def submit(number: int) -> Turn:
     """Somebody submits a run with the key; the body is the same with every number."""
     entry = Entry(_ID.format(100 + number), 1, Submission(TASK.name, idempotency_key=KEY), TASK, *LANE_NAME, "same")
+    return lambda: [Submit([entry])]
+
+
+def submit_plain(number: int) -> Turn:
+    """Somebody submits a run without a key."""
+    entry = Entry(_ID.format(100 + number), 1, Submission(TASK.name), TASK, *LANE_NAME, "")
     return lambda: [Submit([entry])]
 
 

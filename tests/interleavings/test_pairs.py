@@ -29,6 +29,7 @@ from tests.interleavings.scenes import (
     scene,
     stopped,
     submit,
+    submit_plain,
     sweep,
     take,
     tick,
@@ -130,3 +131,17 @@ async def test_of_two_submits_with_a_key_whose_time_is_over_one_makes_the_run(st
     outcome = await stage.show(scene(KEYED, old_key=True), does(PEER, submit(1)), does(HEIR, submit(2)))
     assert outcome.broken == {}
     assert outcome.clashes > 0
+
+
+async def test_of_two_submits_into_a_lane_that_is_new_one_makes_it_and_both_runs_are_there(stage: Stage) -> None:
+    outcome = await stage.show(scene(new_lane=True), does(PEER, submit_plain(1)), does(HEIR, submit_plain(2)))
+    assert outcome.broken == {}
+    assert outcome.endings == {("queued 0", "queued 0")}
+    assert outcome.clashes > 0
+
+
+async def test_of_two_submits_into_a_new_lane_the_owner_starts_its_own(stage: Stage) -> None:
+    new = scene(new_lane=True, free=1)
+    outcome = await stage.show(new, does(OWNER, submit_plain(1)), does(PEER, submit_plain(2)))
+    assert outcome.broken == {}
+    assert outcome.endings == {("running 1", "queued 0")}

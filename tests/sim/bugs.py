@@ -16,12 +16,13 @@ Plant = Callable[[ExitStack], None]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A guard that is broken. `hint` is a seed that finds it."""
+    """A guard that is broken. `hint` is a seed that finds it, with flow control where that is what is broken."""
 
     name: str
     says: str
     plant: Plant
     hint: int
+    flow_control: bool
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -39,7 +40,7 @@ def bug(says: str, *, hint: int = 0) -> Callable[[Plant], Plant]:
 
     def plant(made: Plant) -> Plant:
         name = made.__name__
-        BUGS[name] = Bug(name, says, made, hint)
+        BUGS[name] = Bug(name, says, made, hint, made.__module__.endswith("_flow"))
         return made
 
     return plant

@@ -12,7 +12,7 @@ from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lines import Lines
 from hurlbat_dispatcher.domain.rotation import Rotation
 from hurlbat_dispatcher.store import lanes
-from hurlbat_dispatcher.turn import crank, due, joining
+from hurlbat_dispatcher.turn import due, joining
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from tests.sim.bugs import bug, swap
@@ -209,4 +209,4 @@ def ranked_against_itself(stack: ExitStack) -> None:
 
         return stale
 
-    swap(stack, crank.joining, "join", make)
+    swap(stack, joining, "join", make)

@@ -73,9 +73,9 @@ def retry_without_due_time(stack: ExitStack) -> None:
 @bug("a result is applied whatever attempt it is of", hint=3)
 def result_of_an_old_attempt(stack: ExitStack) -> None:
     def make(end_attempt: Any) -> Any:
-        def end(desk: Desk, ledger: Ledger, said: AttemptEnd) -> Any:
+        def end(desk: Desk, ledger: Ledger, said: AttemptEnd, **more: Any) -> Any:
             row = ledger.rows.get(said.run_id)
-            return end_attempt(desk, ledger, said if row is None else said._replace(attempt=row.attempt))
+            return end_attempt(desk, ledger, said if row is None else said._replace(attempt=row.attempt), **more)
 
         return end
 
@@ -85,11 +85,11 @@ def result_of_an_old_attempt(stack: ExitStack) -> None:
 @bug("a second result of an attempt is applied, too")
 def result_applied_twice(stack: ExitStack) -> None:
     def make(end_attempt: Any) -> Any:
-        def end(desk: Desk, ledger: Ledger, said: AttemptEnd) -> Any:
+        def end(desk: Desk, ledger: Ledger, said: AttemptEnd, **more: Any) -> Any:
             row = ledger.rows.get(said.run_id)
             if row is not None and row.state in ("completed", "failed") and row.attempt == said.attempt:
                 ledger.rows[row.id] = row._replace(state=RunState.RUNNING, report=None)
-            return end_attempt(desk, ledger, said)
+            return end_attempt(desk, ledger, said, **more)
 
         return end
 
@@ -114,8 +114,8 @@ def rescue_without_fence(stack: ExitStack) -> None:
 def rescue_from_the_living(stack: ExitStack) -> None:
     mine = run.c.sender == bind("me", sa.String())
     clause = sa.select(*runs._LIGHT).where(RUNNING, run.c.lease_until.is_(None), ~mine)
-    clause = clause.where(run.c.created_at < bind("now", sa.BigInteger())).limit(bind("most", sa.Integer()))
-    swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "now", "most")))
+    clause = clause.limit(bind("most", sa.Integer()))
+    swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "most")))
 
 
 @bug("attempts of a server that died are never rescued")
@@ -123,11 +123,11 @@ def orphans_forgotten(stack: ExitStack) -> None:
     clause = sa.select(*runs._LIGHT).where(
         RUNNING,
         run.c.sender != bind("me", sa.String()),
-        sa.exists().where(dispatcher.c.id == run.c.sender, dispatcher.c.lease_until > bind("now", sa.BigInteger())),
+        sa.exists().where(dispatcher.c.id == run.c.sender),
         run.c.attempt < inline(0),
     )
     clause = clause.limit(bind("most", sa.Integer()))
-    swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "now", "most")))
+    swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "most")))
 
 
 @bug("a replay lets a run be tried without end")

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from hurlbat_dispatcher.simulation.faults import Fault, Faults
-from tests.sim.flow_plan import FlowPlan, flow_of
+from tests.sim.flow_plan import NO_FLOW, FlowPlan, flow_of
 
 T = TypeVar("T")
 
@@ -195,8 +195,11 @@ _KEPT: Final = 0.6
 """How likely each item of a menu is on it."""
 
 
-def plan_of(seed: int, mode: str = "both") -> Plan:
-    """Return what this seed decides. `mode` says whether trouble ends; with `both` the seed says that, too."""
+def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True) -> Plan:
+    """Return what this seed decides. `mode` says whether trouble ends; with `both` the seed says that, too.
+
+    Without `flow_control` it is the same but for that.
+    """
     chance = random.Random(f"plan {seed}")
     servers = chance.choice((1, 1, 2, 2, 3, 4))
     heartbeat, lease = chance.choice(((1.0, 3.0), (1.0, 3.0), (2.0, 6.0), (5.0, 15.0)))
@@ -206,6 +209,7 @@ def plan_of(seed: int, mode: str = "both") -> Plan:
     tasks = tuple(task for task in tasks if task.name in covered)
     serving = {task.name: [worker.name for worker in workers if task.name in worker.tasks] for task in tasks}
     flow = flow_of(seed, {worker.name: worker.slots for worker in workers}, serving)
+    flow = flow if flow_control else NO_FLOW
     tasks = tuple(TaskPlan({**task.policy, **flow.policies.get(task.name, {})}, task.seconds) for task in tasks)
     return Plan(
         seed=seed,

@@ -56,9 +56,9 @@ class Told:
     faults: Counter[str]
 
 
-def tell(seed: int, mode: str = "both") -> Told:
+def tell(seed: int, mode: str = "both", *, flow_control: bool = True) -> Told:
     """Tell the history of this seed, in one of `plan.MODES`."""
-    return tell_plan(plan_of(seed, mode))
+    return tell_plan(plan_of(seed, mode, flow_control=flow_control))
 
 
 def tell_plan(plan: Plan) -> Told:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sim.bugs import BUGS
+from tests.sim.bugs import BUGS, Bug
 from tests.sim.planted import load
 from tests.sim.regressions import REGRESSIONS, Regression
 from tests.sim.telling import Told, tell
@@ -19,7 +19,7 @@ def test_a_planted_bug_is_found_within_three_hundred_seeds(name: str) -> None:
     bug = BUGS[name]
     assert bug.hint < SEEDS
     with bug.planted():
-        for told in _told(bug.hint):
+        for told in _told(bug):
             if told.violations:
                 return
     raise AssertionError(f"{SEEDS} seeds do not find that {bug.says}")
@@ -35,9 +35,9 @@ def test_what_went_wrong_once_goes_well_and_would_be_found_again(regression: Reg
     assert not tell(regression.seed).violations, regression.says
 
 
-def _told(hint: int) -> Iterator[Told]:
+def _told(bug: Bug) -> Iterator[Told]:
     """Tell the history that is known to find it, then all the others."""
-    yield tell(hint)
+    yield tell(bug.hint, flow_control=bug.flow_control)
     for seed in range(SEEDS):
-        if seed != hint:
-            yield tell(seed)
+        if seed != bug.hint:
+            yield tell(seed, flow_control=bug.flow_control)
