@@ -12,7 +12,6 @@ from hurlbat_dispatcher.store.schema import (
     HELD,
     LEASED,
     RUNNING,
-    WAITING,
     dispatcher,
     idempotency,
     inline,
@@ -311,18 +310,6 @@ _FLIGHT = [
 ]
 IN_FLIGHT = Statement(sa.select(*_FLIGHT).where(RUNNING).order_by(run.c.id))
 IN_HOLD = Statement(sa.select(*_FLIGHT).where(HELD).order_by(run.c.id))
-HEADS = Statement(
-    sa.select(run.c.rank, run.c.id, run.c.priority, run.c.joined_at, run.c.started_at)
-    .where(
-        WAITING,
-        run.c.lane == bind("lane", sa.Integer()),
-        sa.tuple_(run.c.rank, run.c.id) > sa.tuple_(bind("rank", sa.BigInteger()), bind("id", run.c.id.type)),
-    )
-    .order_by(run.c.rank, run.c.id)
-    .limit(bind("most", sa.Integer())),
-    ("lane", "rank", "id", "most"),
-)
-"""The next runs of a lane beyond (rank, id). Give `BEFORE_ALL` to begin."""
 BACKING_OFF = Statement(
     sa.select(run.c.id, run.c.lane, run.c.priority, run.c.joined_at, run.c.started_at)
     .where(DELAYED, run.c.joined_at.is_not(None))

@@ -64,10 +64,14 @@ class Prepared:
 
 @dataclass(eq=False)
 class Statement:
-    """A Core statement whose bound parameters are exactly `names`, in the order in which values are given."""
+    """A Core statement whose bound parameters are exactly `names`, in the order in which values are given.
+
+    `postgresql` is the same statement in PostgreSQL's own words, where the two databases have none in common.
+    """
 
     clause: sa.ClauseElement
     names: tuple[str, ...] = ()
+    postgresql: sa.ClauseElement | None = None
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def fetch(self, *values: Any) -> Fetch:
@@ -86,7 +90,8 @@ class Statement:
         return found
 
     def _compile(self, dialect: Dialect) -> Prepared:
-        compiled = self.clause.compile(dialect=dialect)
+        own = self.postgresql if dialect.name == "postgresql" else None
+        compiled = (self.clause if own is None else own).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         positions = tuple(compiled.positiontup or ())
         constants = tuple(name for name in dict.fromkeys(positions) if name not in self.names)

@@ -264,7 +264,4 @@ def _refill(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
     """Read on in the lanes whose heads were used up; what is found there may start in the next turn, at once."""
     if desk.picture.hungry:
         ledger.wake_at(ledger.now)
-    for lane in list(desk.picture.hungry.values()):
-        after = lane.horizon
-        rank, run_id = (after.rank, after.run_id) if after else runs.BEFORE_ALL
-        yield from due.read_heads(desk, lane, rank, run_id)
+    yield from due.read_heads(desk, list(desk.picture.hungry.values()))

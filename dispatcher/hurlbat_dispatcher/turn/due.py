@@ -1,6 +1,7 @@
 """What time brings: runs become due, waits and leases end, and the picture is read from the rows."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
+from typing import Final
 
 import structlog
 
@@ -8,6 +9,7 @@ from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS
 from hurlbat_dispatcher.store import lanes, runs
+from hurlbat_dispatcher.store.heads import MOST_ROWS, Beyond, HeadRow, heads
 from hurlbat_dispatcher.store.lanes import LaneRow, UseRow
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
@@ -24,6 +26,10 @@ LOOK_AGAIN_MS = 200
 """Before the next look at servers whose leases are just over."""
 MOST = 1_000
 """Rows of a kind that one turn takes; the rest come in the next, at once."""
+READ_AT_FIRST: Final = 80_000
+"""Waiting runs that are read when the picture is made anew, about, in all lanes together."""
+FEWEST: Final = 8
+"""How many of a lane are read then at least."""
 
 
 def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, None]:
@@ -52,6 +58,7 @@ def tick(desk: Desk, ledger: Ledger, *, sweep: bool) -> Generator[Ask, Rows, Non
         if lane.ranks and row.joined_at is None:
             ledger.newcomers.append(Newcomer(row.id, row.lane, decide.waiting(row)))
         else:
+            desk.picture.backed_off(row.id, started=row.started_at is not None)
             desk.picture.add(lane, decide.waiting(row), now)
         ledger.readies.append((now, row.tenant, row.id))
         ledger.rows[row.id] = row._replace(ready=1, joined_at=now if row.joined_at is None else row.joined_at)
@@ -137,10 +144,9 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
 def read_waiting(desk: Desk) -> Generator[Ask, Rows, None]:
     """Read the heads of every lane into the picture, and who is ranked and backs off."""
     picture = desk.picture
-    for lane in list(picture.lanes.values()):
-        yield from read_heads(desk, lane, *runs.BEFORE_ALL)
-        if lane.ranks and lane.horizon is not None:
-            yield from _read_members(desk, lane, lane.horizon)
+    few = max(FEWEST, READ_AT_FIRST // (len(picture.lanes) or 1))
+    yield from read_heads(desk, list(picture.lanes.values()), few)
+    yield from _read_members(desk, [lane for lane in picture.lanes.values() if lane.ranks and lane.more])
     back = yield runs.BACKING_OFF.fetch()
     yield from know_lanes(desk, (row[1] for row in back))
     for run_id, lane_id, priority, joined_at, started_at in back:
@@ -148,25 +154,54 @@ def read_waiting(desk: Desk) -> Generator[Ask, Rows, None]:
         picture.join(picture.lanes[lane_id], run_id, priority, joined_at, started=started, running=False)
 
 
-def read_heads(desk: Desk, lane: Lane, rank: int, run_id: str) -> Generator[Ask, Rows, None]:
-    """Read the next runs of a lane into the picture."""
-    most = desk.picture.reach(lane)
-    rows = yield runs.HEADS.fetch(lane.id, rank, run_id, most)
-    desk.picture.refill(lane, [Waiting(row[0], row[1], row[2]) for row in rows], more=len(rows) == most)
-    if lane.ranks:
-        for _, waiting_id, priority, joined_at, started_at in rows:
-            desk.picture.join(lane, waiting_id, priority, joined_at, started=started_at is not None, running=False)
+def read_heads(desk: Desk, wanted: Sequence[Lane], most: int = 1 << 30) -> Generator[Ask, Rows, None]:
+    """Read the next runs of these lanes into the picture: as many as it holds, but at most so many of each."""
+    picture = desk.picture
+    alike: dict[int, list[Lane]] = {}
+    for lane in wanted:
+        alike.setdefault(min(picture.reach(lane), most), []).append(lane)
+    for count, some in alike.items():
+        asked = [(lane, Beyond(lane.id) if lane.horizon is None else _beyond(lane, lane.horizon)) for lane in some]
+        for lane, rows in (yield from _read_on(asked, count)):
+            picture.refill(lane, [Waiting(row[1], row[2], row[3]) for row in rows], more=len(rows) == count)
+            if lane.ranks:
+                _join(desk, lane, rows)
 
 
-def _read_members(desk: Desk, lane: Lane, after: Waiting) -> Generator[Ask, Rows, None]:
-    """Know those, too, that live in a lane's groups and wait beyond its horizon; no more than its rules keep."""
-    rank, run_id = after.rank, after.run_id
-    more = True
-    while more:
-        rows = yield runs.HEADS.fetch(lane.id, rank, run_id, MOST)
-        for rank, run_id, priority, joined_at, started_at in rows:  # noqa: B007  # the last is where the next begins
-            desk.picture.join(lane, run_id, priority, joined_at, started=started_at is not None, running=False)
-        more = len(rows) == MOST
+def _read_members(desk: Desk, wanted: Sequence[Lane]) -> Generator[Ask, Rows, None]:
+    """Know those, too, that live in the groups of lanes and wait beyond their horizons; no more than the rules keep."""
+    asked = [(lane, _beyond(lane, lane.horizon)) for lane in wanted if lane.horizon is not None]
+    count = FEWEST
+    while asked:
+        count = min(4 * count, MOST)
+        read = yield from _read_on(asked, count)
+        for lane, rows in read:
+            _join(desk, lane, rows)
+        asked = [(lane, Beyond(lane.id, rows[-1].rank, rows[-1].id)) for lane, rows in read if len(rows) == count]
+
+
+def _read_on(
+    asked: Sequence[tuple[Lane, Beyond]], count: int
+) -> Generator[Ask, Rows, list[tuple[Lane, list[HeadRow]]]]:
+    """Read so many runs of each lane beyond a place there; those of many lanes at once."""
+    read: list[tuple[Lane, list[HeadRow]]] = []
+    step = max(1, MOST_ROWS // count)
+    for at in range(0, len(asked), step):
+        some = asked[at : at + step]
+        found: list[list[HeadRow]] = [[] for _ in some]
+        for row in (yield heads([place for _, place in some], count)):
+            found[row[0]].append(HeadRow._make(row))
+        read += [(lane, rows) for (lane, _), rows in zip(some, found, strict=True)]
+    return read
+
+
+def _beyond(lane: Lane, last: Waiting) -> Beyond:
+    return Beyond(lane.id, last.rank, last.run_id)
+
+
+def _join(desk: Desk, lane: Lane, rows: Iterable[HeadRow]) -> None:
+    for row in rows:
+        desk.picture.join(lane, row.id, row.priority, row.joined_at, started=row.started_at is not None, running=False)
 
 
 def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, None]:
