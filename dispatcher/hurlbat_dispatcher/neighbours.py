@@ -25,6 +25,8 @@ MAX_CHARS: Final = 7_500
 MAX_ANSWER: Final = 7_000
 """Characters of an answer to a question, quoted as it is in a message."""
 ASK_SECONDS: Final = 3.0
+KINDS: Final = "started cancelled asked answered signals good unsent back freed finished".split()
+"""Of news, in the order in which they are told."""
 MAX_GATHERED: Final = 20_000
 """Items of a kind that wait to be told; the oldest are dropped beyond."""
 
@@ -90,6 +92,8 @@ class Neighbours:
                 self._add("freed", attempt)
                 if attempt in ledger.unsent:
                     self._add("unsent", attempt)
+            for back in ledger.back:
+                self._add("back", back)
             if ledger.queued:
                 self._flags["queued"] = True
         for run_id in ledger.finished:
@@ -147,8 +151,9 @@ class Neighbours:
             freed = [(str(run_id), int(attempt)) for run_id, attempt in said.get("freed", ())]
             unsent = frozenset((str(run_id), int(attempt)) for run_id, attempt in said.get("unsent", ()))
             over = [str(run_id) for run_id in said.get("finished", ()) if run_id in self._desk.picture.members]
-            if freed or over:
-                self._put(Freed(freed, unsent, over))
+            back = [(str(run_id), int(attempt), bool(begun)) for run_id, attempt, begun in said.get("back", ())]
+            if freed or over or back:
+                self._put(Freed(freed, unsent, over, back))
             if said.get("queued"):
                 self._put(Tick())
             for worker, good in said.get("good", ()):
@@ -201,7 +206,7 @@ class Neighbours:
         said: dict[str, Any] = dict(self._flags)
         self._flags.clear()
         room = MAX_CHARS
-        for kind in ("started", "cancelled", "asked", "answered", "signals", "good", "unsent", "freed", "finished"):
+        for kind in KINDS:
             gathered = self._news.get(kind) or deque()
             items: list[Any] = []
             while gathered:

@@ -105,6 +105,11 @@ def rank(due_at: int, priority: int) -> int:
     return due_at - AGE_MS * priority
 
 
+def was_charged(rank: int, priority: int, joined_at: int | None) -> bool:
+    """Tell whether a run has had an attempt that counts since it joined its lane: its retry was due only after that."""
+    return joined_at is not None and rank + AGE_MS * priority > joined_at
+
+
 def expiry(
     *, created_at: int, due_at: int, ttl_at: int | None, schedule_timeout: int | None, tries: int
 ) -> tuple[int | None, str | None]:

@@ -170,6 +170,10 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
                 else:
                     ledger.reply(operation, Conflict("attempt_over", f"attempt {attempt} is not running"))
         case Freed(attempts):
+            for run_id, attempt, started in operation.back:
+                flight = desk.picture.running.get(run_id)
+                if flight is None or flight.attempt == attempt:
+                    desk.picture.backed_off(run_id, started=started)
             for run_id, attempt in attempts:
                 desk.release(run_id, attempt, unsent=(run_id, attempt) in operation.unsent)
             for run_id in operation.over:

@@ -8,7 +8,8 @@ from hurlbat_dispatcher.backoff import clamp, wait_after
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunEvent, RunState, move
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Succeeded
-from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, expiry, rank
+from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, expiry, rank, was_charged
+from hurlbat_dispatcher.domain.terms import RANKING
 from hurlbat_dispatcher.domain.verdict import Verdict, judge
 from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
 from hurlbat_dispatcher.store.runs import RunRow
@@ -175,6 +176,8 @@ def error_json(failure: Failed) -> str:
 def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
     task = desk.registry.tasks.get(row.task)
     due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
+    since = max(due_at, (row.joined_at or 0) + 1)  # so that it can be told from one that never started
+    started = verdict.charged or was_charged(row.rank, row.priority, row.joined_at)
     expires_at = row.expires_at  # a start that is not charged puts off nothing
     if verdict.charged:
         expires_at, _ = expiry(
@@ -188,10 +191,10 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
     ledger.put_backs.append(
         (
             row.tries if verdict.charged else row.tries - 1,
-            rank(due_at, row.priority) if verdict.charged else row.rank,  # what did not happen costs no place in line
+            rank(since, row.priority) if verdict.charged else row.rank,  # what did not happen costs no place in line
             due_at,
             expires_at,
-            row.started_at if verdict.charged else None,
+            row.started_at if started else None,
             error_json(failure) if failure else None,
             mark,
             row.tenant,
@@ -208,9 +211,11 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
             detail["message"] = verdict.note
         ledger.note(row, verdict.kind, detail)
     _changed(ledger, row, state=RunState.QUEUED)
-    desk.picture.backed_off(row.id, started=verdict.charged)
+    desk.picture.backed_off(row.id, started=started)
     ledger.wake_at(due_at)
     ledger.freed.append((row.id, row.attempt))
+    if task is None or any(rule.strategy in RANKING for rule in task.flow.concurrency):
+        ledger.back.append((row.id, row.attempt, started))
     ledger.queued = True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from hurlbat_dispatcher.domain.budgets import Group, Member
 from hurlbat_dispatcher.domain.concurrency import Displaced, collapses, judge
 from hurlbat_dispatcher.domain.lanes import Lane, Started
-from hurlbat_dispatcher.domain.lifecycle import FINAL
+from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.runs import RunRow
@@ -77,7 +77,7 @@ def _enter(desk: Desk, ledger: Ledger, lane: Lane, newcomer: Newcomer) -> None:
 
 
 def _look_again(ledger: Ledger, groups: tuple[Group, ...], desk: Desk, waiters: Waiters) -> Generator[Ask, Rows, bool]:
-    """Read the runs that live in the groups, as others may have ended some; tell whether one has."""
+    """Read the runs that live in the groups, as others may have ended some, or put them back; tell whether one was."""
     if not desk.peers:
         return False
     living = {run_id for group in groups for run_id in group.members}
@@ -86,7 +86,17 @@ def _look_again(ledger: Ledger, groups: tuple[Group, ...], desk: Desk, waiters: 
     over = [row.id for row in found if row.state in FINAL or (not row.ready and row.joined_at is None)]
     for run_id in over:
         desk.picture.ended(run_id)
-    return bool(over)
+    back = [row for row in found if row.state == RunState.QUEUED and _was_put_back(ledger, desk, row)]
+    for row in back:
+        desk.picture.backed_off(row.id, started=row.started_at is not None)
+    return bool(over or back)
+
+
+def _was_put_back(ledger: Ledger, desk: Desk, row: RunRow) -> bool:
+    """Tell whether a run that waits by its row is taken to be running, and not because it has just begun."""
+    member, flight = desk.picture.members.get(row.id), desk.picture.running.get(row.id)
+    known = member is not None and member.running and row.id not in ledger.touched
+    return known and (flight is None or flight.attempt == row.attempt)
 
 
 def _load(ledger: Ledger, waiters: Waiters, ids: "set[str] | list[str]") -> Generator[Ask, Rows, None]:

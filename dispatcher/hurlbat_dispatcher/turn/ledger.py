@@ -83,6 +83,8 @@ class Ledger:
     """Attempts whose slots are free again."""
     unsent: set[Attempt] = field(default_factory=set)
     """Of these, the attempts that were no start: their units are free again, too."""
+    back: list[tuple[str, int, bool]] = field(default_factory=list)
+    """Attempts of ranked runs that wait again, and whether any attempt of theirs counts."""
     overrun: list[tuple[int, int, str, int]] = field(default_factory=list)
     """Rate limits that workers asked to wait: the tenant and lane of the run, the key, until when (ms)."""
     uses: list[UseRow] = field(default_factory=list)

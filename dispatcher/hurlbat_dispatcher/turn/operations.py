@@ -160,12 +160,14 @@ class Recall(Operation):
 class Freed(Operation):
     """Another server has committed that these attempts (run id, attempt) gave their budgets back.
 
-    Those that are `unsent` were no start; these runs are `over` for good.
+    Those that are `unsent` were no start; these runs are `over` for good; those that are `back` wait again, and may
+    have had an attempt that counts.
     """
 
     attempts: Sequence[Attempt]
     unsent: frozenset[Attempt] = frozenset()
     over: Sequence[str] = ()
+    back: Sequence[tuple[str, int, bool]] = ()
 
 
 @dataclass(slots=True, eq=False)
