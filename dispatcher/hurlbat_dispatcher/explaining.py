@@ -95,9 +95,9 @@ class Explainer:
         holder = holder_of(holding.budgets)
         summary = why_held(run.task, holding.budgets, self._registry)
         if ahead:
-            count = f"at least {ahead}" if ahead >= MOST_COUNTED else str(ahead)
-            runs = "run that draws" if ahead == 1 else "runs that draw"
-            summary += f" Before it, {count} {runs} on the same {'waits' if ahead == 1 else 'wait'}."
+            count = f"At least {ahead}" if ahead >= MOST_COUNTED else str(ahead)
+            runs, are = ("run", "is") if ahead == 1 else ("runs", "are")
+            summary += f" {count} {runs} of its kind {are} before it."
         earliest = holder.opens_at if holder is not None and not ahead else None
         return Explanation(
             run, summary, holding.budgets, ahead + 1, earliest, how_to_free(run.task, holding.budgets, self._registry)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from hurlbat_dispatcher.domain.holding import BudgetView, Kind
 from hurlbat_dispatcher.domain.lifecycle import RunState
@@ -64,14 +65,18 @@ def how_to_free(task: str, budgets: Sequence[BudgetView], registry: Registry) ->
         case Kind.CONCURRENCY:
             return "The end of one of the runs that occupy it, or a higher max_runs."
         case Kind.RATE_LIMIT:
-            put = "" if holder.dynamic else f", or a higher limit: PUT /rate-limits/{holder.name}"
-            return f"Time{put}." if holder.opens_at is not None else _how_to_lift(holder)
+            return _how_to_lift(holder)
         case Kind.SLOTS:
             slots = [one for one in budgets if one.holds]
             if not slots[0].name:
                 return f"A worker that serves task {task} and has the labels that it requires."
-            if not any(_takes_work(one, registry) for one in slots):
+            working = [one for one in slots if _takes_work(one, registry)]
+            if not working:
                 return "A worker that takes runs again: see its problem in GET /workers."
+            if all(_slots_of(one, registry) < one.units for one in working):
+                return f"A worker with at least {slots[0].units} slots."
+            if all(_is_away(one, registry) for one in working):
+                return "The worker, when it can be reached again; it is tried every few seconds."
             return "The end of a run that occupies a slot, more slots, or another worker."
 
 
@@ -93,10 +98,14 @@ def _why_limited(view: BudgetView) -> str:
 
 
 def _how_to_lift(view: BudgetView) -> str:
-    dynamic = "?dynamic=true" if view.dynamic else ""
+    path = f"/rate-limits/{quote(view.name, safe='')}"
+    time = "Time, or " if view.opens_at is not None else ""
     if view.note == "it is paused":
-        return f"Resume the key: POST /rate-limits/{view.name}/resume{dynamic}."
-    return f"A higher limit: PUT /rate-limits/{view.name}." if not view.dynamic else "Cancel it and submit it anew."
+        resume = f"the key: POST {path}/resume{'?dynamic=true' if view.dynamic else ''}."
+        return f"Time, or resume {resume}" if time else f"Resume {resume}"
+    if view.dynamic:
+        return "Time." if time else "Cancel it and submit it anew."
+    return f"{time}{'a' if time else 'A'} higher limit: PUT {path}."
 
 
 def _takes_work(view: BudgetView, registry: Registry) -> bool:
@@ -104,21 +113,39 @@ def _takes_work(view: BudgetView, registry: Registry) -> bool:
     return worker is not None and (worker.state in SERVING or worker.state is WorkerState.UNREACHABLE)
 
 
+def _slots_of(view: BudgetView, registry: Registry) -> int:
+    worker = registry.workers.get(view.name)
+    return 0 if worker is None else worker.slots
+
+
+def _is_away(view: BudgetView, registry: Registry) -> bool:
+    worker = registry.workers.get(view.name)
+    return worker is not None and worker.state is WorkerState.UNREACHABLE
+
+
 def _why_no_slot(task: str, slots: Sequence[BudgetView], registry: Registry) -> str:
     if not slots[0].name:
         known = registry.tasks.get(task)
         if known is not None and known.workers:
-            return f"No worker that serves task {task} may take it: its labels, or the worker that it sticks to."
+            labels = ", ".join(f"{one.key}={one.value}" for one in known.flow.labels if one.required)
+            wanted = f"has the labels that it requires ({labels})" if labels else "is the one that it sticks to"
+            return f"No worker that serves task {task} {wanted}."
         return f"No registered worker serves task {task}."
     working = [one for one in slots if _takes_work(one, registry)]
     if not working:
         one = slots[0]
         worker = registry.workers.get(one.name)
         state = "gone" if worker is None else worker.state
-        problem = f": {worker.problem}" if worker is not None and worker.problem else ""
+        problem = "" if worker is None or not worker.problem or state == "paused" else f": {worker.problem}"
         others = f" (and {len(slots) - 1} more)" if len(slots) > 1 else ""
         return f"Worker {one.name} is {state}{problem}{others}."
     one = working[0]
+    if all(_slots_of(view, registry) < view.units for view in working):
+        most = max(_slots_of(view, registry) for view in working)
+        return f"The run takes {one.units} slots, and no worker that serves task {task} has more than {most}."
+    if all(_is_away(view, registry) for view in working):
+        more = f" (and {len(working) - 1} more)" if len(working) > 1 else ""
+        return f"Worker {one.name} cannot be reached, and is tried with one delivery at a time{more}."
     reserved = next((view.reserved_for for view in working if view.reserved_for), None)
     if reserved is not None and len(working) == 1:
         return f"Worker {one.name} is kept for run {reserved}, which needs many slots and was passed over too often."

@@ -147,7 +147,7 @@ class Concurrency:
 
     key: Expression
     _: KW_ONLY
-    max_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    max_runs: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     strategy: Strategy = "GROUP_ROUND_ROBIN"
     name: Name | None = None
 
@@ -187,6 +187,8 @@ class RateLimit:
                 f"The limit of a static key is put beforehand (PUT /rate-limits/{self.key}); "
                 "limit and duration belong to a dynamic_key"
             )
+        if self.key is not None and self.key.startswith(("input.", "metadata.", "run.")):
+            raise ValueError(f"{self.key} looks like an expression; give it as dynamic_key, with limit and duration")
         if self.dynamic_key is not None and (self.limit is None or self.duration is None):
             raise ValueError("A dynamic_key needs limit and duration")
         if isinstance(self.units, int) and isinstance(self.limit, int) and self.units > self.limit:
@@ -235,7 +237,7 @@ class TaskPolicy(_Model):
     execution_timeout: Seconds = 300.0
     schedule_timeout: Seconds | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 2
-    slot_cost: Annotated[int, Field(ge=1, le=10_000)] = 1
+    slot_cost: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
     labels: Annotated[
         dict[
             Annotated[str, Field(min_length=1, max_length=256)],

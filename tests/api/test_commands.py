@@ -17,6 +17,7 @@ from hurlbat.signing import new_secret
 from hurlbat_app.cli.main import COMMANDS, load
 from hurlbat_app.cli.misspelt import unknown_variables
 from hurlbat_app.cli.show import print_run
+from tests.support import warm
 from tests.support.processes import ROOT, TOKEN, Processes, Server
 
 Done = subprocess.CompletedProcess[str]
@@ -44,9 +45,7 @@ def hurlbat(tmp_path: Path) -> Callable[..., Done]:
     def call(*arguments: str, stdin: str = "", **env: str) -> Done:
         command = [sys.executable, "-m", "hurlbat_app.cli.main", *arguments]
         inherited = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "COLUMNS": "200"}
-        return subprocess.run(
-            command, cwd=tmp_path, env=inherited | env, input=stdin, capture_output=True, text=True, check=False
-        )
+        return warm.run(command, inherited | env, tmp_path, stdin)
 
     return call
 
@@ -126,8 +125,8 @@ def test_a_queued_run_that_nobody_will_start_says_why(
     hurlbat("workers", "remove", "w", **here)
     orphaned = hurlbat("runs", "show", run, **here)
 
-    assert "No worker that serves echo takes runs now:\n    w is paused" in held.stdout
-    assert "No worker serves echo now" in orphaned.stdout
+    assert "Worker w is paused." in held.stdout
+    assert "No registered worker serves task echo." in orphaned.stdout
 
 
 def test_a_failed_run_shows_where_its_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +195,9 @@ def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
     assert "tasks      echo, break" in hurlbat("workers", "show", "w", **here).stdout
     assert "8 of 100 open, pinned at 8\n" in hurlbat("workers", "update", "w", "--window", "8", **here).stdout
     assert _json(hurlbat("workers", "update", "w", "--window", "auto", "--slots", "9", "--json", **here))["slots"] == 9
-    _fails(hurlbat("workers", "update", "w", "--window", "10", **here), 2, r"at most .* slots, 9 \(window_above_slots\)")
+    _fails(
+        hurlbat("workers", "update", "w", "--window", "10", **here), 2, r"at most .* slots, 9 \(window_above_slots\)"
+    )
     assert "paused" in hurlbat("workers", "pause", "w", **here).stdout
     assert _json(hurlbat("workers", "resume", "w", "--json", **here))["state"] == "unverified"
     assert hurlbat("workers", "sync", "w", **here).returncode == 0

@@ -39,7 +39,7 @@ async def test_a_full_group_is_named_with_who_occupies_it_and_the_place_in_line(
     assert view.occupied_by == (first.id,)
     assert (found.position, last.position) == (1, 2)
     assert "'u1' of rule input.user is full: 1 of 1" in found.summary
-    assert "1 run that draws on the same waits" in last.summary
+    assert "1 run of its kind is before it." in last.summary
     assert [(one.name, one.room) for one in found.budgets if one.kind == "slots"] == [("w", True)]
     assert found.frees is not None
     assert "max_runs" in found.frees

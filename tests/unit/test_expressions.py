@@ -271,7 +271,7 @@ def test_only_so_many_compiled_expressions_are_kept() -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("input.nothing", "input has no member nothing; send one, null for none"),
+        ("input.nothing", "input has no member nothing; send one"),
         ("input.user_id.name", "input.user_id is a number, and has no member name"),
         ("input.none.name", "input.none is null, and has no member name"),
         ("input.items.name", "input.items is a list, and has no member name"),

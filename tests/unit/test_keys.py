@@ -150,7 +150,7 @@ def test_a_sticky_run_wants_the_worker_of_its_parent() -> None:
             {"concurrency": [{"key": "run.id"}, {"key": "input.nothing"}]},
             "expression_failed",
             "concurrency[1].key",
-            "concurrency[1].key: input has no member nothing; send one, null for none",
+            "concurrency[1].key: input has no member nothing; send one",
         ),
         ({"concurrency": [{"key": "input.list"}]}, "key_wrong_type", "concurrency[0].key", "this is list"),
         ({"concurrency": [{"key": "input.long"}]}, "key_too_long", "concurrency[0].key", "longer than 256 bytes"),

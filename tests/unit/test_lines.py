@@ -103,3 +103,27 @@ def test_a_clock_that_was_ahead_makes_no_two_counts_of_one_time() -> None:
     rate.take(10_000 * rate.width + 1, 1)
     assert [mark.bucket for mark in rate.marks] == [10_000, 10_004]
     assert rate.marks[-1].units == 2
+
+
+def test_slots_are_reserved_only_where_they_can_be_had() -> None:
+    tasks = {"big": TaskTerms((("away", 0), ("here", 0))), "small": TaskTerms((("here", 0),))}
+    stage = Stage(Terms(tasks), away=9, here=9)
+    away = stage.picture.slots["away"]
+    away.unreachable(stage.now)
+    away.probes.add("x")
+    stage.picture.shut(away)
+    big = stage.picture.lane(1, "big", Draws(cost=5))
+    small = stage.picture.lane(2, "small", PLAIN)
+    for _ in range(9):
+        stage.add(small)
+    assert len(stage.turn()) == 9
+    stage.add(big)
+    others = 0
+    while others < 60:
+        stage.add(small)
+        stage.picture.release(next(iter(stage.picture.running)), stage.now)
+        started = stage.turn(10)
+        if any(run_id.startswith("big") for run_id in started):
+            return
+        others += len(started)
+    pytest.fail("the run that takes five slots starves")

@@ -11,7 +11,6 @@ from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
-from hurlbat_app.cli.waiting import why_it_waits
 
 POLL_SECONDS = 30.0
 
@@ -116,8 +115,9 @@ def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Tok
     text = remote.get(_path(run_id)).text
     _print(text, as_json, story=True)
     run: dict[str, Any] = json.loads(text)
-    if run["state"] == "queued" and not as_json and (reason := why_it_waits(remote, run["task"])):
-        typer.echo(f"  {reason}")
+    if run["state"] == "queued" and not as_json:
+        explained: dict[str, Any] = remote.get(_path(run_id, "explain")).json()
+        typer.echo(f"  {explained['summary']} More: hurlbat runs explain {run_id}")
 
 
 @runs.command("explain")
@@ -130,7 +130,7 @@ def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: 
     found: dict[str, Any] = json.loads(text)
     typer.echo(found["summary"])
     if found["frees"]:
-        typer.echo(found["frees"])
+        typer.echo(f"Freed by: {found['frees'][:1].lower()}{found['frees'][1:]}")
     if found["earliest_start"]:
         typer.echo(f"The earliest start is {found['earliest_start']}.")
     heads = ("budget", "name", "key", "used", "of", "takes", "room", "occupied by")

@@ -73,7 +73,8 @@ def _pinned(worker: Mapping[str, Any]) -> str:
 
 def state_of(worker: Mapping[str, Any]) -> str:
     """Return a worker's state, and what is wrong with it."""
-    return f"{worker['state']}: {worker['problem']}" if worker["problem"] else str(worker["state"])
+    said = worker["problem"] or ""
+    return f"{worker['state']}: {said.removeprefix('paused; ')}" if said else str(worker["state"])
 
 
 def print_task(task: Mapping[str, Any]) -> None:
@@ -88,10 +89,32 @@ def print_task(task: Mapping[str, Any]) -> None:
             ("retries", task["retries"]),
             ("backoff", ", ".join(f"{name} {value}" for name, value in backoff.items())),
             ("execution", f"{task['execution_timeout']:g} s at most"),
-            ("start", "whenever there is room" if start is None else f"{start:g} s after it is due at most"),
+            *([] if start is None else [("start", f"{start:g} s after it is due at most")]),
             ("priority", task["priority"]),
+            *_flow_rows(task),
         ]
     )
+
+
+def _flow_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what a task's runs draw on, and where they go."""
+    rows: list[tuple[str, Any]] = []
+    for rule in task["concurrency"]:
+        name = "" if rule["name"] is None else f", as {rule['name']}"
+        rows.append(("at a time", f"{rule['max_runs']} for each {rule['key']} ({rule['strategy']}{name})"))
+    for limit in task["rate_limits"]:
+        if limit["key"] is not None:
+            rows.append(("limited", f"{limit['units']} of {limit['key']}"))
+        else:
+            most = f"{limit['limit']} in {limit['duration']} s"
+            rows.append(("limited", f"{limit['units']} of {most}, for each {limit['dynamic_key']}"))
+    if task["slot_cost"] > 1:
+        rows.append(("slots", f"{task['slot_cost']} for each run"))
+    if task["labels"]:
+        rows.append(("labels", short(task["labels"])))
+    if task["sticky"] is not None:
+        rows.append(("sticky", f"{task['sticky']}, to the worker of the parent"))
+    return rows
 
 
 def print_rate_limit(one: Mapping[str, Any]) -> None:

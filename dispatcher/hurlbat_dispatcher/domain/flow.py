@@ -231,7 +231,7 @@ class Picture(Lines):
         self.unfinished = bool(self._active)
         self.looks += looks
         for pool, count in passed.items():
-            self._passed_over(pool, started[count:])
+            self._passed_over(pool, started[count:], now)
         if self._to_alarm:
             self._set_alarms(now)
         return started

@@ -8,6 +8,7 @@ from hurlbat_dispatcher.domain.budgets import Budget, Gate, LineKey, Need, Rate,
 from hurlbat_dispatcher.domain.lanes import Lane, Pool, Started
 from hurlbat_dispatcher.domain.rotation import Ring
 from hurlbat_dispatcher.domain.shapes import Shapes
+from hurlbat_dispatcher.domain.slots import Slots
 
 PATIENCE: Final = 8
 """How often a lane is held or passed over, or others take slots before it, until it reserves what it needs."""
@@ -140,8 +141,7 @@ class Lines(Shapes):
         Where a rate limit opens late, nothing but that: with it the others of that limit wait, and nobody else.
         """
         pool = lane.pool
-        able = [slots for slots, _ in pool.workers if slots.serving and not slots.probing]
-        able = [slots for slots in able if slots.not_before <= now + SOON_MS]
+        able = [slots for slots, _ in pool.workers if _may_take(slots, pool.cost, now)]
         if lane.place is None or not able:
             return []
         since = self._insisting.get(lane) or now
@@ -169,17 +169,17 @@ class Lines(Shapes):
 
     # -- reservations of slots ---------------------------------------------------------------------------------------
 
-    def _passed_over(self, pool: Pool, later: Iterable[Started]) -> None:
+    def _passed_over(self, pool: Pool, later: Iterable[Started], now: int) -> None:
         """Count the slots that others took before a pool that should have been next; too many are enough."""
         mine = {slots for slots, _ in pool.workers}
         pool.passed += sum(one.lane.pool.cost for one in later if one.slots in mine)
-        if pool.reserved is not None and not (pool.reserved.serving and pool.cost <= pool.reserved.window.slots):
+        if pool.reserved is not None and not _may_take(pool.reserved, pool.cost, now):
             self._let_go(pool)
         if pool.passed >= PATIENCE and pool.reserved is None:
             free = [
                 (slots.window.slots - slots.used, -place, slots)
                 for place, (slots, _) in enumerate(pool.workers)
-                if slots.serving and slots.reserved is None and slots.window.slots >= pool.cost
+                if slots.reserved is None and _may_take(slots, pool.cost, now)
             ]
             if free:
                 pool.reserved = max(free, key=lambda one: one[:2])[2]
@@ -191,6 +191,11 @@ class Lines(Shapes):
         if slots is not None and slots.reserved is pool:
             slots.reserved = None
             self.opened(slots)
+
+
+def _may_take(slots: Slots, cost: int, now: int) -> bool:
+    """Tell whether a worker takes runs of this cost now, or before long, when it has room."""
+    return slots.serving and not slots.probing and slots.not_before <= now + SOON_MS and cost <= slots.window.slots
 
 
 def _has_room(budget: Budget, lane: Lane, now: int) -> bool:

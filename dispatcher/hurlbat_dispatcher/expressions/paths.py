@@ -85,7 +85,7 @@ def _lost(steps: Steps, scope: Mapping[str, Any]) -> ExpressionError:
         elif not isinstance(value, dict):
             return ExpressionError(f"{whole} is {named(value)}, and has no member {step}")
         elif step not in value:
-            return ExpressionError(f"{whole} has no member {step}; send one, null for none")
+            return ExpressionError(f"{whole} has no member {step}; send one")
         value = value[step]
     return ExpressionError(f"{written(steps)} cannot be read")
 
