@@ -35,12 +35,12 @@ class Bug:
 BUGS: Final[dict[str, Bug]] = {}
 
 
-def bug(says: str, *, hint: int = 0) -> Callable[[Plant], Plant]:
+def bug(says: str, *, hint: int = 0, flow_control: bool = False) -> Callable[[Plant], Plant]:
     """Make a bug of a function that patches the product."""
 
     def plant(made: Plant) -> Plant:
         name = made.__name__
-        BUGS[name] = Bug(name, says, made, hint, made.__module__.endswith("_flow"))
+        BUGS[name] = Bug(name, says, made, hint, flow_control or made.__module__.endswith("_flow"))
         return made
 
     return plant

@@ -11,7 +11,7 @@ from hurlbat_dispatcher.domain.concurrency import Displaced, cancelled
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lines import Lines
 from hurlbat_dispatcher.domain.rotation import Rotation
-from hurlbat_dispatcher.store import lanes
+from hurlbat_dispatcher.store import lanes, runs
 from hurlbat_dispatcher.turn import due, joining
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
@@ -154,7 +154,7 @@ def retries_judged_again(stack: ExitStack) -> None:
     def make(take: Any) -> Any:
         def fresh(ledger: Any, statement: Any, *values: Any) -> Script:
             rows = yield from take(ledger, statement, *values)
-            if statement is due.runs.DUE:
+            if statement is runs.DUE:
                 return [row._replace(joined_at=None) for row in rows]
             return rows
 

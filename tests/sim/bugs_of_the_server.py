@@ -100,7 +100,7 @@ def sent_before_the_commit(stack: ExitStack) -> None:
     swap(stack, writing, "turn", make)
 
 
-@bug("a submit is acknowledged before its commit", hint=21)
+@bug("a submit is acknowledged before its commit", hint=44)
 def acknowledged_before_the_commit(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def hasty(desk: Any, operations: Any) -> Script:
@@ -170,7 +170,7 @@ def unknown_taken_for_failure(stack: ExitStack) -> None:
     swap(stack, Writer, "_in_trouble", make)
 
 
-@bug("a commit whose outcome is unknown is taken for one that was done", hint=5)
+@bug("a commit whose outcome is unknown is taken for one that was done", hint=1)
 def unknown_taken_for_success(stack: ExitStack) -> None:
     made: ContextVar[Any] = ContextVar("made", default=None)
 
@@ -199,7 +199,7 @@ def unknown_taken_for_success(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", believe)
 
 
-@bug("a server sends without a look at its lease", hint=25)
+@bug("a server sends without a look at its lease")
 def sends_without_its_lease(stack: ExitStack) -> None:
     swap(stack, Lease, "holds", lambda _: lambda lease: True)
 

@@ -49,7 +49,7 @@ def counted_after_the_send(stack: ExitStack) -> None:
     swap(stack, runs, "START", lambda _: start)
 
 
-@bug("a slot is given back without a look at which attempt holds it", hint=83)
+@bug("a slot is given back without a look at which attempt holds it", hint=88, flow_control=True)
 def released_without_its_attempt(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
         return lambda picture, run_id, now, attempt=None, **more: release(picture, run_id, now, **more)
@@ -82,7 +82,7 @@ def result_of_an_old_attempt(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("a second result of an attempt is applied, too")
+@bug("a second result of an attempt is applied, too", hint=6)
 def result_applied_twice(stack: ExitStack) -> None:
     def make(end_attempt: Any) -> Any:
         def end(desk: Desk, ledger: Ledger, said: AttemptEnd, **more: Any) -> Any:
@@ -96,7 +96,7 @@ def result_applied_twice(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("every server rescues, not the owner of the lanes alone", hint=13)
+@bug("every server rescues, not the owner of the lanes alone", hint=4)
 def rescue_without_fence(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def rescue(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:
@@ -118,7 +118,7 @@ def rescue_from_the_living(stack: ExitStack) -> None:
     swap(stack, runs, "ORPHANED", lambda _: Statement(clause, ("me", "most")))
 
 
-@bug("attempts of a server that died are never rescued")
+@bug("attempts of a server that died are never rescued", hint=3)
 def orphans_forgotten(stack: ExitStack) -> None:
     clause = sa.select(*runs._LIGHT).where(
         RUNNING,

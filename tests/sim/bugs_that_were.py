@@ -22,7 +22,7 @@ def lease_after_the_end(stack: ExitStack) -> None:
     swap(stack, runs, "LEASE", lambda _: runs._update(("lease_until", "deadline_at"), runs._THIS_ATTEMPT))
 
 
-@bug("an owner whose own lease is over starts what it may not send", hint=122)
+@bug("an owner whose own lease is over starts what it may not send", hint=24, flow_control=True)
 def starts_without_its_lease(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def careless(desk: Desk, operations: Sequence[Operation]) -> Script:
@@ -61,6 +61,6 @@ def clock_read_after_the_answer(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", make_writer)
 
 
-@bug("requests are signed with the time of the server's host", hint=3)
+@bug("requests are signed with the time of the server's host", hint=6)
 def signed_by_the_hosts_clock(stack: ExitStack) -> None:
     swap(stack, AgreedClock, "agree", lambda _: lambda clock, now_ms, asked: 0)
