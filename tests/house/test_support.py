@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm
 from tests.support.imports import ROOT, Import, When, circles, sources
 from tests.support.postgres import Cluster
 from tests.support.processes import Died, Processes
@@ -28,6 +29,14 @@ def test_passes_unexpectedly(): ...
 def test_warns():
     import warnings
     warnings.warn("old", DeprecationWarning)
+"""
+TOLD = """
+import os, signal, sys, threading
+
+print(__name__, sys.argv[1:], sys.path[0], os.getcwd(), sorted(set(os.environ) - {"LC_CTYPE"}), sys.stdin.read())
+print([signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)], threading.active_count())
+print(sorted(os.listdir("/proc/self/fd"))[:-1], os.getpgrp(), file=sys.stderr)
+sys.exit(7)
 """
 
 
@@ -88,3 +97,40 @@ def test_a_circle_of_imports_is_found() -> None:
         sorted((first, second, third))
     ]
     assert circles(Import(one, other, None, 1, When.LOADING) for one, other in edges[:2]) == []
+
+
+def test_a_forked_process_is_as_one_that_was_started(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(TOLD)
+    command = [sys.executable, "-m", "told", "one", "2"]
+    env = {"PYTHONUNBUFFERED": "1", "COLOUR": "blue"}
+    assert warm.can_be(command, env)
+
+    cold = subprocess.run(command, env=env, cwd=tmp_path, input="é", capture_output=True, text=True, check=False)
+    forked = warm.run(command, env, tmp_path, "é")
+
+    assert cold.returncode == 7
+    assert (forked.returncode, forked.stdout, forked.stderr) == (7, cold.stdout, cold.stderr)
+
+
+@pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_forked_process_is_ended_by_a_signal_as_any_other(tmp_path: Path, ends: signal.Signals) -> None:
+    (tmp_path / "waits.py").write_text("import time\nprint('here')\ntime.sleep(600)\n")
+    command = [sys.executable, "-m", "waits"]
+    with (tmp_path / "log").open("w+b") as log:
+        process = warm.start(command, {"PYTHONUNBUFFERED": "1"}, tmp_path, (log, log, log))
+        while not (tmp_path / "log").read_text().startswith("here"):
+            assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+
+        process.send_signal(ends)
+
+        assert process.wait(30) == process.poll() == -ends
+
+
+def test_what_needs_another_interpreter_or_settings_of_it_is_not_forked() -> None:
+    here = [sys.executable, "-m", "told"]
+    assert not warm.can_be(here, {"LD_PRELOAD": "libfaketime.so"})
+    assert not warm.can_be(here, {"PYTHONASYNCIODEBUG": "1"})
+    assert not warm.can_be(["/usr/bin/python3", "-m", "told"], {})
+    assert not warm.can_be([sys.executable, "told.py"], {})

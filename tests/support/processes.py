@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 import anyio.to_thread
 import httpx
 
+from tests.support import warm
 from tests.support.ports import free_port
 
 READY_SECONDS = 30.0
@@ -34,18 +35,19 @@ class Died(AssertionError):
 class Process:
     """One process and what it has printed so far. Killed by its pid, never by name."""
 
-    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], env: Mapping[str, str], log: Path, *, is_warm: bool = False
+    ) -> None:
         self.name = name
         self._log = log
-        with log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                cwd=log.parent,
-            )
+        self._popen: subprocess.Popen[bytes] | warm.Warm
+        with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+            if is_warm and warm.can_be(command, env):
+                self._popen = warm.start(command, env, log.parent, (nothing, output, output))
+            else:
+                self._popen = subprocess.Popen(
+                    command, stdin=nothing, stdout=output, stderr=output, env=dict(env), cwd=log.parent
+                )
 
     @property
     def pid(self) -> int:
@@ -110,7 +112,7 @@ class Server(Process):
     """A process that listens on a port."""
 
     def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path, port: int) -> None:
-        super().__init__(name, command, env, log)
+        super().__init__(name, command, env, log, is_warm=True)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
