@@ -121,6 +121,7 @@ def test_a_queued_run_that_nobody_will_start_says_why(
     assert "o worker" not in hurlbat("runs", "show", run, **here).stdout
 
     hurlbat("workers", "pause", "w", **here)
+    run = _json(hurlbat("run", "echo", "--json", **here))["id"]
     held = hurlbat("runs", "show", run, **here)
     hurlbat("workers", "remove", "w", **here)
     orphaned = hurlbat("runs", "show", run, **here)
