@@ -78,8 +78,11 @@ class Shapes:
             key not in before.limits or before.limits[key].duration != limit.duration
             for key, limit in terms.limits.items()
         ) or any(key not in terms.limits for key in before.limits)
+        torn = self._rehang() if before.tasks != terms.tasks else {}
+        paused = {name for name, task in before.tasks.items() if task.paused}
+        paused ^= {name for name, task in terms.tasks.items() if task.paused}
         for lane in list(self.lanes.values()):
-            if rules_changed or durations_changed or before.tasks.get(lane.task) != terms.tasks.get(lane.task):
+            if rules_changed or durations_changed or lane.pool in torn or lane.task in paused:
                 self._reshape(lane)
         for budget in (*self.groups.values(), *self.rates.values()):
             if budget.lines:
@@ -159,20 +162,68 @@ class Shapes:
             found = rotations[name] = Rotation()
         return found
 
-    def _pool_for(self, task: str, draws: Draws) -> Pool:
+    def _key_for(self, task: str, draws: Draws) -> PoolKey:
         workers = self.terms.tasks.get(task, TaskTerms()).workers
         if draws.worker is not None:
             if draws.only:
                 workers = tuple(one for one in workers if one[0] == draws.worker)
             else:
                 workers = tuple((name, score + WANTED * (name == draws.worker)) for name, score in workers)
-        key = (tuple(one for one in workers if one[0] in self.slots), draws.cost)
+        return tuple(one for one in workers if one[0] in self.slots), draws.cost
+
+    def _pool_for(self, task: str, draws: Draws) -> Pool:
+        key = self._key_for(task, draws)
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = Pool(tuple((self.slots[name], score) for name, score in key[0]), draws.cost)
-            for slots, _ in pool.workers:
-                slots.pools[pool] = None
+            pool = self.pools[key] = Pool((), draws.cost)
+            self._hang(pool, key)
         return pool
+
+    def _rehang(self) -> dict[Pool, None]:
+        """Give each pool, where it stands, the workers that most of its lanes may go to now: so these need not move.
+
+        Return the pools of which some lanes must: they want other workers, or a larger pool has the same.
+        """
+        keys: dict[tuple[str, str | None, bool, int], PoolKey] = {}
+        wanted: dict[Pool, dict[PoolKey, int]] = {}
+        for lane in self.lanes.values():
+            draws = lane.draws
+            kind = (lane.task, draws.worker, draws.only, draws.cost)
+            if kind not in keys:
+                keys[kind] = self._key_for(lane.task, draws)
+            of_pool = wanted.setdefault(lane.pool, {})
+            of_pool[keys[kind]] = of_pool.get(keys[kind], 0) + 1
+        largest: dict[PoolKey, tuple[int, Pool]] = {}
+        for pool, counts in wanted.items():
+            key = max(counts, key=counts.__getitem__)
+            if key not in largest or counts[key] > largest[key][0]:
+                largest[key] = counts[key], pool
+        stay = {pool: key for key, (_, pool) in largest.items()}
+        for key, pool in list(self.pools.items()):
+            if pool in stay:
+                if stay[pool] != key:
+                    del self.pools[key]
+            elif pool in wanted or key in largest:
+                self._drop_pool(key, pool)
+        for pool, key in stay.items():
+            if key not in self.pools:
+                self.pools[key] = pool
+                self._hang(pool, key)
+            self._active[pool] = None
+        return {pool: None for pool, counts in wanted.items() if pool not in stay or len(counts) > 1}
+
+    def _hang(self, pool: Pool, key: PoolKey) -> None:
+        """Let these workers, and no others, be those of a pool."""
+        for slots, _ in pool.workers:
+            slots.pools.pop(pool, None)
+        pool.workers = tuple((self.slots[name], score) for name, score in key[0])
+        for slots, _ in pool.workers:
+            slots.pools[pool] = None
+        kept = pool.reserved
+        if kept is not None and pool not in kept.pools:
+            pool.reserved = kept.reserved = None
+            pool.passed = 0
+            self.opened(kept)
 
     def _enter(self, lane: Lane) -> None:
         """Put the lane into its pool's ring, from where the next look decides."""
@@ -263,6 +314,9 @@ class Shapes:
             self.members[run_id] = member
             for group in lane.ranks:
                 group.members[run_id] = member
+                if group.ranking is not None:
+                    group.ranking.forget(run_id)
+            self._ranked(member)
 
     def began(self, run_id: str) -> None:
         """Know that a ranked run has started."""
@@ -270,12 +324,14 @@ class Shapes:
         if member is not None:
             member.earlier = member.started
             member.started = member.running = True
+            self._ranked(member)
 
     def backed_off(self, run_id: str, *, started: bool) -> None:
         """Know that a ranked run waits again, and whether a start of it counts."""
         member = self.members.get(run_id)
         if member is not None:
             member.started, member.running = started or member.earlier, False
+            self._ranked(member)
 
     def ended(self, run_id: str) -> None:
         """Know that a ranked run lives no longer."""
@@ -283,6 +339,15 @@ class Shapes:
         if member is not None:
             for group in member.groups:
                 group.members.pop(run_id, None)
+                if group.ranking is not None:
+                    group.ranking.forget(run_id)
+
+    @staticmethod
+    def _ranked(member: Member) -> None:
+        """Let the rankings know how a member is now."""
+        for group in member.groups:
+            if group.ranking is not None:
+                group.ranking.note(member)
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
@@ -315,6 +380,8 @@ class Shapes:
                 self._refer(lane, ())
         for lane in self.lanes.values():
             lane.reach //= 2
+            if not lane.heap:
+                lane.gone.clear()
         for rate in self.rates.values():
             rate.used(now)
         _drop_idle(self.groups)
