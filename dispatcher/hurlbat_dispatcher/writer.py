@@ -32,7 +32,7 @@ MAX_ENTRIES: Final = 2_000
 TROUBLE_WAIT: Final = 0.5
 """Seconds between two looks at a database in trouble."""
 MAX_CLASHES: Final = 5
-"""How often an operation that nobody waits for is put off, when others are in its way."""
+"""How often a submit, or what nobody waits for, is put off, when others are in its way."""
 LONGEST_SLEEP: Final = 3600.0
 RECALL_AFTER: Final = 5_000
 """Milliseconds after which a started attempt must be in somebody's hands."""
@@ -278,8 +278,10 @@ class Writer:
                 self._in_trouble(DatabaseTrouble(self.trouble), operations[half:])
             return
         first = operations[0]
-        if isinstance(error, Clash) and first.reply is None and first.clashes < MAX_CLASHES:
+        patient = first.reply is None or isinstance(first, Submit)
+        if isinstance(error, Clash) and patient and first.clashes < MAX_CLASHES:
             first.clashes += 1
+            self._entries += len(first.entries) if isinstance(first, Submit) else 0
             self._queue.append(first)  # what has happened has happened: it is tried again, behind the others
             return
         log.error("an operation failed", operation=type(operations[0]).__name__, error=repr(error), exc_info=error)

@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from hurlbat_dispatcher.store.schema import HELD, RUNNING, WAITING, inline, lane, rate_use, run
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
@@ -33,8 +34,10 @@ BY_DIGEST = Statement(
 """Held until the commit, so that none is forgotten that is just about to be used."""
 BY_ID = Statement(sa.select(*_ALL).where(AnyOf(lane.c.id, "ids", "integer")), ("ids",))
 INSERT = Statement(
-    sa.insert(lane).values({name: bind(name, lane.c[name].type) for name in LaneRow._fields[1:]}), LaneRow._fields[1:]
+    insert(lane).values({name: bind(name, lane.c[name].type) for name in LaneRow._fields[1:]}).on_conflict_do_nothing(),
+    LaneRow._fields[1:],
 )
+"""One that another server has made meanwhile is left as it is."""
 TOUCH = Statement(
     sa.update(lane).where(lane.c.id == bind("b_id", sa.Integer())).values(used_at=bind("used_at", sa.BigInteger())),
     ("used_at", "b_id"),

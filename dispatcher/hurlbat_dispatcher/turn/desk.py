@@ -122,9 +122,6 @@ class Desk:
 
     def know_lane(self, row: LaneRow) -> None:
         """Remember the number of a lane."""
-        if len(self.lane_ids) >= MOST_LANES:
-            self.lane_ids.clear()
-            self._rows.clear()
         self.lane_ids[row.task, row.digest] = KnownLane(row.id, row.used_at)
         self._rows[row.id] = row
 
@@ -135,6 +132,10 @@ class Desk:
     def lane(self, lane_id: int) -> Lane:
         """Return a lane that this turn knows (see `turn.knowing`)."""
         return self.picture.lanes.get(lane_id) or self.open_lane(self._rows[lane_id])
+
+    def crowded(self, more: int) -> bool:
+        """Tell whether the numbers of so many lanes more are too many to remember."""
+        return bool(self.lane_ids) and len(self.lane_ids) + more > MOST_LANES
 
     def forget_lanes(self) -> None:
         """Forget the numbers of lanes: what was just made may have been taken back."""

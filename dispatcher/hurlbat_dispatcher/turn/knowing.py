@@ -20,6 +20,21 @@ TOUCH_MS = 3_600_000
 
 def find_lanes(desk: Desk, operations: Sequence[Operation], now: int) -> Generator[Ask, Rows, None]:
     """Learn the numbers of the lanes that submissions want; one that is new is made."""
+    wanted = _wanted(desk, operations, now)
+    if desk.crowded(len(wanted)):  # now, and not later: the turn needs what it has found
+        desk.forget_lanes()
+        wanted = _wanted(desk, operations, now)
+    if not wanted:
+        return
+    yield from _look(desk, wanted, now)
+    missing = sorted((name, draws) for name, draws in wanted.items() if name not in desk.lane_ids)
+    if missing:  # in one order for all servers, so that two never wait for each other
+        yield lanes.INSERT.write([(DEFAULT_TENANT, task, draws, digest, now) for (task, digest), draws in missing])
+        yield from _look(desk, dict(missing), now)
+
+
+def _wanted(desk: Desk, operations: Sequence[Operation], now: int) -> dict[tuple[str, str], str]:
+    """Return what the lanes of submissions draw on that are not known, or were not used for long."""
     wanted: dict[tuple[str, str], str] = {}
     for operation in operations:
         if isinstance(operation, Submit):
@@ -27,13 +42,7 @@ def find_lanes(desk: Desk, operations: Sequence[Operation], now: int) -> Generat
                 known = desk.lane_ids.get((entry.task.name, entry.lane))
                 if known is None or known.used_at < now - TOUCH_MS:
                     wanted[entry.task.name, entry.lane] = entry.draws
-    if not wanted:
-        return
-    yield from _look(desk, wanted, now)
-    missing = [(name, draws) for name, draws in wanted.items() if name not in desk.lane_ids]
-    if missing:
-        yield lanes.INSERT.write([(DEFAULT_TENANT, task, draws, digest, now) for (task, digest), draws in missing])
-        yield from _look(desk, dict(missing), now)
+    return wanted
 
 
 def _look(desk: Desk, wanted: dict[tuple[str, str], str], now: int) -> Generator[Ask, Rows, None]:
