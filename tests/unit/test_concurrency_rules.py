@@ -1,12 +1,14 @@
 """The strategies that cancel, against their description read word by word."""
 
 from itertools import permutations
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hurlbat_dispatcher.domain.budgets import Group, Member
-from hurlbat_dispatcher.domain.concurrency import Displaced, cancelled, collapses, judge
+from hurlbat_dispatcher.domain.concurrency import Displaced, Ranking, cancelled, collapses, judge
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.policies import Draws, GroupDraw, Strategy
 from hurlbat_dispatcher.domain.terms import RuleTerms, TaskTerms, Terms
@@ -115,6 +117,65 @@ def test_a_group_that_is_kept_by_its_strategy_never_grows_beyond_it(
                 assert len(waiting) <= 1
             case _:
                 assert len(group) == n + 1
+
+
+@settings(max_examples=200)
+@given(strategy=st.sampled_from(ALL), cap=CAPS, first=members(4), data=st.data())
+def test_a_ranking_that_is_told_of_every_change_judges_as_one_that_is_made_anew(
+    strategy: Strategy, cap: int, first: list[Member], data: st.DataObject
+) -> None:
+    living = {one.run_id: one for one in first}
+    ranking = Ranking(strategy, living.values())
+    for n, (kind, priority) in enumerate(data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3))))):
+        known = data.draw(st.sampled_from(sorted(living))) if living else None
+        if kind == 0 or known is None:
+            member = living[f"run50-{n}"] = Member(f"run50-{n}", priority, data.draw(st.integers(1, 4)))
+        elif kind == 1:
+            del living[known]
+            ranking.forget(known)
+            continue
+        else:
+            member = living[known]
+            member.running, member.started = kind == 2, kind in (2, 3)
+        ranking.note(member)
+        newcomer = Member("run50-new", data.draw(st.integers(1, 3)), 4)
+        assert set(ranking.cancelled(cap, newcomer)) == literally(strategy, cap, [*living.values()], newcomer)
+
+
+class Walked(dict[str, Member]):
+    """Members that count how often somebody looks at all of them."""
+
+    walks = 0
+
+    def values(self) -> Any:
+        """Count, and return them."""
+        self.walks += 1
+        return super().values()
+
+
+@pytest.mark.parametrize("strategy", [S.CANCEL_IN_PROGRESS, S.CANCEL_NEWEST])
+def test_a_newcomer_is_not_compared_with_everybody(strategy: Strategy) -> None:
+    picture = Picture()
+    picture.learn(Terms(rules={"name:g": RuleTerms(100, strategy)}, tasks={"t": TaskTerms()}), 1)
+    lane = picture.lane(1, "t", Draws((GroupDraw("name:g", "x"),)))
+    group = lane.ranks[0]
+    group.members = members = Walked()
+    for n in range(400):
+        newcomer = Member(f"{n:03}", 1 + n % 3, n)
+        gone = [one.run_id for one in judge(lane.ranks, newcomer)]
+        for run_id in gone:
+            picture.ended(run_id)
+        if newcomer.run_id not in gone:
+            picture.join(lane, newcomer.run_id, newcomer.priority, n, started=False, running=False)
+            if n % 5 == 0:
+                picture.began(newcomer.run_id)
+        if n % 7 == 0 and group.members:
+            picture.backed_off(min(group.members), started=n % 2 == 0)
+        asked = Member("999", 2, n)
+        afresh = set(cancelled(strategy, 100, list(dict.values(members)), asked))
+        assert {one.run_id for one in judge(lane.ranks, asked)} == ({"999"} if "999" in afresh else afresh)
+    assert members.walks == 1
+    assert len(members) == 100 or strategy is S.CANCEL_NEWEST  # whose retries stay besides
 
 
 def test_retries_wait_and_are_not_judged_again() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from hurlbat_dispatcher.domain.policies import Strategy
 
 if TYPE_CHECKING:
+    from hurlbat_dispatcher.domain.concurrency import Ranking
     from hurlbat_dispatcher.domain.lanes import Lane, Pool
     from hurlbat_dispatcher.domain.rotation import Ring
 
@@ -77,6 +78,8 @@ class Group(Budget):
     used: int = 0
     members: "dict[str, Member]" = field(default_factory=dict)
     """The runs that live in it, by id, where the strategy ranks them."""
+    ranking: "Ranking | None" = None
+    """The worst of them, once somebody had to be compared with them."""
 
     def room(self, now: int, units: int, limit: int) -> bool:
         """Tell whether one more may start."""
