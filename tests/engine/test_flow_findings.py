@@ -1,11 +1,19 @@
 """What flow control must not get wrong, found by those who tried to break it."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hurlbat_dispatcher import Submission, Unavailable
 from hurlbat_dispatcher.neighbours import Neighbours
+from hurlbat_dispatcher.store.database import Clash
+from hurlbat_dispatcher.store.statement import Write
+from hurlbat_dispatcher.turn import crank
+from hurlbat_dispatcher.turn.knowing import find_lanes
+from hurlbat_dispatcher.turn.operations import Entry, Submit
 from tests.engine.far_side import Call, marked
 from tests.engine.world import World
 
@@ -105,3 +113,74 @@ async def _fails(call: Call) -> Any:
 def _without(word: str) -> Any:
     do = Neighbours._do
     return lambda neighbours, said: do(neighbours, {kind: news for kind, news in said.items() if kind != word})
+
+
+async def test_refused_newcomers_leave_nothing_behind_and_can_be_replayed_at_once(local: World) -> None:
+    worker = await local.worker("w", ranked("CANCEL_NEWEST"), slots=8)
+    worker.work = worker.held
+    first = await local.submit(input="1")
+    await local.until(lambda: len(worker.open) == 1)
+    refused = await local.submit_all(30, "echo")
+    [lane] = local.parts.desk.picture.lanes.values()
+    assert (lane.gone, lane.heap) == (set(), [])
+    worker.gate.set()
+    await local.ended(first)
+    await local.engine.replay_run(refused[3])
+    assert (await local.ended(refused[3])).state == "completed"
+
+
+BY_INPUT = {"name": "echo", "concurrency": [{"key": "string(input)", "max_runs": 1}]}
+
+
+async def test_lanes_are_forgotten_between_turns_and_not_within_one(
+    local: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.turn.desk.MOST_LANES", 3)
+    await local.worker("w", BY_INPUT)
+    first = await local.submit_all(2)
+    more = await local.submit_all(6)
+    last = await local.submit_all(2)
+    assert [run.state for run in await local.all_ended([*first, *more, *last])] == ["completed"] * 10
+
+
+async def test_two_servers_make_the_same_lanes_in_other_orders(owner: World, other: World) -> None:
+    await owner.worker("w", BY_INPUT, slots=8)
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+    bulk = [Submission("echo", str(n)) for n in range(300)]
+    placed = await asyncio.gather(owner.engine.submit_many(bulk), other.engine.submit_many(bulk[::-1]))
+    assert [one for outcomes in placed for one in outcomes if isinstance(one, Exception)] == []
+    assert await owner.rows("SELECT count(*) FROM lane") == [(300,)]
+
+
+async def test_new_lanes_are_made_in_one_order_by_all_servers(local: World) -> None:
+    task: Any = SimpleNamespace(name="echo")
+    asked: Any = None
+    names = ["c", "a", "d", "b"]
+    wanted = [Submit([Entry(name, 1, asked, task, "{}", name, name) for name in names])]
+    script = find_lanes(local.parts.desk, wanted, 1)
+    next(script)
+    made = script.send(())
+    assert isinstance(made, Write)
+    assert [row[3] for row in made.rows] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("clashes", [5, 6])
+async def test_a_submit_that_clashes_is_put_off_and_refused_at_last(
+    local: World, monkeypatch: pytest.MonkeyPatch, clashes: int
+) -> None:
+    """A turn is tried twice, and as often again each time it was put off."""
+    await local.worker("w")
+    left = [2 * clashes]
+
+    def clash(desk: Any, operations: Any, now: int) -> Any:
+        if left[0] and any(isinstance(one, Submit) for one in operations):
+            left[0] -= 1
+            raise Clash("deadlock detected")
+        yield from find_lanes(desk, operations, now)
+
+    monkeypatch.setattr(crank, "find_lanes", clash)
+    asked = await asyncio.gather(local.submit(), return_exceptions=True)
+    assert isinstance(asked[0], Unavailable) is (clashes == 6)
+    assert local.parts.writer._entries == 0
+    monkeypatch.undo()
+    await local.ended(await local.submit())

@@ -27,6 +27,7 @@ def join(
 ) -> Generator[Ask, Rows, list[Started]]:
     """Let the turn's newcomers join, and return what started between: where a line has one place, it must be free."""
     started: list[Started] = []
+    looked: set[Group] = set()
     for newcomer in ledger.newcomers:
         if newcomer.run_id in ledger.touched:
             continue
@@ -37,7 +38,7 @@ def join(
             started += admit()
         member = Member(newcomer.run_id, newcomer.waiting.priority, ledger.now)
         victims = judge(groups, member)
-        if victims and (yield from _look_again(ledger, groups, desk, waiters)):
+        if victims and (yield from _look_again(ledger, groups, desk, waiters, looked)):
             victims = judge(groups, member)
         yield from _load(ledger, waiters, [victim.run_id for victim in victims])
         begun = {one.run_id for one in started}
@@ -76,11 +77,18 @@ def _enter(desk: Desk, ledger: Ledger, lane: Lane, newcomer: Newcomer) -> None:
     desk.picture.add(lane, newcomer.waiting, ledger.now)
 
 
-def _look_again(ledger: Ledger, groups: tuple[Group, ...], desk: Desk, waiters: Waiters) -> Generator[Ask, Rows, bool]:
-    """Read the runs that live in the groups, as others may have ended some, or put them back; tell whether one was."""
-    if not desk.peers:
+def _look_again(
+    ledger: Ledger, groups: tuple[Group, ...], desk: Desk, waiters: Waiters, looked: set[Group]
+) -> Generator[Ask, Rows, bool]:
+    """Read the runs that live in the groups, as others may have ended some, or put them back; tell whether one was.
+
+    Once in a turn: what was read is locked.
+    """
+    fresh = [group for group in groups if group not in looked]
+    if not desk.peers or not fresh:
         return False
-    living = {run_id for group in groups for run_id in group.members}
+    looked.update(fresh)
+    living = {run_id for group in fresh for run_id in group.members}
     yield from _load(ledger, waiters, living)
     found = [ledger.rows[run_id] for run_id in sorted(living) if run_id in ledger.rows]
     over = [row.id for row in found if row.state in FINAL or (not row.ready and row.joined_at is None)]
@@ -112,6 +120,8 @@ def _displace(desk: Desk, ledger: Ledger, waiters: Waiters, victim: Displaced, b
         known = waiters[run_id]._asdict()
         row = RunRow._make(known.get(name) for name in RunRow._fields)
         ledger.refused[run_id] = decide.DISPLACED
+    if row is not None and victim.by is None:
+        row = row._replace(ready=0)  # a newcomer stands in no lane yet, from which it could be taken
     if run_id in ledger.touched or run_id in begun or row is None:
         ledger.refused.pop(run_id, None)
         ledger.deferred.append(Displace(run_id, detail))  # it has changed already in this turn
