@@ -1,5 +1,6 @@
 """Lanes and pools: what waits, in the order of its start, and the workers that may take it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop
 from typing import NamedTuple
@@ -8,6 +9,9 @@ from hurlbat_dispatcher.domain.budgets import Group, Need
 from hurlbat_dispatcher.domain.policies import Draws
 from hurlbat_dispatcher.domain.rotation import Ring, Rotation
 from hurlbat_dispatcher.domain.slots import Slots
+
+PoolKey = tuple[tuple[tuple[str, int], ...], int]
+"""What makes a pool: its workers, by how well each is liked, and the slots that a run takes there."""
 
 
 class Waiting(NamedTuple):
@@ -99,3 +103,29 @@ class Started(NamedTuple):
     run_id: str
     lane: Lane
     slots: Slots
+
+
+def settle(
+    lanes: Iterable[Lane], key_for: Callable[[str, Draws], PoolKey]
+) -> tuple[dict[Pool, PoolKey], dict[Pool, None]]:
+    """Return what pools are to be where they stand, so that most lanes need not move; and those of which some must.
+
+    A pool becomes what most of its lanes want; of two that would become the same, the one with more such lanes does.
+    """
+    keys: dict[tuple[str, str | None, bool, int], PoolKey] = {}
+    wanted: dict[Pool, dict[PoolKey, int]] = {}
+    for lane in lanes:
+        draws = lane.draws
+        kind = (lane.task, draws.worker, draws.only, draws.cost)
+        key = keys.get(kind)
+        if key is None:
+            key = keys[kind] = key_for(lane.task, draws)
+        counts = wanted.setdefault(lane.pool, {})
+        counts[key] = counts.get(key, 0) + 1
+    largest: dict[PoolKey, tuple[int, Pool]] = {}
+    for pool, counts in wanted.items():
+        key = max(counts, key=counts.__getitem__)
+        if key not in largest or counts[key] > largest[key][0]:
+            largest[key] = counts[key], pool
+    stay = {pool: key for key, (_, pool) in largest.items()}
+    return stay, {pool: None for pool, counts in wanted.items() if pool not in stay or len(counts) > 1}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hurlbat_dispatcher.domain.budgets import Budget, Gate, Group, Member, Need, Rate
-from hurlbat_dispatcher.domain.lanes import Lane, Pool
+from hurlbat_dispatcher.domain.lanes import Lane, Pool, PoolKey, settle
 from hurlbat_dispatcher.domain.policies import Draws, RateDraw, Strategy
 from hurlbat_dispatcher.domain.rotation import Rotation
 from hurlbat_dispatcher.domain.slots import Slots
@@ -14,7 +14,6 @@ from hurlbat_dispatcher.domain.workers import Window
 
 K = TypeVar("K")
 B = TypeVar("B", bound=Budget)
-PoolKey = tuple[tuple[tuple[str, int], ...], int]
 WANTED = 1_000_000
 """How well a sticky run likes its worker: better than by any labels."""
 
@@ -180,37 +179,21 @@ class Shapes:
         return pool
 
     def _rehang(self) -> dict[Pool, None]:
-        """Give each pool, where it stands, the workers that most of its lanes may go to now: so these need not move.
-
-        Return the pools of which some lanes must: they want other workers, or a larger pool has the same.
-        """
-        keys: dict[tuple[str, str | None, bool, int], PoolKey] = {}
-        wanted: dict[Pool, dict[PoolKey, int]] = {}
-        for lane in self.lanes.values():
-            draws = lane.draws
-            kind = (lane.task, draws.worker, draws.only, draws.cost)
-            if kind not in keys:
-                keys[kind] = self._key_for(lane.task, draws)
-            of_pool = wanted.setdefault(lane.pool, {})
-            of_pool[keys[kind]] = of_pool.get(keys[kind], 0) + 1
-        largest: dict[PoolKey, tuple[int, Pool]] = {}
-        for pool, counts in wanted.items():
-            key = max(counts, key=counts.__getitem__)
-            if key not in largest or counts[key] > largest[key][0]:
-                largest[key] = counts[key], pool
-        stay = {pool: key for key, (_, pool) in largest.items()}
+        """Give pools other workers where they stand; return those of which some lanes must move."""
+        stay, torn = settle(self.lanes.values(), self._key_for)
+        taken = set(stay.values())
         for key, pool in list(self.pools.items()):
             if pool in stay:
                 if stay[pool] != key:
                     del self.pools[key]
-            elif pool in wanted or key in largest:
+            elif pool in torn or key in taken:
                 self._drop_pool(key, pool)
         for pool, key in stay.items():
             if key not in self.pools:
                 self.pools[key] = pool
                 self._hang(pool, key)
             self._active[pool] = None
-        return {pool: None for pool, counts in wanted.items() if pool not in stay or len(counts) > 1}
+        return torn
 
     def _hang(self, pool: Pool, key: PoolKey) -> None:
         """Let these workers, and no others, be those of a pool."""
