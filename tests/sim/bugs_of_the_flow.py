@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from hurlbat_dispatcher import writer as writing
-from hurlbat_dispatcher.domain import concurrency, shapes
+from hurlbat_dispatcher.domain import shapes
 from hurlbat_dispatcher.domain.budgets import Gate, Group, Rate
-from hurlbat_dispatcher.domain.concurrency import Displaced, cancelled
+from hurlbat_dispatcher.domain.concurrency import Displaced, Ranking, cancelled
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lines import Lines
 from hurlbat_dispatcher.domain.rotation import Rotation
@@ -146,7 +146,10 @@ def refused_and_displacing(stack: ExitStack) -> None:
 
 @bug("the strategies that keep the newest keep the oldest", hint=1)
 def oldest_kept(stack: ExitStack) -> None:
-    swap(stack, concurrency, "_newest_first", lambda _: concurrency._oldest_first)
+    def make(_: Any) -> Any:
+        return lambda ranking, member: (member.priority, -member.joined_at, member.run_id)
+
+    swap(stack, Ranking, "_entry", make)
 
 
 @bug("a retry joins its groups once more, and is judged again", hint=12)
