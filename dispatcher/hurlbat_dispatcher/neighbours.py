@@ -25,7 +25,7 @@ MAX_CHARS: Final = 7_500
 MAX_ANSWER: Final = 7_000
 """Characters of an answer to a question, quoted as it is in a message."""
 ASK_SECONDS: Final = 3.0
-KINDS: Final = "started cancelled asked answered signals good unsent back freed finished".split()
+KINDS: Final = ["started", "cancelled", "asked", "answered", "signals", "good", "unsent", "back", "freed", "finished"]
 """Of news, in the order in which they are told."""
 MAX_GATHERED: Final = 20_000
 """Items of a kind that wait to be told; the oldest are dropped beyond."""
