@@ -118,10 +118,9 @@ class History:
     def _ask(self, paused: str | None) -> Submission:
         chance = self.chance
         if self.keys and chance.random() < 0.1:
-            key = chance.choice(list(self.keys))
-            return self._submission(key)
+            return self._submission(chance.choice(list(self.keys)))
         task = paused if paused in KINDS and chance.random() < 0.4 else chance.choice(list(KINDS))
-        key = f"{task} {chance.randrange(1 << 30)}" if chance.random() < 0.4 else None
+        key: str | None = f"{task} {chance.randrange(1 << 30)}" if chance.random() < 0.4 else None
         return self._submission(key, task)
 
     def _submission(self, key: str | None, task: str | None = None) -> Submission:
