@@ -104,7 +104,7 @@ def _was_put_back(ledger: Ledger, desk: Desk, row: RunRow) -> bool:
     """Tell whether a run that waits by its row is taken to be running, and not because it has just begun."""
     member, flight = desk.picture.members.get(row.id), desk.picture.running.get(row.id)
     known = member is not None and member.running and row.id not in ledger.touched
-    return known and (flight is None or flight.attempt == row.attempt)
+    return known and row.attempt > 0 and (flight is None or flight.attempt == row.attempt)
 
 
 def _load(ledger: Ledger, waiters: Waiters, ids: "set[str] | list[str]") -> Generator[Ask, Rows, None]:
