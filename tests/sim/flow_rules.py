@@ -67,6 +67,7 @@ class FlowRules:
     def _complaints(self, changes: Sequence[Change], moment: Moment) -> Iterator[Complaint]:
         starts: list[tuple[Row, Draws]] = []
         joined: dict[Group, None] = {}
+        back: list[Rate] = []
         for before, after in ((change.before, change.after) for change in changes):
             if after is None:
                 continue
@@ -74,7 +75,7 @@ class FlowRules:
             if draws is None:
                 continue
             if before is not None and before.state == "running" and after.state == "queued":
-                yield from self._put_back(before, after, draws, moment)
+                back += self._put_back(before, draws) if self._unsent(before, after) else []
             fresh = after.joined_at is not None and (before is None or before.joined_at is None)
             if fresh or after.reason == "concurrency":
                 for group in draws.groups:
@@ -84,6 +85,7 @@ class FlowRules:
                 starts.append((after, draws))
         if starts:
             yield from self._started(starts, moment)
+        yield from self._given_back(back, moment)
         for change in changes:
             after = change.after
             if (
@@ -94,13 +96,20 @@ class FlowRules:
                 yield from self._displaced(change.before, after, changes, moment)
         yield from self._lines(joined, moment)
 
-    def _put_back(self, before: Row, after: Row, draws: Draws, moment: Moment) -> Iterator[Complaint]:
-        """Forget the units of an attempt that was no start; who starts runs must forget them, too."""
+    def _unsent(self, before: Row, after: Row) -> bool:
+        """Tell whether an attempt was no start."""
         kinds = self.book.kinds(before.id, before.attempt)
-        if after.tries >= before.tries or not ("not_sent" in kinds or not kinds - {"log", "progress"}):
-            return
+        return after.tries < before.tries and ("not_sent" in kinds or not kinds - {"log", "progress"})
+
+    def _put_back(self, before: Row, draws: Draws) -> Iterator[Rate]:
+        """Forget the units of an attempt that was no start."""
         for rate in draws.rates:
             self._uses[rate.name].pop((before.id, before.attempt), None)
+            yield rate
+
+    def _given_back(self, back: Iterable[Rate], moment: Moment) -> Iterator[Complaint]:
+        """Complain where who starts runs has not forgotten them; one who is alone knows at once."""
+        for rate in back:
             if rate.duration and self._alone and not self._history.set_back:
                 stored = self.book.units_stored(rate.name, rate.duration, moment.now)
                 counted = self.units(rate.name, 2 * rate.duration, moment.now + rate.duration, rate.duration)
