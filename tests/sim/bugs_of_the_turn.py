@@ -17,6 +17,7 @@ from hurlbat_dispatcher.turn import crank, decide, due
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import AttemptEnd
+from tests.sim import telling
 from tests.sim.bugs import bug, swap
 
 Script = Generator[Any, Any, Any]
@@ -49,12 +50,20 @@ def counted_after_the_send(stack: ExitStack) -> None:
     swap(stack, runs, "START", lambda _: start)
 
 
-@bug("a slot is given back without a look at which attempt holds it", hint=88, flow_control=True)
+@bug("a slot is given back without a look at which attempt holds it", hint=126)
 def released_without_its_attempt(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
         return lambda picture, run_id, now, attempt=None, **more: release(picture, run_id, now, **more)
 
+    def late(plan_of: Any) -> Any:  # where word of the end comes after the next start
+        def planned(*given: Any, **more: Any) -> Any:
+            plan = plan_of(*given, **more)
+            return replace(plan, faults=replace(plan.faults, message_late=0.5))
+
+        return planned
+
     swap(stack, Picture, "release", make)
+    swap(stack, telling, "plan_of", late)
 
 
 @bug("the slot of a cancelled attempt is sold before the worker has stopped", hint=6)
