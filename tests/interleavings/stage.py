@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.store.statement import Fetch, Rows, Script
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.due import rebuild
+from hurlbat_dispatcher.turn.due import read_waiting, rebuild
 from tests.interleavings.checks import LOOK, Commit, Seen, seen, violations
 from tests.interleavings.scenes import MOMENT, POSTGRESQL, SERVERS, Deed, Scene, desk_of
 from tests.interleavings.schedules import AllSchedules, Schedules
@@ -151,11 +151,11 @@ class Stage:
             known = self._pictures[scene.sql] = []
             await self._watcher.execute(scene.sql)
             desk.epoch = None  # whoever owns the lanes now: it was read before
-            await self._read(rebuild(desk), deed.by, known)
+            await self._read(_as_owner(desk), deed.by, known)
             await self._watcher.execute(scene.sql)
             desk = desk_of(deed.by, scene)
         epoch, desk.epoch = desk.epoch, None
-        _feed(rebuild(desk), known)
+        _feed(rebuild(desk) if epoch is None else _as_owner(desk), known)
         desk.epoch = epoch
         for lane in scene.lanes:
             desk.know_lane(lane)
@@ -173,6 +173,12 @@ class Stage:
 
     async def _look(self) -> Seen:
         return seen(json.loads(await self._watcher.fetchval(LOOK)))
+
+
+def _as_owner(desk: Desk) -> Script[None]:
+    """Read the picture with what waits, though it is not asked who owns the lanes now."""
+    yield from rebuild(desk)
+    yield from read_waiting(desk)
 
 
 def _feed(script: Script[None], answers: Sequence[Rows]) -> None:

@@ -137,7 +137,7 @@ async def test_of_two_submits_into_a_lane_that_is_new_one_makes_it_and_both_runs
     outcome = await stage.show(scene(new_lane=True), does(PEER, submit_plain(1)), does(HEIR, submit_plain(2)))
     assert outcome.broken == {}
     assert outcome.endings == {("queued 0", "queued 0")}
-    assert outcome.clashes > 0
+    assert outcome.waits > 0
 
 
 async def test_of_two_submits_into_a_new_lane_the_owner_starts_its_own(stage: Stage) -> None:
