@@ -105,7 +105,11 @@ def test_a_forked_process_is_as_one_that_was_started(tmp_path: Path) -> None:
     env = {"PYTHONUNBUFFERED": "1", "COLOUR": "blue"}
     assert warm.can_be(command, env)
 
-    cold = subprocess.run(command, env=env, cwd=tmp_path, input="é", capture_output=True, text=True, check=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
+    try:
+        cold = subprocess.run(command, env=env, cwd=tmp_path, input="é", capture_output=True, text=True, check=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     forked = warm.run(command, env, tmp_path, "é")
 
     assert cold.returncode == 7

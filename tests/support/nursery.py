@@ -35,7 +35,7 @@ def serve(control: socket.socket) -> dict[str, Any]:
     told, tell = os.pipe()
     os.set_blocking(told, False)
     os.set_blocking(tell, False)
-    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     children: dict[int, int] = {}
@@ -55,7 +55,7 @@ def serve(control: socket.socket) -> dict[str, Any]:
                 os.dup2(stream, number)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, interrupted)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             for file in (control.detach(), told, tell, *files, *children.values()):
                 os.close(file)
             request: dict[str, Any] = json.loads(message)
