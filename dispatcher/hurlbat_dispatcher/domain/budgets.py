@@ -145,8 +145,6 @@ class Rate(Budget):
     """When it is looked at again; 0 when no look is planned."""
     dirty: dict[int, None] = field(default_factory=dict)
     """Sub-windows that changed since they were stored."""
-    newest: int = 0
-    """The limit that the last run brought, for show."""
 
     def __post_init__(self) -> None:
         self.width = max(1, self.span // SUB_WINDOWS)

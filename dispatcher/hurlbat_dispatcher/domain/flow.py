@@ -44,7 +44,6 @@ class Picture(Lines):
         self.hungry: dict[int, Lane] = {}
         self.unfinished = False
         """More could be looked at than one turn does."""
-        self.looks = 0
         self._shut: dict[Slots, None] = {}
 
     @property
@@ -229,7 +228,6 @@ class Picture(Lines):
                 self._follow(lane, now)
             self._line_up(ready, pool)
         self.unfinished = bool(self._active)
-        self.looks += looks
         for pool, count in passed.items():
             self._passed_over(pool, started[count:], now)
         if self._to_alarm:

@@ -247,9 +247,7 @@ class Shapes:
             for bucket, last, units in self.cold.pop((draw.name, span), ()):
                 rate.restore(bucket, last, units)
             self._limit(rate)
-        if not draw.is_static:
-            rate.newest = draw.limit
-        elif self._spans.get(draw.name) != span:
+        if draw.is_static and self._spans.get(draw.name) != span:
             self._change_span(rate)
         return rate
 
