@@ -61,7 +61,8 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert 1 <= len(listed["items"]) <= 2
     assert len(second["items"]) == 2
     assert explained["summary"]
-    assert (cancelled["state"], cancelled["reason"], replayed["state"]) == ("cancelled", "withdrawn", "queued")
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "withdrawn")
+    assert replayed["state"] in ("queued", "running")
     assert added["secret"].startswith("whsec_")
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
     assert synced["state"] == "unverified"

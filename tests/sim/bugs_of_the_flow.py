@@ -147,7 +147,7 @@ def refused_and_displacing(stack: ExitStack) -> None:
 @bug("the strategies that keep the newest keep the oldest", hint=1)
 def oldest_kept(stack: ExitStack) -> None:
     def make(_: Any) -> Any:
-        return lambda ranking, member: (member.priority, -member.joined_at, member.run_id)
+        return lambda ranking, member: (member.priority, -member.joined_at, 0, member.run_id)
 
     swap(stack, Ranking, "_entry", make)
 

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from hurlbat_dispatcher.domain.budgets import Group, Member
 from hurlbat_dispatcher.domain.policies import Strategy
 
-Entry = tuple[int, int, str]
-"""How a run compares with others of its group: the least is the first to be cancelled."""
+Entry = tuple[int, int, int, str]
+"""How a run compares with others of its group, of one millisecond by their order: the least is cancelled first."""
 SPARE: Final = 64
 """Entries that a ranking may have beyond twice those that count."""
 
@@ -32,7 +32,8 @@ class Ranking:
         self._entries: dict[str, Entry] = {}
         self._heap: list[Entry] = []
         self._running: set[str] = set()
-        for member in members:
+        self._joined = 0
+        for member in sorted(members, key=lambda member: (member.joined_at, member.run_id)):
             self.note(member)
 
     def note(self, member: Member) -> None:
@@ -42,6 +43,7 @@ class Ranking:
         if self.strategy is Strategy.CANCEL_IN_PROGRESS or not (member.started or member.running):
             if run_id not in self._entries:
                 self._entries[run_id] = entry = self._entry(member)
+                self._joined += 1
                 heappush(self._heap, entry)
                 if len(self._heap) > 2 * len(self._entries) + SPARE:
                     self._heap = list(self._entries.values())
@@ -69,16 +71,16 @@ class Ranking:
         worst: list[Entry] = []
         while len(worst) < many and self._heap:
             entry = heappop(self._heap)
-            if self._entries.get(entry[2]) is entry:
+            if self._entries.get(entry[3]) is entry:
                 worst.append(entry)
         for entry in worst:
             heappush(self._heap, entry)
-        return [str(entry[2]) for entry in sorted([*worst, self._entry(newcomer)])[: max(0, many)][::-1]]
+        return [str(entry[3]) for entry in sorted([*worst, self._entry(newcomer)])[: max(0, many)][::-1]]
 
     def _entry(self, member: Member) -> Entry:
         if self.strategy in (Strategy.CANCEL_IN_PROGRESS, Strategy.QUEUE_NEWEST_ONLY):
-            return (member.priority, member.joined_at, member.run_id)
-        return (member.priority, -member.joined_at, _Backwards(member.run_id))
+            return (member.priority, member.joined_at, self._joined, member.run_id)
+        return (member.priority, -member.joined_at, -self._joined, member.run_id)
 
 
 def judge(groups: Iterable[Group], newcomer: Member) -> list[Displaced]:
@@ -107,12 +109,3 @@ def cancelled(strategy: Strategy, cap: int | None, members: Collection[Member], 
 def collapses(group: Group) -> bool:
     """Tell whether a group's line has one place: who can start must have started before the next joins."""
     return group.strategy in (Strategy.QUEUE_NEWEST_ONLY, Strategy.QUEUE_OLDEST_ONLY)
-
-
-class _Backwards(str):
-    """An id that sorts the other way round."""
-
-    __slots__ = ()
-
-    def __lt__(self, other: str) -> bool:
-        return str.__gt__(self, other)
