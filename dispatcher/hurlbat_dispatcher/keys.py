@@ -144,6 +144,7 @@ def _dynamic(rule: RateRule, place: int, scope: _Scope) -> RateDraw | None:
         raise at.failed(error, "dynamic_key", source) from None
     if key is None:
         return None
+    key = rule.prefix + key
     units = _units(rule, scope, at)
     most = _number(rule.limit, as_whole, scope, at, "limit", (1, MAX_LIMIT))
     seconds = _number(

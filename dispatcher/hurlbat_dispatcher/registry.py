@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from hurlbat.policy import TaskPolicy
+from hurlbat_dispatcher.domain.gathering import DEFAULT_BATCH_MS, Gather, GatherKind
 from hurlbat_dispatcher.domain.policies import (
     ConcurrencyRule,
     FlowPolicy,
@@ -21,6 +22,19 @@ from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.secrecy import Vault
 from hurlbat_dispatcher.store.limits import Limited
 from hurlbat_dispatcher.store.workers import Registered, TaskRow, WorkerRow
+
+WAYS: Final = {
+    "on_events",
+    "filters",
+    "crons",
+    "debounce",
+    "batch_size",
+    "batch_timeout",
+    "batch_key",
+    "throttle",
+    "on_failure",
+}
+"""Members of a policy that are shown as they were declared."""
 
 
 @dataclass(slots=True)
@@ -106,18 +120,44 @@ def to_task(row: TaskRow, policy: TaskPolicy, workers: tuple[str, ...]) -> Task:
         workers=workers,
         flow=to_flow(policy),
         paused=bool(row.paused),
+        gather=to_gather(policy),
+        on_failure=policy.on_failure,
+        ways=MappingProxyType(policy.model_dump(mode="json", include=WAYS)),
     )
 
 
+def to_gather(policy: TaskPolicy) -> Gather | None:
+    """Make the part of a policy that says how its submits are gathered."""
+    wait = policy.debounce
+    if wait is not None:
+        longest = None if wait.max_wait is None else int(wait.max_wait * 1000)
+        return Gather(GatherKind(wait.mode), int(wait.period * 1000), wait.key, longest)
+    if policy.batch_size is not None:
+        timeout = DEFAULT_BATCH_MS if policy.batch_timeout is None else int(policy.batch_timeout * 1000)
+        return Gather(GatherKind.BATCH, timeout, policy.batch_key, size=policy.batch_size)
+    return None
+
+
 def to_flow(policy: TaskPolicy) -> FlowPolicy:
-    """Make the part of a policy that says what a task's runs draw on."""
+    """Make the part of a policy that says what a task's runs draw on; a throttle is a rate limit of the task's own."""
+    throttle = policy.throttle
+    own = (
+        ()
+        if throttle is None
+        else (
+            RateRule(
+                None, throttle.key or "run.task", 1, throttle.limit, throttle.period, prefix=f"{policy.name}:throttle:"
+            ),
+        )
+    )
     return FlowPolicy(
         concurrency=tuple(
             ConcurrencyRule(rule.key, rule.max_runs, Strategy(rule.strategy), rule.name) for rule in policy.concurrency
         ),
         rate_limits=tuple(
             RateRule(rule.key, rule.dynamic_key, rule.units, rule.limit, rule.duration) for rule in policy.rate_limits
-        ),
+        )
+        + own,
         slot_cost=policy.slot_cost,
         labels=tuple(
             Label(key, wanted) if isinstance(wanted, str) else Label(key, wanted.value, wanted.required, wanted.weight)

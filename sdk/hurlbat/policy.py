@@ -5,41 +5,27 @@ know, as a worker may be of a newer version than its server.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import KW_ONLY
-from functools import wraps
-from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict, TypeVar
+from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, ValidationInfo, WrapValidator, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from hurlbat.errors import TaskInvalid
-from hurlbat.payloads import explain
+from hurlbat.models import CONFIG, LENIENT, Model, known_only, made_by_hand, twice
+from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPattern, Expression, Filter, Throttle
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 """A duration in seconds, up to a year."""
 
-MAX_EXPRESSION: Final = 512
-"""Characters of an expression."""
 MAX_UNITS: Final = 1_000_000
 MAX_LIMIT: Final = 1_000_000_000
 MIN_DURATION: Final = 0.01
 MAX_DURATION: Final = 31_622_400.0
 """Seconds: 366 days."""
 
-Expression = Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)]
 Strategy = Literal["GROUP_ROUND_ROBIN", "CANCEL_IN_PROGRESS", "CANCEL_NEWEST", "QUEUE_NEWEST_ONLY", "QUEUE_OLDEST_ONLY"]
 """What happens to a run that finds its concurrency group full."""
 
@@ -79,22 +65,7 @@ LOW, MEDIUM, HIGH = 1, 2, 3
 """Priorities; any integer between -1000 and 1000 will do, higher goes first."""
 
 
-_LENIENT: Final = {"unknown": "ignore"}
-"""The context of a validation that ignores unknown members."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
-        if info.context is _LENIENT and isinstance(given, dict):
-            return {name: value for name, value in given.items() if name in cls.model_fields}
-        return given
-
-
-class Backoff(_Model):
+class Backoff(Model):
     """How long a failed attempt waits before the next one, in seconds.
 
     `exponential`: initial × factor^(n-1), at most `max`; `fixed`: always `initial`; `list`: the n-th of `delays`,
@@ -115,29 +86,8 @@ class Backoff(_Model):
         return self
 
 
-M = TypeVar("M", bound=type)
-_CONFIG: Final = ConfigDict(extra="forbid")
-
-
-def _made_by_hand(model: M) -> M:
-    """Let a call of the class raise `TaskInvalid` with a sentence; reading JSON goes past this."""
-    make = model.__init__  # type: ignore[misc]  # every one of our classes is made by its fields
-
-    @wraps(make)
-    def init(self: Any, *args: Any, **named: Any) -> None:
-        if len(args) == 1 and "key" not in named:  # by its name, so that what is wrong with it is told of `key`
-            named, args = {"key": args[0], **named}, ()
-        try:
-            make(self, *args, **named)
-        except ValidationError as error:
-            raise TaskInvalid(explain(error, model.__name__)) from error
-
-    model.__init__ = init  # type: ignore[misc]
-    return model
-
-
-@_made_by_hand
-@dataclass(frozen=True, config=_CONFIG)
+@made_by_hand
+@dataclass(frozen=True, config=CONFIG)
 class Concurrency:
     """At most `max_runs` runs at a time for each value of `key`, an expression over `input`, `metadata` and `run`.
 
@@ -154,11 +104,11 @@ class Concurrency:
     @model_validator(mode="before")
     @classmethod
     def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
-        return _known(given, info, _CONCURRENCY)
+        return known_only(given, info, _CONCURRENCY)
 
 
-@_made_by_hand
-@dataclass(frozen=True, config=_CONFIG)
+@made_by_hand
+@dataclass(frozen=True, config=CONFIG)
 class RateLimit:
     """Units that a run takes of a rate limit.
 
@@ -176,7 +126,7 @@ class RateLimit:
     @model_validator(mode="before")
     @classmethod
     def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
-        return _known(given, info, _RATE_LIMIT)
+        return known_only(given, info, _RATE_LIMIT)
 
     @model_validator(mode="after")
     def _is_static_or_dynamic(self) -> Self:
@@ -196,17 +146,11 @@ class RateLimit:
         return self
 
 
-def _known(given: Any, info: ValidationInfo, known: frozenset[str]) -> Any:
-    if info.context is _LENIENT and isinstance(given, dict):
-        return {name: value for name, value in given.items() if name in known}
-    return given
-
-
 _CONCURRENCY: Final = frozenset({"key", "max_runs", "strategy", "name"})
 _RATE_LIMIT: Final = frozenset({"key", "dynamic_key", "units", "limit", "duration"})
 
 
-class WantedLabel(_Model):
+class WantedLabel(Model):
     """What a task wants of a label of its worker: required, or preferred by its weight."""
 
     value: Annotated[str, Field(max_length=256)]
@@ -228,7 +172,7 @@ def _label(given: Any, _: object, info: ValidationInfo) -> str | WantedLabel:
     return wanted.value if isinstance(given, str) else wanted
 
 
-class TaskPolicy(_Model):
+class TaskPolicy(Model):
     """What a worker declares of one task. Only `name` is required; durations are in seconds, None is off."""
 
     name: Name
@@ -238,37 +182,72 @@ class TaskPolicy(_Model):
     schedule_timeout: Seconds | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 2
     slot_cost: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
-    labels: Annotated[
-        dict[
-            Annotated[str, Field(min_length=1, max_length=256)],
-            Annotated[str | WantedLabel, WrapValidator(_label)],
-        ],
-        Field(max_length=16),
-    ] = {}
+    labels: dict[
+        Annotated[str, Field(min_length=1, max_length=256)],
+        Annotated[str | WantedLabel, WrapValidator(_label)],
+    ] = Field(default_factory=dict, max_length=16)
     sticky: Literal["soft", "hard"] | None = None
     concurrency: Annotated[tuple[Concurrency, ...], Field(max_length=8)] = ()
     rate_limits: Annotated[tuple[RateLimit, ...], Field(max_length=8)] = ()
+    throttle: Throttle | None = None
+    on_events: Annotated[tuple[EventPattern, ...], Field(max_length=32)] = ()
+    filters: Annotated[tuple[Filter, ...], Field(max_length=16)] = ()
+    crons: Annotated[tuple[Cron, ...], Field(max_length=16)] = ()
+    debounce: Debounce | None = None
+    batch_size: Annotated[int, Field(ge=2, le=1000, strict=True)] | None = None
+    batch_timeout: Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)] | None = None
+    batch_key: Expression | None = None
+    on_failure: Name | None = None
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 
     @field_validator("concurrency")
     @classmethod
     def _rules_differ(cls, rules: tuple[Concurrency, ...]) -> tuple[Concurrency, ...]:
-        twice = _twice(f"named {rule.name}" if rule.name else f"with the key {rule.key}" for rule in rules)
-        if twice:
-            raise ValueError(f"There are two rules {twice}; leave one out, or give it a name of its own")
+        again = twice(f"named {rule.name}" if rule.name else f"with the key {rule.key}" for rule in rules)
+        if again:
+            raise ValueError(f"There are two rules {again}; leave one out, or give it a name of its own")
         return rules
 
     @field_validator("rate_limits")
     @classmethod
     def _limits_differ(cls, limits: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
-        twice = _twice(limit.key for limit in limits if limit.key is not None)
-        if twice:
-            raise ValueError(f"The rate limit {twice} is there twice; add up the units")
+        again = twice(limit.key for limit in limits if limit.key is not None)
+        if again:
+            raise ValueError(f"The rate limit {again} is there twice; add up the units")
         return limits
 
+    @field_validator("on_events")
+    @classmethod
+    def _events_differ(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        again = twice(patterns)
+        if again:
+            raise ValueError(f"The event {again} is there twice; leave one out")
+        return patterns
 
-class Manifest(_Model):
+    @field_validator("filters")
+    @classmethod
+    def _filters_differ(cls, filters: tuple[Filter, ...]) -> tuple[Filter, ...]:
+        if twice(one.model_dump_json() for one in filters):
+            raise ValueError("Two filters are the same; leave one out")
+        return filters
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.filters and not self.on_events:
+            raise ValueError("filters choose among events; say in on_events which")
+        if self.batch_size is None and (self.batch_timeout is not None or self.batch_key is not None):
+            raise ValueError("batch_timeout and batch_key need a batch_size of 2 to 1000")
+        if self.batch_size is not None and self.debounce is not None:
+            raise ValueError(
+                "debounce keeps one of many inputs and batch_size gathers them all: a task can have one of them"
+            )
+        if self.on_failure == self.name:
+            raise ValueError("on_failure cannot be the task itself; name another one")
+        return self
+
+
+class Manifest(Model):
     """The answer to `describe`: what a worker serves. `version` is the digest that its answers carry as their mark."""
 
     protocol: Literal[1] = PROTOCOL_VERSION
@@ -279,23 +258,17 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        twice = _twice(task.name for task in self.tasks)
-        if twice:
-            raise ValueError(f"task {twice} is declared twice")
+        again = twice(task.name for task in self.tasks)
+        if again:
+            raise ValueError(f"task {again} is declared twice")
         return self
 
     @classmethod
     def read(cls, text: bytes) -> Self:
         """Read a worker's answer to `describe` without what only a newer version knows. Raises `ValidationError`."""
-        return cls.model_validate_json(text, context=_LENIENT)
+        return cls.model_validate_json(text, context=LENIENT)
 
     def digest(self) -> str:
         """Return 16 hex digits that tell this manifest from another."""
         text = self.model_dump_json(exclude={"version"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _twice(names: Iterable[str]) -> str | None:
-    """Return a name that is there more than once."""
-    listed = list(names)
-    return next((name for place, name in enumerate(listed) if name in listed[:place]), None)

@@ -59,7 +59,7 @@ class BadLine(ValueError):
 
 
 class DeliveredRun(NamedTuple):
-    """One attempt in a `deliver` message. `input` and `metadata` are raw JSON; the timeout is in seconds."""
+    """One attempt in a `deliver` message. `input`, `metadata` and `trigger` are raw JSON; the timeout is in seconds."""
 
     run_id: str
     task: str
@@ -70,6 +70,8 @@ class DeliveredRun(NamedTuple):
     execution_timeout: float
     lease_token: str
     report_url: str
+    trigger: str | None = None
+    """What started the run, if nobody submitted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ def deliver_body(
     listed = ",".join(
         f'{{"run_id":"{run.run_id}","task":"{run.task}","attempt":{run.attempt},"max_attempts":{run.max_attempts},'
         f'"input":{run.input},"metadata":{run.metadata},"execution_timeout":{run.execution_timeout!r},'
-        f'"lease_token":"{run.lease_token}","report_url":{json.dumps(run.report_url)}}}'
+        f'"lease_token":"{run.lease_token}","report_url":{json.dumps(run.report_url)}'
+        + ("}" if run.trigger is None else f',"trigger":{run.trigger}}}')
         for run in runs
     )
     return _request(MessageType.DELIVER, worker, url, timestamp, f'"heartbeat":{heartbeat!r},"runs":[{listed}]')

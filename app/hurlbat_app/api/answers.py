@@ -59,6 +59,7 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
         "reason": run.reason,
         "idempotency_key": run.idempotency_key,
         "parent": run.parent,
+        "trigger": _raw(run.trigger),
         "created_at": rfc3339(run.created_at),
         "due_at": rfc3339(run.due_at),
         "started_at": _time(run.started_at),
@@ -159,7 +160,9 @@ def show_task(task: Task) -> dict[str, Any]:
             if rule.key is not None
             else {"dynamic_key": rule.dynamic_key, "units": rule.units, "limit": rule.limit, "duration": rule.duration}
             for rule in task.flow.rate_limits
+            if not rule.prefix
         ],
+        **task.ways,
         "paused": task.paused,
         "workers": list(task.workers),
     }

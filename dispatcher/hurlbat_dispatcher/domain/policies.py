@@ -61,7 +61,7 @@ class RateRule:
     """Units that a run takes of a rate limit.
 
     Of a static one by its `key`, whose limit is put beforehand; or of a dynamic one, whose key, units, limit and
-    duration (seconds) are numbers or expressions in text.
+    duration (seconds) are numbers or expressions in text. A `prefix` gives dynamic keys a name space of their own.
     """
 
     key: str | None = None
@@ -69,6 +69,7 @@ class RateRule:
     units: int | str = 1
     limit: int | str | None = None
     duration: float | str | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from hurlbat_dispatcher.domain.gathering import Gather
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.domain.policies import NO_FLOW, FlowPolicy
 
@@ -42,6 +43,11 @@ class Task:
     workers: tuple[str, ...] = ()
     flow: FlowPolicy = NO_FLOW
     paused: bool = False
+    gather: Gather | None = None
+    on_failure: str | None = None
+    """The task that runs when a run of this one has finally failed."""
+    ways: Mapping[str, Any] = field(default_factory=dict)
+    """What else its policy says of how its runs come about, as it stands there."""
 
 
 class Submission(NamedTuple):
@@ -57,6 +63,8 @@ class Submission(NamedTuple):
     idempotency_ttl: float | None = None
     ttl: float | None = None
     parent: str | None = None
+    trigger: str | None = None
+    """What started it, if it was not submitted: raw JSON, see `domain.triggers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,7 @@ class Run(NamedTuple):
     reason: str | None = None
     idempotency_key: str | None = None
     parent: str | None = None
+    trigger: str | None = None
     timeline: tuple[TimelineEntry, ...] = ()
 
     @property

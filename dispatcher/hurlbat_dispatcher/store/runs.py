@@ -76,6 +76,7 @@ class NewRun(NamedTuple):
     sender: str | None
     idempotency_key: str | None
     parent: str | None
+    trigger: str | None
     input: str
     metadata: str
 
@@ -110,7 +111,7 @@ OVER = Statement(
 )
 """Those of these runs that have ended."""
 
-_TO_SEND = [run.c[name] for name in ("id", "task", "attempt", "max_attempts", "input", "metadata")]
+_TO_SEND = [run.c[name] for name in ("id", "task", "attempt", "max_attempts", "input", "metadata", "trigger")]
 
 PAYLOADS = Statement(
     sa.select(*_TO_SEND, run.c.sender, run.c.ready)

@@ -68,6 +68,7 @@ run = sa.Table(
     sa.Column("report", sa.String(64)),
     sa.Column("input", sa.Text, nullable=False),
     sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text),
     sa.Column("output", sa.Text),
     sa.Column("error", sa.Text),
     sa.CheckConstraint("attempt >= 0 AND tries >= 0 AND tries <= attempt", name="attempts"),
@@ -173,6 +174,142 @@ idempotency = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("until", Millis),
 )
+
+ScheduleName = sa.String(160)
+
+schedule = sa.Table(
+    "schedule",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("name", ScheduleName, primary_key=True),
+    sa.Column("task", Name, nullable=False),
+    sa.Column("source", sa.String(8), nullable=False),
+    sa.Column("expression", sa.String(256)),
+    sa.Column("timezone", sa.String(64), nullable=False),
+    sa.Column("run_at", Millis),
+    sa.Column("input", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer),
+    sa.Column("missed", sa.String(8), nullable=False),
+    sa.Column("overlap", sa.String(8), nullable=False),
+    sa.Column("paused", sa.Integer, nullable=False),
+    sa.Column("next_at", Millis),
+    sa.Column("last_at", Millis),
+    sa.Column("last_run", RunId),
+    sa.Column("problem", sa.Text),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("updated_at", Millis, nullable=False),
+)
+"""`next_at` is when it fires next; null while it is paused, and when it never will."""
+
+SCHEDULED = schedule.c.next_at.is_not(None)
+partial("schedule_due", schedule.c.next_at, where=SCHEDULED)
+
+schedule_fire = sa.Table(
+    "schedule_fire",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("schedule", ScheduleName, primary_key=True),
+    sa.Column("due_at", Millis, primary_key=True),
+    sa.Column("manual", sa.Integer, primary_key=True),
+    sa.Column("fired_at", Millis, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("run", RunId),
+    sa.Column("reason", sa.Text),
+    sa.Index("schedule_fire_time", "tenant", "fired_at"),
+)
+"""A due time of a schedule is here once, whatever came of it: no server fires it again."""
+
+EventId = sa.String(256)
+
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("id", EventId, primary_key=True),
+    sa.Column("key", sa.String(256), nullable=False),
+    sa.Column("scope", sa.String(256)),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("replay_of", EventId),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Index("event_time", "tenant", "created_at", "id"),
+    sa.Index("event_key", "tenant", "key", "created_at", "id"),
+)
+
+event_start = sa.Table(
+    "event_start",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("event", EventId, primary_key=True),
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("task", Name, nullable=False),
+    sa.Column("filter", sa.String(512)),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("run", RunId),
+    sa.Column("reason", sa.Text),
+)
+"""Who listened to an event, and what came of it."""
+
+event_filter = sa.Table(
+    "event_filter",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("task", Name, primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("expression", sa.String(512)),
+    sa.Column("scope", sa.String(256)),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+)
+"""Filters that were made by hand; those of a policy stand in it."""
+
+gathering = sa.Table(
+    "gathering",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("task", Name, primary_key=True),
+    sa.Column("key", sa.String(400), primary_key=True),
+    sa.Column("run", RunId, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("chars", sa.Integer, nullable=False),
+    sa.Column("first_at", Millis, nullable=False),
+    sa.Column("until", Millis, nullable=False),
+    sa.Index("gathering_until", "until"),
+)
+"""The run that absorbs what is submitted with a debounce or batch key, until then."""
+
+webhook = sa.Table(
+    "webhook",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("name", Name, primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("updated_at", Millis, nullable=False),
+)
+
+operation = sa.Table(
+    "operation",
+    metadata,
+    sa.Column("tenant", sa.Integer, primary_key=True),
+    sa.Column("id", RunId, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("filter", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("matched", sa.Integer, nullable=False),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("skipped", sa.Integer, nullable=False),
+    sa.Column("cursor", RunId),
+    sa.Column("server", sa.String(36)),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("finished_at", Millis),
+)
+"""Something that is done to many runs, how far it is, and which server does it."""
 
 task = sa.Table(
     "task",

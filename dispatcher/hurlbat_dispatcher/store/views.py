@@ -32,6 +32,7 @@ _SHOWN = [
     "reason",
     "idempotency_key",
     "parent",
+    "trigger",
 ]
 _COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())

@@ -28,6 +28,7 @@ class Payload(NamedTuple):
     max_attempts: int
     input: str
     metadata: str
+    trigger: str | None
 
 
 class _Start(NamedTuple):
@@ -112,7 +113,7 @@ def _start_new(desk: Desk, ledger: Ledger, worker: str, row: NewRun) -> None:
     )
     ledger.inserts.append(row)
     desk.picture.sent_by(row.id, 1, desk.me)
-    _deliver(desk, ledger, worker, Payload(row.id, row.task, 1, row.max_attempts, row.input, row.metadata))
+    _deliver(desk, ledger, worker, Payload(row.id, row.task, 1, row.max_attempts, row.input, row.metadata, row.trigger))
 
 
 def _still_waiting(
@@ -165,5 +166,6 @@ def _deliver(desk: Desk, ledger: Ledger, worker: str, payload: Payload) -> None:
         (known.execution_timeout if known else 300_000) / 1000,
         desk.lease_tokens.of(payload.run_id, payload.attempt),
         f"{desk.report_base}/runs/{payload.run_id}/attempts/{payload.attempt}",
+        payload.trigger,
     )
     ledger.deliveries.append((worker, delivered))

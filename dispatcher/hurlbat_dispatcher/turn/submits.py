@@ -131,6 +131,7 @@ def _row(now: int, entry: Entry, lane: int) -> NewRun:
         None,
         asked.idempotency_key,
         asked.parent,
+        asked.trigger,
         asked.input,
         asked.metadata,
     )
@@ -158,4 +159,5 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         reason=refused,
         idempotency_key=row.idempotency_key,
         parent=row.parent,
+        trigger=row.trigger,
     )
