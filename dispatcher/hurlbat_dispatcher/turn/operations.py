@@ -46,6 +46,41 @@ class AttemptEnd(NamedTuple):
     report: str | None = None
 
 
+class EventStart(NamedTuple):
+    """One who listens to an event: the task, its filter in words, what came of it and why.
+
+    `entry` is there where a run is to start; the outcome is then `started`, unless the turn refuses it.
+    """
+
+    task: str
+    filter: str | None
+    outcome: str
+    entry: Entry | None = None
+    reason: str | None = None
+
+
+class Publication(NamedTuple):
+    """An event that was checked, and who listens to it. Payload and metadata are raw JSON; `digest` is of its content."""
+
+    id: str
+    tenant: int
+    key: str
+    scope: str | None
+    payload: str
+    metadata: str
+    priority: int | None
+    digest: str
+    replay_of: str | None
+    starts: Sequence[EventStart]
+
+
+class Published(NamedTuple):
+    """What became of an event: whether it is new."""
+
+    id: str
+    created: bool
+
+
 @dataclass(slots=True, eq=False)
 class Operation:
     """Something that a turn does; `reply` gets what came of it after the commit."""
@@ -55,12 +90,41 @@ class Operation:
     clashes: int = field(default=0, kw_only=True)
     """How often it was put off because another transaction was in its way."""
 
+    @property
+    def entries_count(self) -> int:
+        """Return how many submissions it carries, about: they may be refused when too many wait."""
+        return 0
+
 
 @dataclass(slots=True, eq=False)
 class Submit(Operation):
     """Start runs, now or later. Replies a list of `Placed` or `Problem`, in order."""
 
     entries: Sequence[Entry]
+
+    @property
+    def entries_count(self) -> int:
+        """Return how many submissions it carries."""
+        return len(self.entries)
+
+
+@dataclass(slots=True, eq=False)
+class Publish(Operation):
+    """Store events, and start the runs of those who listen. Replies a list of `Published` or `Problem`, in order."""
+
+    events: Sequence[Publication]
+
+    @property
+    def entries_count(self) -> int:
+        """Return how many rows it makes, about."""
+        return sum(1 + len(event.starts) for event in self.events)
+
+
+@dataclass(slots=True, eq=False)
+class Fire(Operation):
+    """Start a run of a schedule now, by hand. Replies `Placed`, or a `Problem`."""
+
+    schedule: str
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +189,18 @@ class Replay(Operation):
     """Let a run that ended start again. Replies None, or a `Problem`."""
 
     run_id: str
+
+
+@dataclass(slots=True, eq=False)
+class Move(Operation):
+    """Let a run that waits for its time start at another (ms), perhaps with another priority.
+
+    Replies None, or a `Problem`.
+    """
+
+    run_id: str
+    due_at: int | None
+    priority: int | None = None
 
 
 @dataclass(slots=True, eq=False)
