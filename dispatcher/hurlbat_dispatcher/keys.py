@@ -22,10 +22,13 @@ from hurlbat_dispatcher.domain.policies import (
 from hurlbat_dispatcher.domain.runs import Submission, Task
 from hurlbat_dispatcher.errors import Invalid
 from hurlbat_dispatcher.expressions import (
+    EVENT_VARIABLES,
+    FILTER,
     KEY,
     MAX_SOURCE,
     NUMBER,
     SECONDS,
+    VARIABLES,
     ExpressionError,
     Kind,
     as_key,
@@ -223,6 +226,10 @@ def check_policy(policy: TaskPolicy) -> None:
         _check_expression(limit.units, NUMBER, f"{at}.units")
         _check_expression(limit.limit, NUMBER, f"{at}.limit")
         _check_expression(limit.duration, SECONDS, f"{at}.duration")
+    for place, one in enumerate(policy.filters):
+        _check_expression(
+            one.expression, FILTER, f"task {policy.name}: filters[{place}].expression", variables=EVENT_VARIABLES
+        )
 
 
 def check_policies(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) -> str | None:
@@ -254,11 +261,13 @@ def _shared(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) ->
     return None
 
 
-def _check_expression(given: float | str | None, kind: Kind, where: str) -> None:
+def _check_expression(
+    given: float | str | None, kind: Kind, where: str, *, variables: tuple[str, ...] = VARIABLES
+) -> None:
     if not isinstance(given, str):
         return
     try:
-        compile_for(given, kind)
+        compile_for(given, kind, variables)
     except ExpressionError as error:
         place = "" if error.position is None else f", at character {error.position}"
         raise ValueError(f"{where}: the expression {given[:MAX_SOURCE]!r} is wrong{place}: {error.sentence}") from None

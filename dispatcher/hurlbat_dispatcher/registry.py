@@ -1,11 +1,13 @@
 """Workers and tasks as they are registered, in memory: read from the database at start and after every change."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from hurlbat.policy import TaskPolicy
+from hurlbat_dispatcher.domain.events import EventFilter
 from hurlbat_dispatcher.domain.gathering import DEFAULT_BATCH_MS, Gather, GatherKind
 from hurlbat_dispatcher.domain.policies import (
     ConcurrencyRule,
@@ -20,6 +22,7 @@ from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.secrecy import Vault
+from hurlbat_dispatcher.store.events import FilterRow
 from hurlbat_dispatcher.store.limits import Limited
 from hurlbat_dispatcher.store.workers import Registered, TaskRow, WorkerRow
 
@@ -50,6 +53,8 @@ class Registry:
     """Static rate limits by key."""
     pauses: dict[str, int | None] = field(default_factory=dict)
     """Rate limit keys that are paused, as `RateDraw.name` says them, until when (ms); None until they are resumed."""
+    filters: dict[str, tuple[EventFilter, ...]] = field(default_factory=dict)
+    """Filters that were made by hand, by their task; those of a policy stand in it."""
 
     def replace(self, registered: Registered, vault: Vault, now: int) -> None:
         """Take what was read from the database."""
@@ -71,6 +76,13 @@ class Registry:
         limits, pauses = limited
         self.limits = {row.key: StaticLimit(row.key, row.most, row.duration, row.updated_at) for row in limits}
         self.pauses = {row.key: row.until for row in pauses}
+
+    def filter(self, rows: Sequence[FilterRow]) -> None:
+        """Take the filters of events that were read from the database."""
+        found: dict[str, list[EventFilter]] = {}
+        for row in rows:
+            found.setdefault(row.task, []).append(EventFilter(row.id, row.expression, row.scope, row.payload))
+        self.filters = {task: tuple(filters) for task, filters in found.items()}
 
 
 def to_worker(row: WorkerRow) -> Worker:

@@ -17,6 +17,7 @@ from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import Vault
 from hurlbat_dispatcher.store import workers as store
 from hurlbat_dispatcher.store.database import Clash, Database, DatabaseTrouble
+from hurlbat_dispatcher.store.events import FilterRow, all_filters
 from hurlbat_dispatcher.store.limits import Limited, all_limited
 from hurlbat_dispatcher.store.runs import database_now
 from hurlbat_dispatcher.store.statement import Script
@@ -68,8 +69,9 @@ class Standing:
     async def load(self) -> None:
         """Read what is registered. Cheap where nothing has changed: a few statements in one transaction."""
         async with self._reading:  # or an older snapshot could come after a newer one, or after a move was stored
-            now, registered, limited = await self._database.read(_registered())
+            now, registered, limited, filters = await self._database.read(_registered())
             self._registry.limit(limited)
+            self._registry.filter(filters)
             if registered == self._read and now < self._good_until:
                 return
             self._registry.replace(registered, self._vault, now)
@@ -147,8 +149,9 @@ class Standing:
         return True
 
 
-def _registered() -> Script[tuple[int, Registered, Limited]]:
+def _registered() -> Script[tuple[int, Registered, Limited, list[FilterRow]]]:
     now = yield from database_now()
     registered = yield from store.all_registered()
     limited = yield from all_limited()
-    return now, registered, limited
+    filters = yield from all_filters()
+    return now, registered, limited, filters

@@ -7,6 +7,7 @@ of an input one may read.
 
 from hurlbat_dispatcher.expressions.checking import CheckedExpression, check_expression
 from hurlbat_dispatcher.expressions.compiled import (
+    EVENT_VARIABLES,
     MAX_SOURCE,
     VARIABLES,
     Expression,
@@ -28,6 +29,7 @@ from hurlbat_dispatcher.expressions.results import (
 )
 
 __all__ = [
+    "EVENT_VARIABLES",
     "FILTER",
     "KEY",
     "MAX_SOURCE",

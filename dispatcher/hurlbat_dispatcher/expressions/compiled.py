@@ -15,6 +15,8 @@ MAX_SOURCE: Final = 512
 """Characters of one expression."""
 VARIABLES: Final = ("input", "metadata", "run")
 """What an expression of a task's policy may read."""
+EVENT_VARIABLES: Final = ("input", "payload", "metadata", "event")
+"""What the expression of a filter of events may read."""
 CACHED: Final = 2_048
 """Compiled expressions that are kept, at some 10 KB each, and 64 KB at worst."""
 
@@ -55,9 +57,9 @@ def compile_expression(source: str, variables: tuple[str, ...] = VARIABLES) -> E
     return Expression(source, frozenset(path[0] for path in read), result, evaluate)
 
 
-def compile_for(source: str, kind: Kind) -> Expression:
+def compile_for(source: str, kind: Kind, variables: tuple[str, ...] = VARIABLES) -> Expression:
     """Return the expression of a text that may give what is wanted. Raises `ExpressionError` for all others."""
-    expression = compile_expression(source)
+    expression = compile_expression(source, variables)
     if expression.result not in kind.types:
         raise ExpressionError(f"it gives a {expression.result}, and {kind.wanted} is wanted", code=kind.code)
     return expression

@@ -1,0 +1,130 @@
+"""Events as they are read, and the filters that were made by hand. What stores an event is in `store.publishing`."""
+
+from collections.abc import Generator, Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from hurlbat_dispatcher.domain.events import Event, Start, StartOutcome
+from hurlbat_dispatcher.store.schema import event, event_filter, event_start, task
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
+
+EventPlace = tuple[int, str]
+"""When an event was created (ms), and its id."""
+LAST: Final[EventPlace] = (1 << 62, "")
+"""After every event."""
+
+
+class FilterRow(NamedTuple):
+    """A filter that was made by hand, as it is stored. Its payload is raw JSON."""
+
+    tenant: int
+    task: str
+    id: str
+    expression: str | None
+    scope: str | None
+    payload: str
+    created_at: int
+
+
+_SHOWN = ("id", "key", "scope", "payload", "metadata", "priority", "created_at", "replay_of")
+_COLUMNS = [event.c[name] for name in _SHOWN]
+_TENANT = bind("tenant", sa.Integer())
+
+EVENTS = Statement(
+    sa.select(*_COLUMNS).where(event.c.tenant == _TENANT, AnyOf(event.c.id, "ids", "varchar")), ("tenant", "ids")
+)
+STARTS = Statement(
+    sa.select(event_start.c.event, *(event_start.c[name] for name in Start._fields))
+    .where(event_start.c.tenant == _TENANT, AnyOf(event_start.c.event, "ids", "varchar"))
+    .order_by(event_start.c.event, event_start.c.n),
+    ("tenant", "ids"),
+)
+
+
+def _page(by_key: bool, by_scope: bool) -> Statement:
+    place = sa.tuple_(event.c.created_at, event.c.id)
+    before = sa.tuple_(bind("created_at", event.c.created_at.type), bind("id", event.c.id.type))
+    conditions, names = [event.c.tenant == _TENANT, place < before], ["tenant", "created_at", "id"]
+    for name, wanted in (("key", by_key), ("scope", by_scope)):
+        if wanted:
+            conditions.append(event.c[name] == bind(name, event.c[name].type))
+            names.append(name)
+    clause = sa.select(*_COLUMNS).where(*conditions).order_by(event.c.created_at.desc(), event.c.id.desc())
+    return Statement(clause.limit(bind("most", sa.Integer())), (*names, "most"))
+
+
+PAGES = {(by_key, by_scope): _page(by_key, by_scope) for by_key in (False, True) for by_scope in (False, True)}
+
+_FILTERS = sa.select(*(event_filter.c[name] for name in FilterRow._fields))
+_OLDEST = (event_filter.c.created_at, event_filter.c.id)
+EVENT_FILTERS = Statement(_FILTERS.order_by(event_filter.c.tenant, event_filter.c.task, *_OLDEST))
+_OF_TASK = (event_filter.c.tenant == _TENANT, event_filter.c.task == bind("task", event_filter.c.task.type))
+FILTERS_OF = Statement(_FILTERS.where(*_OF_TASK).order_by(*_OLDEST), ("tenant", "task"))
+LOCKED_TASK = Statement(
+    sa.select(task.c.name)
+    .where(task.c.tenant == _TENANT, task.c.name == bind("task", task.c.name.type))
+    .with_for_update(),
+    ("tenant", "task"),
+)
+ADD_FILTER = Statement(
+    sa.insert(event_filter).values({name: bind(name, event_filter.c[name].type) for name in FilterRow._fields}),
+    FilterRow._fields,
+)
+_THIS_FILTER = (*_OF_TASK, event_filter.c.id == bind("id", event_filter.c.id.type))
+DELETE_FILTER = Statement(sa.delete(event_filter).where(*_THIS_FILTER), ("tenant", "task", "id"))
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def many_events(tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, dict[str, Event]]:
+    """Read events by id with those who listened; unknown ids are missing."""
+    rows = yield EVENTS.fetch(tenant, list(ids))
+    started = yield STARTS.fetch(tenant, list(ids))
+    starts: dict[str, list[Start]] = {}
+    for event_id, *said in started:
+        start = Start._make(said)
+        starts.setdefault(event_id, []).append(start._replace(outcome=StartOutcome(start.outcome)))
+    return {row[0]: _event(row, starts.get(row[0], ())) for row in rows}
+
+
+def page_of_events(
+    tenant: int, *, key: str | None, scope: str | None, before: EventPlace, most: int
+) -> Generator[Ask, Rows, list[Event]]:
+    """Read the newest events that come before a place, without those who listened."""
+    statement = PAGES[key is not None, scope is not None]
+    given: dict[str, Any] = {"tenant": tenant, "key": key, "scope": scope, "most": most}
+    given["created_at"], given["id"] = before
+    rows = yield statement.fetch(*(given[name] for name in statement.names))
+    return [_event(row) for row in rows]
+
+
+def _event(row: Row, starts: Sequence[Start] = ()) -> Event:
+    return Event(*row)._replace(starts=tuple(starts))
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+def all_filters() -> Generator[Ask, Rows, list[FilterRow]]:
+    """Read every filter that was made by hand, those of a task in the order in which they were made."""
+    rows = yield EVENT_FILTERS.fetch()
+    return list(map(FilterRow._make, rows))
+
+
+def locked_filters(tenant: int, task_name: str) -> Generator[Ask, Rows, list[FilterRow]]:
+    """Read the filters of a task that were made by hand, and let nobody else change them meanwhile."""
+    yield LOCKED_TASK.fetch(tenant, task_name)
+    rows = yield FILTERS_OF.fetch(tenant, task_name)
+    return list(map(FilterRow._make, rows))
+
+
+def add_filter(row: FilterRow) -> Generator[Ask, Rows, None]:
+    """Store a new filter."""
+    yield ADD_FILTER.write([row])
+
+
+def delete_filter(row: FilterRow) -> Generator[Ask, Rows, None]:
+    """Forget a filter."""
+    yield DELETE_FILTER.write([(row.tenant, row.task, row.id)])
