@@ -183,6 +183,7 @@ class Parts:
     async def _reload(self) -> None:
         await self.fleet.load()
         self.writer.put(Refresh())
+        self.writer.put(Tick())  # schedules may have changed
 
     def _duty(self, name: str, seconds: float | Callable[[], float], run_once: Any) -> None:
         self._duties.append(asyncio.create_task(every(seconds, self.clock, name, run_once), name=f"hurlbat {name}"))
@@ -235,6 +236,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         lease=int(settings.lease * 1000),
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
+        ids=ids,
         clock=clock,
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)

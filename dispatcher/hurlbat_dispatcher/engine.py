@@ -38,9 +38,12 @@ from hurlbat_dispatcher.turn.operations import (
     Cancel,
     End,
     Entry,
+    Fire,
+    Move,
     Note,
     Operation,
     Placed,
+    Publish,
     Replay,
     Submit,
 )
@@ -217,6 +220,15 @@ class Engine:
         await self._ask(Replay(run_id))
         return await self._changed(run_id)
 
+    async def move_run(self, run_id: str, due_at: int | None = None, *, priority: int | None = None) -> Run:
+        """Let a run that waits for its time start at another (ms; a past one is now), or with another priority.
+
+        Raises `NotFound`, and `Conflict` for one that is or was due.
+        """
+        _check_id(run_id)
+        await self._ask(Move(run_id, due_at, priority))
+        return await self._changed(run_id)
+
     async def _changed(self, run_id: str) -> Run:
         """Return a run of which a change was just stored: an answer that nothing was would not be true."""
         try:
@@ -319,7 +331,7 @@ class Engine:
         return self._at_work.registry.workers
 
     async def _ask(self, operation: Operation) -> Any:
-        if self._stopping and isinstance(operation, Submit | Replay):
+        if self._stopping and isinstance(operation, Submit | Publish | Fire | Replay):
             raise Unavailable("stopping", "the server is stopping", retry_after=1)
         operation.reply = asyncio.get_running_loop().create_future()
         self._at_work.writer.put(operation)

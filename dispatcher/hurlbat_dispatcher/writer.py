@@ -22,7 +22,7 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
 from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Look, Operation, Recall, Submit, Tick
+from hurlbat_dispatcher.turn.operations import Attempt, Detach, End, Look, Operation, Publish, Recall, Submit, Tick
 
 log = structlog.get_logger("hurlbat.writer")
 
@@ -86,17 +86,17 @@ class Writer:
             if operation.reply is not None:
                 raise Unavailable("stopping", "the server has stopped", retry_after=1)
             return
-        if isinstance(operation, Submit):
+        if isinstance(operation, Submit | Publish):
             if self.trouble is not None:
                 raise Unavailable("database_unavailable", self.trouble, retry_after=1)
-            if self._entries + len(operation.entries) > self._limit:
+            if self._entries + operation.entries_count > self._limit:
                 raise Overloaded(
                     "overloaded",
                     f"more than {self._limit} submissions wait; try again",
                     limit=self._limit,
                     retry_after=1,
                 )
-            self._entries += len(operation.entries)
+            self._entries += operation.entries_count
         self._queue.append(operation)
         self._wake.set()
 
@@ -169,8 +169,7 @@ class Writer:
         entries = 0
         while self._queue and len(taken) < MAX_OPERATIONS and entries < MAX_ENTRIES:
             operation = self._queue.popleft()
-            if isinstance(operation, Submit):
-                entries += len(operation.entries)
+            entries += operation.entries_count
             taken.append(operation)
         self._entries -= entries
         if self._desk.moment is not None and self._until(self._desk.moment) <= 0:
@@ -278,10 +277,10 @@ class Writer:
                 self._in_trouble(DatabaseTrouble(self.trouble), operations[half:])
             return
         first = operations[0]
-        patient = first.reply is None or isinstance(first, Submit)
+        patient = first.reply is None or isinstance(first, Submit | Publish)
         if isinstance(error, Clash) and patient and first.clashes < MAX_CLASHES:
             first.clashes += 1
-            self._entries += len(first.entries) if isinstance(first, Submit) else 0
+            self._entries += first.entries_count
             self._queue.append(first)  # what has happened has happened: it is tried again, behind the others
             return
         log.error("an operation failed", operation=type(operations[0]).__name__, error=repr(error), exc_info=error)

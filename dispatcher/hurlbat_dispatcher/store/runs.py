@@ -12,10 +12,12 @@ from hurlbat_dispatcher.store.schema import (
     HELD,
     LEASED,
     RUNNING,
+    SCHEDULED,
     dispatcher,
     idempotency,
     inline,
     run,
+    schedule,
     timeline,
 )
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Rows, Statement, bind
@@ -103,6 +105,12 @@ ENDINGS = Statement(
 )
 """How runs ended, for those that are to start again."""
 
+FAILED = Statement(
+    sa.select(run.c.id, run.c.input, run.c.metadata, run.c.trigger).where(_TENANT, AnyOf(run.c.id, "ids", _ITEM)),
+    ("tenant", "ids"),
+)
+"""What is told of runs that have failed to those who are called for it."""
+
 OVER = Statement(
     sa.select(run.c.id).where(
         _TENANT, AnyOf(run.c.id, "ids", _ITEM), run.c.state.in_([inline(state) for state in sorted(FINAL)])
@@ -189,6 +197,7 @@ REPLAY = _update(
     holds_until=sa.null(),
     report=sa.null(),
 )
+MOVE = _update(("priority", "rank", "due_at", "expires_at"))
 LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT, RUNNING)
 MARK_READY = _update(("joined_at",), ready=inline(1))
 RELEASE = _update((), holds_until=sa.null())
@@ -286,6 +295,7 @@ NEXT_MOMENT = Statement(
         sa.select(sa.func.min(run.c.expires_at)).where(EXPIRING).scalar_subquery(),
         sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
         sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
+        sa.select(sa.func.min(schedule.c.next_at)).where(SCHEDULED).scalar_subquery(),
         sa.select(sa.func.min(dispatcher.c.lease_until) - DatabaseNow())
         .where(
             dispatcher.c.id != bind("me", sa.String()), dispatcher.c.lease_until > DatabaseNow() - inline(JUST_OVER_MS)

@@ -238,6 +238,14 @@ event = sa.Table(
     sa.Index("event_time", "tenant", "created_at", "id"),
     sa.Index("event_key", "tenant", "key", "created_at", "id"),
 )
+partial(
+    "event_scope",
+    event.c.tenant,
+    event.c.scope,
+    event.c.created_at,
+    event.c.id,
+    where=event.c.scope.is_not(None),
+)
 
 event_start = sa.Table(
     "event_start",

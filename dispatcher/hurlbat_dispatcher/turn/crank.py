@@ -4,17 +4,17 @@ A run that finds room is stored as running in the very commit that accepts it, s
 update. Nothing here waits for the network.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from hurlbat_dispatcher.domain.holding import look
 from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.slots import AGO_MS
-from hurlbat_dispatcher.errors import Conflict, NotFound
+from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows
-from hurlbat_dispatcher.turn import decide, due, joining, starts
+from hurlbat_dispatcher.turn import callbacks, decide, due, firing, joining, starts
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.fence import fenced
 from hurlbat_dispatcher.turn.knowing import find_lanes
@@ -26,10 +26,13 @@ from hurlbat_dispatcher.turn.operations import (
     Detach,
     Displace,
     End,
+    Fire,
     Freed,
     Look,
+    Move,
     Note,
     Operation,
+    Publish,
     Recall,
     Refresh,
     Replay,
@@ -39,7 +42,8 @@ from hurlbat_dispatcher.turn.operations import (
     Take,
     Tick,
 )
-from hurlbat_dispatcher.turn.submits import Waiters, answer_submits, place, read_keys
+from hurlbat_dispatcher.turn.publishing import publish, read_events
+from hurlbat_dispatcher.turn.submits import Intake, answer_submits, entries_of, place_all, read_keys
 
 MAX_STARTS = 1_000
 """Starts in one turn; what could start besides starts in the next."""
@@ -57,13 +61,18 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     now = ledger.now
     if desk.leap:
         yield from due.leap(desk)
-    yield from find_lanes(desk, operations, now)
-    keys = yield from read_keys(operations)
-    waiters: Waiters = {}
+    entries = entries_of(operations)
+    yield from find_lanes(desk, entries, now)
+    intake = Intake((yield from read_keys(entries)))
+    events = yield from read_events(operations)
     ticks = [operation for operation in operations if isinstance(operation, Tick)]
     for operation in operations:
         if isinstance(operation, Submit):
-            place(desk, ledger, operation, keys, waiters)
+            place_all(desk, ledger, operation, intake)
+        elif isinstance(operation, Publish):
+            publish(desk, ledger, operation, intake, events)
+        elif isinstance(operation, Fire):
+            yield from firing.fire_now(desk, ledger, intake, operation)
         elif isinstance(operation, Recall):
             yield from starts.recall(desk, ledger, operation)
         elif isinstance(operation, Take):
@@ -73,6 +82,10 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     if ticks or (desk.moment is not None and desk.moment <= now):
         # once a turn: what it reads is not written yet, and another one would read it again
         yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
+        if desk.owns:
+            yield from firing.fire_due(desk, ledger, intake)
+    if ledger.failures:
+        yield from callbacks.call(desk, ledger, intake)
     if ledger.overrun:
         yield from joining.pause_keys(desk, ledger)
     desk.picture.clock(now)
@@ -85,6 +98,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         room -= len(begun)
         return begun
 
+    waiters = intake.waiters
     started = yield from joining.join(desk, ledger, waiters, admit)
     started += admit()
     if not room or desk.picture.unfinished:
@@ -125,7 +139,7 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
-            case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Replay(run_id):
+            case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Move(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
                 pass
@@ -141,9 +155,11 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
         case End(ends):
             _end(desk, ledger, operation, ends)
         case Cancel(run_id, reason):
-            _one(desk, ledger, operation, run_id, reason)
+            _one(ledger, operation, run_id, lambda row: decide.cancel(desk, ledger, row, reason))
         case Replay(run_id):
-            _one(desk, ledger, operation, run_id, None)
+            _one(ledger, operation, run_id, lambda row: decide.replay(desk, ledger, row))
+        case Move(run_id, due_at, priority):
+            _one(ledger, operation, run_id, lambda row: decide.move_run(desk, ledger, row, due_at, priority))
         case Displace(run_id, detail):
             if run_id in ledger.touched:
                 ledger.deferred.append(operation)
@@ -203,17 +219,15 @@ def _end(desk: Desk, ledger: Ledger, operation: End, ends: Sequence[AttemptEnd])
             ledger.reply(operation, problem)
 
 
-def _one(desk: Desk, ledger: Ledger, operation: Operation, run_id: str, reason: str | None) -> None:
+def _one(ledger: Ledger, operation: Operation, run_id: str, change: Callable[[RunRow], Problem | None]) -> None:
     if run_id in ledger.touched:
         ledger.deferred.append(operation)
         return
     row = ledger.rows.get(run_id)
     if row is None or row.tenant != operation.tenant:
         ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
-    elif reason is None:
-        ledger.reply(operation, decide.replay(desk, ledger, row))
     else:
-        ledger.reply(operation, decide.cancel(desk, ledger, row, reason))
+        ledger.reply(operation, change(row))
 
 
 def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int) -> None:

@@ -124,6 +124,39 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
     return None
 
 
+def move_run(desk: Desk, ledger: Ledger, row: RunRow, due_at: int | None, priority: int | None) -> Problem | None:
+    """Let a run that waits for its time start at another (ms); one that is due, or was, cannot be moved."""
+    if row.state != RunState.QUEUED:
+        code = "run_running" if row.state == RunState.RUNNING else "run_finished"
+        return Conflict(code, f"the run is {row.state}; only one that waits for its time can be moved", state=row.state)
+    if row.ready or row.attempt or row.joined_at is not None or row.due_at <= ledger.now:
+        return Conflict("run_due", "the run is due already; only one that waits for its time can be moved")
+    due_at = max(ledger.now, row.due_at if due_at is None else due_at)
+    priority = row.priority if priority is None else priority
+    task = desk.registry.tasks.get(row.task)
+    expires_at, _ = expiry(
+        created_at=row.created_at,
+        due_at=due_at,
+        ttl_at=row.ttl_at,
+        schedule_timeout=task.schedule_timeout if task else None,
+        tries=row.tries,
+    )
+    ledger.moves.append((priority, rank(due_at, priority), due_at, expires_at, row.tenant, row.id))
+    if due_at != row.due_at:
+        ledger.note(row, "moved", {"due_at": due_at, "was_due_at": row.due_at})
+    ledger.wake_at(due_at)
+    ledger.wake_at(expires_at)
+    ledger.queued = True
+    _changed(ledger, row, state=RunState.QUEUED)
+    return None
+
+
+def is_over(ledger: Ledger, run_id: str) -> bool:
+    """Tell whether a run that was loaded has ended, by its row or in this turn."""
+    row = ledger.rows.get(run_id)
+    return row is None or row.state in FINAL
+
+
 def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """End a run that did not start in time: cancelled by its `ttl`, or failed by its task's `schedule_timeout`."""
     desk.forget_waiting(row)
@@ -240,6 +273,10 @@ def _finish(
     _changed(ledger, row, state=state)
     desk.picture.ended(row.id)
     ledger.finished.append(row.id)
+    if state is RunState.FAILED:
+        task = desk.registry.tasks.get(row.task)
+        if task is not None and task.on_failure is not None:
+            ledger.failures.append((row, error))
     if holds_until is None:
         ledger.freed.append((row.id, row.attempt))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from hurlbat_dispatcher.clock import Chance, Clock, SystemClock
+from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
 from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.policies import read_draws
@@ -47,6 +47,8 @@ class Desk:
     """The latest time that a turn had, in ms: no later one has an earlier."""
     draining: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=lambda: Ids(SystemClock(), Chance()))
+    """Makes the ids of runs that the turn itself comes upon."""
     asked: float = 0.0
     """When the turn began, by our monotonic clock."""
     leap: int = 0

@@ -10,7 +10,7 @@ from hurlbat_dispatcher.store.lanes import LaneRow
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.operations import Operation, Submit
+from hurlbat_dispatcher.turn.operations import Entry
 
 log = structlog.get_logger("hurlbat.turn")
 
@@ -18,12 +18,12 @@ TOUCH_MS = 3_600_000
 """How exactly a lane remembers when it was last used."""
 
 
-def find_lanes(desk: Desk, operations: Sequence[Operation], now: int) -> Generator[Ask, Rows, None]:
+def find_lanes(desk: Desk, entries: Sequence[Entry], now: int) -> Generator[Ask, Rows, None]:
     """Learn the numbers of the lanes that submissions want; one that is new is made."""
-    wanted = _wanted(desk, operations, now)
+    wanted = _wanted(desk, entries, now)
     if desk.crowded(len(wanted)):  # now, and not later: the turn needs what it has found
         desk.forget_lanes()
-        wanted = _wanted(desk, operations, now)
+        wanted = _wanted(desk, entries, now)
     if not wanted:
         return
     yield from _look(desk, wanted, now)
@@ -33,15 +33,13 @@ def find_lanes(desk: Desk, operations: Sequence[Operation], now: int) -> Generat
         yield from _look(desk, dict(missing), now)
 
 
-def _wanted(desk: Desk, operations: Sequence[Operation], now: int) -> dict[tuple[str, str], str]:
+def _wanted(desk: Desk, entries: Sequence[Entry], now: int) -> dict[tuple[str, str], str]:
     """Return what the lanes of submissions draw on that are not known, or were not used for long."""
     wanted: dict[tuple[str, str], str] = {}
-    for operation in operations:
-        if isinstance(operation, Submit):
-            for entry in operation.entries:
-                known = desk.lane_ids.get((entry.task.name, entry.lane))
-                if known is None or known.used_at < now - TOUCH_MS:
-                    wanted[entry.task.name, entry.lane] = entry.draws
+    for entry in entries:
+        known = desk.lane_ids.get((entry.task.name, entry.lane))
+        if known is None or known.used_at < now - TOUCH_MS:
+            wanted[entry.task.name, entry.lane] = entry.draws
     return wanted
 
 

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
-from hurlbat_dispatcher.store import lanes, limits, runs
+from hurlbat_dispatcher.store import firing, lanes, limits, publishing, runs
+from hurlbat_dispatcher.store.firing import Fired
 from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
+from hurlbat_dispatcher.store.publishing import NewEvent, NewStart
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Values
 from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply, Signal
@@ -66,7 +68,15 @@ class Ledger:
     leases: list[Values] = field(default_factory=list)
     readies: list[Values] = field(default_factory=list)
     releases: list[Values] = field(default_factory=list)
+    moves: list[Values] = field(default_factory=list)
     notes: list[Values] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+    event_starts: list[NewStart] = field(default_factory=list)
+    fires: list[Fired] = field(default_factory=list)
+    advances: list[Values] = field(default_factory=list)
+    """What becomes of schedules that were fired."""
+    failures: list[tuple[RunRow, str | None]] = field(default_factory=list)
+    """Runs that have finally failed and whose tasks name another for it, with the error in JSON."""
     new_keys: list[Values] = field(default_factory=list)
     old_keys: list[Values] = field(default_factory=list)
     ended_keys: list[Values] = field(default_factory=list)
@@ -153,9 +163,14 @@ class Ledger:
             (runs.REPLAY, self.replays),
             (runs.START, self.starts),
             (runs.MARK_READY, self.readies),
+            (runs.MOVE, self.moves),
             (runs.LEASE, self.leases),
             (runs.RELEASE, self.releases),
             (runs.REMEMBER, self.notes),
+            (publishing.KEEP_EVENT, self.events),
+            (publishing.KEEP_START, self.event_starts),
+            (firing.KEEP_FIRE, self.fires),
+            (firing.ADVANCE, self.advances),
         ):
             if values:
                 yield statement.write(values)

@@ -60,7 +60,7 @@ class EventStart(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """An event that was checked, and who listens to it. Payload and metadata are raw JSON; `digest` is of its content."""
+    """An event that was checked, and who listens. Payload and metadata are raw JSON, `digest` tells contents apart."""
 
     id: str
     tenant: int

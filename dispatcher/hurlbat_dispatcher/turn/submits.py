@@ -1,6 +1,7 @@
 """Submissions become rows: keys that were used before are found, and what is due joins its lane."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
@@ -10,8 +11,9 @@ from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.knowing import find_lanes
 from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer
-from hurlbat_dispatcher.turn.operations import Entry, Operation, Placed, Submit
+from hurlbat_dispatcher.turn.operations import Entry, Fire, Operation, Placed, Publish, Submit
 
 Keys = dict[tuple[int, str, str], tuple[str, str, int | None]]
 """(tenant, task, key) → (run, digest, until)."""
@@ -19,17 +21,34 @@ Waiters = dict[str, NewRun]
 """New runs of this turn that have not started, by id."""
 
 
-def read_keys(operations: Sequence[Operation]) -> Generator[Ask, Rows, Keys]:
-    """Read the idempotency keys that the submissions name."""
-    wanted: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
+@dataclass(slots=True)
+class Intake:
+    """What a turn knows of the runs that it takes in."""
+
+    keys: Keys
+    waiters: Waiters = field(default_factory=dict)
+
+
+def entries_of(operations: Sequence[Operation]) -> list[Entry]:
+    """Return all submissions that operations carry, those of events among them."""
+    entries: list[Entry] = []
     for operation in operations:
         if isinstance(operation, Submit):
-            for entry in operation.entries:
-                key = entry.submission.idempotency_key
-                if key is not None:
-                    tasks, keys = wanted.setdefault(entry.tenant, ({}, {}))
-                    tasks[entry.task.name] = None
-                    keys[key] = None
+            entries += operation.entries
+        elif isinstance(operation, Publish):
+            entries += [start.entry for event in operation.events for start in event.starts if start.entry is not None]
+    return entries
+
+
+def read_keys(entries: Sequence[Entry]) -> Generator[Ask, Rows, Keys]:
+    """Read the idempotency keys that the submissions name."""
+    wanted: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
+    for entry in entries:
+        key = entry.submission.idempotency_key
+        if key is not None:
+            tasks, keys = wanted.setdefault(entry.tenant, ({}, {}))
+            tasks[entry.task.name] = None
+            keys[key] = None
     found: Keys = {}
     for tenant, (tasks, keys) in wanted.items():
         rows = yield runs.KEYS.fetch(tenant, list(tasks), list(keys))
@@ -37,26 +56,35 @@ def read_keys(operations: Sequence[Operation]) -> Generator[Ask, Rows, Keys]:
     return found
 
 
-def place(desk: Desk, ledger: Ledger, operation: Submit, keys: Keys, waiters: Waiters) -> None:
-    """Make a row of each submission, or find the run that has its key already."""
-    results: list[Placed | Problem] = []
-    for entry in operation.entries:
-        known = _known(ledger, entry, keys)
-        if known is not None:
-            results.append(known)
-            continue
-        row = _row(ledger.now, entry, desk.lane_ids[entry.task.name, entry.lane].id)
-        waiters[row.id] = row
-        results.append(Placed(None, row.id, created=True))
-        if row.ready and desk.owns:
-            lane, waiting = desk.lane(row.lane), Waiting(row.rank, row.id, row.priority)
-            if lane.ranks:
-                ledger.newcomers.append(Newcomer(row.id, row.lane, waiting))
-            else:
-                desk.picture.add(lane, waiting, ledger.now)
-        elif row.ready:  # whoever took it in would like to send it
-            waiters[row.id] = row._replace(ready=0, joined_at=None, sender=desk.me)
-    ledger.submits.append((operation, results))
+def place_all(desk: Desk, ledger: Ledger, operation: Submit, intake: Intake) -> None:
+    """Place each submission of an operation."""
+    ledger.submits.append((operation, [place(desk, ledger, entry, intake) for entry in operation.entries]))
+
+
+def place_more(
+    desk: Desk, ledger: Ledger, entries: Sequence[Entry], intake: Intake
+) -> Generator[Ask, Rows, list[Placed | Problem]]:
+    """Place runs that the turn itself has come upon."""
+    yield from find_lanes(desk, entries, ledger.now)
+    return [place(desk, ledger, entry, intake) for entry in entries]
+
+
+def place(desk: Desk, ledger: Ledger, entry: Entry, intake: Intake) -> Placed | Problem:
+    """Make a row of a submission, or find the run that has its key already."""
+    known = _known(ledger, entry, intake.keys)
+    if known is not None:
+        return known
+    row = _row(ledger.now, entry, desk.lane_ids[entry.task.name, entry.lane].id)
+    intake.waiters[row.id] = row
+    if row.ready and desk.owns:
+        lane, waiting = desk.lane(row.lane), Waiting(row.rank, row.id, row.priority)
+        if lane.ranks:
+            ledger.newcomers.append(Newcomer(row.id, row.lane, waiting))
+        else:
+            desk.picture.add(lane, waiting, ledger.now)
+    elif row.ready:  # whoever took it in would like to send it
+        intake.waiters[row.id] = row._replace(ready=0, joined_at=None, sender=desk.me)
+    return Placed(None, row.id, created=True)
 
 
 def answer_submits(ledger: Ledger) -> None:
@@ -71,7 +99,7 @@ def answer_submits(ledger: Ledger) -> None:
             else result
             for result in results
         ]
-        ledger.reply(operation, shown)
+        ledger.reply(operation, shown[0] if isinstance(operation, Fire) else shown)
 
 
 def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:

@@ -67,6 +67,9 @@ def upgrade() -> None:
     )
     op.create_index("event_time", "event", ["tenant", "created_at", "id"])
     op.create_index("event_key", "event", ["tenant", "key", "created_at", "id"])
+    scoped = sa.text("scope IS NOT NULL")
+    columns = ["tenant", "scope", "created_at", "id"]
+    op.create_index("event_scope", "event", columns, sqlite_where=scoped, postgresql_where=scoped)
     op.create_table(
         "event_start",
         sa.Column("tenant", sa.Integer(), nullable=False),
