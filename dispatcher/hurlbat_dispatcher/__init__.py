@@ -15,8 +15,10 @@ from hurlbat_dispatcher.errors import (
     Overloaded,
     Problem,
     TooLarge,
+    TooMany,
     Unauthorized,
     Unavailable,
+    UnsupportedMedia,
 )
 from hurlbat_dispatcher.examination import Examination, examine
 from hurlbat_dispatcher.explaining import Explanation
@@ -63,8 +65,10 @@ __all__ = [
     "Task",
     "TimelineEntry",
     "TooLarge",
+    "TooMany",
     "Unauthorized",
     "Unavailable",
+    "UnsupportedMedia",
     "Worker",
     "WorkerSpec",
     "WorkerState",

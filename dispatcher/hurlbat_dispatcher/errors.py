@@ -1,15 +1,17 @@
 """What the engine refuses, as problems that a reader can act on (RFC 9457).
 
 Problem
-├── Invalid        422  the request says something that cannot be
-├── Unauthorized   401  no token, or not a good one
-├── Forbidden      403  a good token for something else
-├── NotFound       404
-├── MethodRefused  405
-├── Conflict       409  the state of things forbids it
-├── TooLarge       413  beyond a limit that the problem names
-└── Unavailable    503  not now; `retry_after` says when
-    └── Overloaded      the queue of submits is full
+├── Invalid           422  the request says something that cannot be
+├── Unauthorized      401  no token, or not a good one
+├── Forbidden         403  a good token for something else
+├── NotFound          404
+├── MethodRefused     405
+├── Conflict          409  the state of things forbids it
+├── TooLarge          413  beyond a limit that the problem names
+├── UnsupportedMedia  415  a body in a form that we do not read
+├── TooMany           429  more than a rate allows; `retry_after` says when
+└── Unavailable       503  not now; `retry_after` says when
+    └── Overloaded         the queue of submits is full
 """
 
 from typing import Any, ClassVar
@@ -80,6 +82,20 @@ class TooLarge(Problem):
 
     status = 413
     title = "Too large"
+
+
+class UnsupportedMedia(Problem):
+    """The body is in a form that we do not read."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class TooMany(Problem):
+    """More has come than a rate allows; `retry_after` says in how many seconds to try again."""
+
+    status = 429
+    title = "Too many requests"
 
 
 class Unavailable(Problem):

@@ -31,7 +31,7 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
         more["www-authenticate"] = 'Bearer realm="hurlbat"'
     elif problem.status == 405:
         more["allow"] = ", ".join(problem.extra["allow"])
-    elif problem.status == 503:
+    elif problem.status in (429, 503):
         more["retry-after"] = str(max(1, math.ceil(problem.extra.get("retry_after", 1))))
     return Response(orjson.dumps(problem.as_json()), problem.status, more, "application/problem+json")
 

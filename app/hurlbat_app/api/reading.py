@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hurlbat.jsontext import JsonTextError, Member, members
 from hurlbat.wire import NAME_PATTERN
-from hurlbat_dispatcher import Invalid, NotFound, Problem, TooLarge
+from hurlbat_dispatcher import Invalid, NotFound, TooLarge, UnsupportedMedia
 
 YEAR_SECONDS: Final = 31_536_000
 BODY_READ: Final = "hurlbat.body_read"
@@ -28,13 +28,6 @@ _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN: Final = 64
-
-
-class UnsupportedMedia(Problem):
-    """The body is in a form that we do not read."""
-
-    status = 415
-    title = "Unsupported media type"
 
 
 # -- the body ----------------------------------------------------------------------------------------------------------
