@@ -224,10 +224,17 @@ def _one(ledger: Ledger, operation: Operation, run_id: str, change: Callable[[Ru
         ledger.deferred.append(operation)
         return
     row = ledger.rows.get(run_id)
+    part = operation.part if isinstance(operation, Cancel | Replay) else None
+    problem: Problem | None
     if row is None or row.tenant != operation.tenant:
-        ledger.reply(operation, NotFound("run_unknown", f"there is no run {run_id}"))
+        problem = NotFound("run_unknown", f"there is no run {run_id}")
+    elif part is not None and not part.fits(row.state, ledger.endings.get(run_id, (None, None))[0]):
+        problem = Conflict("run_changed", f"the run is {row.state}, and not what was meant any more", state=row.state)
     else:
-        ledger.reply(operation, change(row))
+        problem = change(row)
+    if part is not None:
+        ledger.count(operation.tenant, part.operation, done=problem is None)
+    ledger.reply(operation, problem)
 
 
 def _beat(desk: Desk, ledger: Ledger, operation: Beat, run_id: str, attempt: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
-from hurlbat_dispatcher.store import firing, lanes, limits, publishing, runs
+from hurlbat_dispatcher.store import bulk, firing, lanes, limits, publishing, runs
 from hurlbat_dispatcher.store.firing import Fired
 from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
@@ -75,6 +75,8 @@ class Ledger:
     fires: list[Fired] = field(default_factory=list)
     advances: list[Values] = field(default_factory=list)
     """What becomes of schedules that were fired."""
+    parts: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    """Of operations on many runs, (tenant, id): to how many runs it was done, and how many were passed over."""
     failures: list[tuple[RunRow, str | None]] = field(default_factory=list)
     """Runs that have finally failed and whose tasks name another for it, with the error in JSON."""
     new_keys: list[Values] = field(default_factory=list)
@@ -117,6 +119,11 @@ class Ledger:
         """Answer the operation after the commit."""
         if operation.reply is not None:
             self.replies.append((operation.reply, value))
+
+    def count(self, tenant: int, operation: str, *, done: bool) -> None:
+        """Count a run of an operation on many: it was done, or the run was passed over."""
+        so_far, skipped = self.parts.get((tenant, operation), (0, 0))
+        self.parts[tenant, operation] = (so_far + done, skipped + (not done))
 
     def note(self, row: RunRow, kind: str, detail: dict[str, Any], attempt: int | None = None) -> None:
         """Add a row to the run's timeline."""
@@ -174,6 +181,8 @@ class Ledger:
         ):
             if values:
                 yield statement.write(values)
+        if self.parts:
+            yield bulk.COUNT.write([(*counts, *of) for of, counts in sorted(self.parts.items())])
         if self.uses:
             yield from lanes.keep_uses(self.uses)
         if self.pauses:

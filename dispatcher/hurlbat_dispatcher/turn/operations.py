@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hurlbat_dispatcher.domain.bulk import Part
 from hurlbat_dispatcher.domain.outcome import Answer
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
@@ -174,6 +175,7 @@ class Cancel(Operation):
 
     run_id: str
     reason: str
+    part: Part | None = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -189,6 +191,7 @@ class Replay(Operation):
     """Let a run that ended start again. Replies None, or a `Problem`."""
 
     run_id: str
+    part: Part | None = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
