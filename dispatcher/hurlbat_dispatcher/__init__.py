@@ -1,6 +1,7 @@
 """The engine of Hurlbat: storage, decisions and pushing behind one door, `Engine`."""
 
 from hurlbat_dispatcher.checkup import Finding, Severity
+from hurlbat_dispatcher.domain.events import Event, Start
 from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
@@ -20,9 +21,11 @@ from hurlbat_dispatcher.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from hurlbat_dispatcher.events import AcceptedEvent, Events, EventSpec
 from hurlbat_dispatcher.examination import Examination, examine
 from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.expressions import CheckedExpression, check_expression
+from hurlbat_dispatcher.filters import FilterChange, ShownFilter
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
@@ -34,14 +37,19 @@ from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 
 __all__ = [
     "Accepted",
+    "AcceptedEvent",
     "BudgetView",
     "CannotOpen",
     "CheckedExpression",
     "Conflict",
     "DatabaseTrouble",
     "Engine",
+    "Event",
+    "EventSpec",
+    "Events",
     "Examination",
     "Explanation",
+    "FilterChange",
     "Finding",
     "Forbidden",
     "HeartbeatReply",
@@ -61,6 +69,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Severity",
+    "ShownFilter",
+    "Start",
     "Submission",
     "Task",
     "TimelineEntry",

@@ -9,10 +9,13 @@ from typing import Any, Final
 import structlog
 
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
+from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explainer
+from hurlbat_dispatcher.filters import Filters
 from hurlbat_dispatcher.fleet import Fleet
 from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.limits import Limits
+from hurlbat_dispatcher.listening import Listening
 from hurlbat_dispatcher.loops import every
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
@@ -65,6 +68,7 @@ class Parts:
     outbox: Outbox = field(init=False)
     fleet: Fleet = field(init=False)
     limits: Limits = field(init=False)
+    events: Events = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
@@ -236,7 +240,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         lease=int(settings.lease * 1000),
         report_base=settings.base_url,
         lease_tokens=lease_tokens,
-        ids=ids,
+        ids=Ids(clock, outside.chance),  # its own, as turns are made on a thread of theirs
         clock=clock,
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
@@ -274,6 +278,9 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         changed=parts.registry_changed,
     )
     parts.limits = Limits(TENANT, store, registry, desk, clock, announce=parts.fleet.announce)
+    listening = Listening(registry, ids)
+    filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
+    parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)
     parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
         push,

@@ -21,6 +21,7 @@ from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker
 from hurlbat_dispatcher.entries import entry_of
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
+from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits
@@ -317,6 +318,11 @@ class Engine:
     def limits(self) -> Limits:
         """Return the rate limits, and the pauses of keys and tasks."""
         return self._at_work.limits
+
+    @property
+    def events(self) -> Events:
+        """Return the events, and the filters by which tasks choose among them."""
+        return self._at_work.events
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,21 @@
 """Events: what one is, which keys a pattern stands for, and what came of an event for those who listen."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+MAX_TEXT: Final = 256
+"""Characters of a key, a scope or an id."""
 ANY: Final = "*"
 """Stands for any characters of a key, also for none. Nothing else is special in a pattern."""
+_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text may be a key, a scope or an id: not too long, no control characters, no half surrogates."""
+    return 1 <= len(text) <= MAX_TEXT and _FORBIDDEN.search(text) is None
 
 
 class StartOutcome(StrEnum):

@@ -113,11 +113,16 @@ def all_filters() -> Generator[Ask, Rows, list[FilterRow]]:
     return list(map(FilterRow._make, rows))
 
 
+def filters_of(tenant: int, task_name: str) -> Generator[Ask, Rows, list[FilterRow]]:
+    """Read the filters of a task that were made by hand, the oldest first."""
+    rows = yield FILTERS_OF.fetch(tenant, task_name)
+    return list(map(FilterRow._make, rows))
+
+
 def locked_filters(tenant: int, task_name: str) -> Generator[Ask, Rows, list[FilterRow]]:
     """Read the filters of a task that were made by hand, and let nobody else change them meanwhile."""
     yield LOCKED_TASK.fetch(tenant, task_name)
-    rows = yield FILTERS_OF.fetch(tenant, task_name)
-    return list(map(FilterRow._make, rows))
+    return (yield from filters_of(tenant, task_name))
 
 
 def add_filter(row: FilterRow) -> Generator[Ask, Rows, None]:
