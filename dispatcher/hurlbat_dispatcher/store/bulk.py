@@ -268,12 +268,6 @@ def page(tenant: int, before: str, most: int) -> Generator[Ask, Rows, list[Opera
     return list(map(OperationRow._make, rows))
 
 
-def now_and(look: Generator[Ask, Rows, Slice]) -> Generator[Ask, Rows, tuple[int, Slice]]:
-    """Read the database's clock, and then what a look finds."""
-    now = yield from database_now()
-    return now, (yield from look)
-
-
 def next_slice(
     tenant: int, id_: str, server: str, most: int
 ) -> Generator[Ask, Rows, tuple[OperationRow, Slice] | None]:

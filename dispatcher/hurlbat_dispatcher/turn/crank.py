@@ -145,9 +145,12 @@ def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Row
                 pass
     for tenant, wanted in ids.items():
         yield from ledger.load(tenant, sorted(wanted))
+    endings: dict[int, list[str]] = {}
     for operation in operations:
         if isinstance(operation, Replay):
-            yield from ledger.load_endings(operation.tenant, [operation.run_id])
+            endings.setdefault(operation.tenant, []).append(operation.run_id)
+    for tenant, over in endings.items():
+        yield from ledger.load_endings(tenant, over)
 
 
 def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
