@@ -11,7 +11,8 @@ from tests.engine.world import World, settings_for
 from tests.support.postgres import Cluster
 
 CLEAR = (
-    "TRUNCATE run, timeline, lane, idempotency, task, worker, dispatcher, token, rate_limit, rate_use, rate_pause "
+    "TRUNCATE run, timeline, lane, idempotency, task, worker, dispatcher, token, rate_limit, rate_use, rate_pause, "
+    "schedule, schedule_fire, event, event_start, event_filter, gathering, webhook, operation "
     "RESTART IDENTITY; "
     "UPDATE shard SET owner = NULL, epoch = 0, lease_until = 0"
 )
