@@ -1,6 +1,8 @@
 """The engine of Hurlbat: storage, decisions and pushing behind one door, `Engine`."""
 
+from hurlbat_dispatcher.bulk import Bulk, BulkOperation
 from hurlbat_dispatcher.checkup import Finding, Severity
+from hurlbat_dispatcher.domain.bulk import OperationKind, OperationState, RunFilter
 from hurlbat_dispatcher.domain.events import Event, Start
 from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
@@ -39,6 +41,8 @@ __all__ = [
     "Accepted",
     "AcceptedEvent",
     "BudgetView",
+    "Bulk",
+    "BulkOperation",
     "CannotOpen",
     "CheckedExpression",
     "Conflict",
@@ -58,6 +62,8 @@ __all__ = [
     "MethodRefused",
     "Mode",
     "NotFound",
+    "OperationKind",
+    "OperationState",
     "Outside",
     "Overloaded",
     "Page",
@@ -65,6 +71,7 @@ __all__ = [
     "RateLimit",
     "Registered",
     "Run",
+    "RunFilter",
     "RunState",
     "Settings",
     "SettingsError",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
 from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explainer
@@ -17,6 +18,7 @@ from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.listening import Listening
 from hurlbat_dispatcher.loops import every
+from hurlbat_dispatcher.loops.bulk import BulkWork
 from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.neighbours import Neighbours
@@ -37,6 +39,7 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Refresh, Tick
 from hurlbat_dispatcher.waiters import Waiters
+from hurlbat_dispatcher.waiting import LOOK_AGAIN, WATCH_AGAIN, Waiting
 from hurlbat_dispatcher.writer import Writer
 
 log = structlog.get_logger("hurlbat.engine")
@@ -68,11 +71,14 @@ class Parts:
     outbox: Outbox = field(init=False)
     fleet: Fleet = field(init=False)
     limits: Limits = field(init=False)
+    bulk: Bulk = field(init=False)
+    bulk_work: BulkWork = field(init=False)
     events: Events = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
     explainer: Explainer = field(init=False)
+    waiting: Waiting = field(init=False)
     taken: Taken = field(default_factory=Taken)
     _duties: list[asyncio.Task[Any]] = field(default_factory=list)
     _writing: asyncio.Task[None] | None = None
@@ -81,7 +87,7 @@ class Parts:
     def committed(self, ledger: Ledger) -> None:
         """Do what follows a commit: send, cancel, wake those who wait, tell the other servers."""
         self.telemetry.committed(ledger, self.writer.last_size)
-        self.waiters.finished(ledger.finished)
+        self.waiting.committed(ledger)
         taken = [one for one in ledger.deliveries if self.taken.take(one[1].run_id, one[1].attempt)]
         for run_id in ledger.finished:
             self.taken.over(run_id)
@@ -145,19 +151,24 @@ class Parts:
         await self.fleet.load()
         self._writing = asyncio.create_task(self.writer.run(), name="hurlbat writer")
         await self.lease.run_once()
+        await self.bulk_work.run_once()
         await self.database.listen(self.neighbours.heard)
         sweep = SWEEP_SHARED if self.database.shared else SWEEP_ALONE
         retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention)
         self._duty("sweep", sweep, self._sweep)
         self._duty("recheck", RECHECK_SECONDS, self.health.recheck)
+        self._duty("wait", LOOK_AGAIN, self.waiting.look_again)
         self._duty("retention", RETENTION_SECONDS, retention.run_once)
+        self._duty("bulk", sweep, self.bulk_work.run_once)
         if self.database.shared:
+            self._duty("watch", WATCH_AGAIN, self.waiting.watch_again)
             self._duty("lease", self.lease.pause, self.lease.run_once)
             self.neighbours.moved()
 
     async def stop(self, grace: float) -> None:
         """Stop everything in reverse order."""
         self.desk.draining = True
+        self.bulk_work.stop()
         if self.database.shared:
             with suppress(DatabaseTrouble):  # else it is done instead of the next renewal
                 await self.lease.hand_over()
@@ -251,6 +262,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     parts = Parts(
         settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first
     )
+    parts.waiting = Waiting(TENANT, store, clock, parts.waiters, parts.spawn)
     parts.writer = Writer(
         store,
         desk,
@@ -278,6 +290,10 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         changed=parts.registry_changed,
     )
     parts.limits = Limits(TENANT, store, registry, desk, clock, announce=parts.fleet.announce)
+    parts.bulk_work = BulkWork(
+        TENANT, desk.me, store, clock, put=parts.writer.put, spawn=parts.spawn, keep=settings.retention
+    )
+    parts.bulk = Bulk(TENANT, store, ids, desk, parts.bulk_work)
     listening = Listening(registry, ids)
     filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
     parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)
