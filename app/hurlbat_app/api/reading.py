@@ -140,6 +140,14 @@ def whole_of(found: Members, name: str, low: int, high: int, besides: str = "") 
     return value
 
 
+def flag_of(found: Members, name: str) -> bool | None:
+    """Return true or false, or None."""
+    value = optional(found, name)
+    if value is not None and type(value) is not bool:
+        raise wrong(name, "must be true or false")
+    return value
+
+
 def seconds_of(found: Members, name: str, *, zero: bool = False) -> float | None:
     """Return a duration in seconds of at most a year, or None. `zero` allows nothing."""
     value = optional(found, name)
