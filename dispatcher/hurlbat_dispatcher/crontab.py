@@ -8,10 +8,12 @@ the clock as it goes.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import cache, lru_cache
+from itertools import islice
 from re import compile as pattern
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -83,17 +85,21 @@ class Crontab(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
         The work grows with `most`, not with what lies between.
         """
+        times = list(islice(self._from(after, until), most + 1))
         steps = most
-        while True:
+        while len(times) > most:  # there may be ever so many: so only the end of them
             start = max(after, self._back(until, steps, after))
-            found: deque[int] = deque(maxlen=most)
-            due = self.after(start)
-            while due is not None and due <= until:
-                found.append(due)
-                due = self.after(due)
-            if len(found) == most or start == after:
-                return list(found)
+            newest = deque(self._from(start, until), maxlen=most)
+            if len(newest) == most or start == after:
+                return list(newest)
             steps *= 2  # some of the times on the wall were none, or fell together
+        return times
+
+    def _from(self, after: int, until: int) -> Iterator[int]:
+        due = self.after(after)
+        while due is not None and due <= until:
+            yield due
+            due = self.after(due)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the due time after the last one, else the first that is not before now, as APScheduler asks for it."""
