@@ -5,6 +5,7 @@ from starlette.types import ASGIApp
 
 from hurlbat_app.api.expressions import Expressions
 from hurlbat_app.api.gate import Access, Gate, Resource, nowhere
+from hurlbat_app.api.operations import Operations
 from hurlbat_app.api.rate_limits import RateLimits
 from hurlbat_app.api.reports import Reports
 from hurlbat_app.api.runs import Runs
@@ -23,10 +24,15 @@ def routes(engine: Engine) -> list[Route]:
     """Return all routes; submits come first, as they come most."""
     runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
+    operations = Operations(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
         "/runs/bulk": Resource(engine, POST=runs.submit_many),
+        "/runs/cancel": Resource(engine, POST=operations.cancel),
+        "/runs/replay": Resource(engine, POST=operations.replay),
+        "/operations": Resource(engine, GET=operations.list),
+        "/operations/{operation_id}": Resource(engine, GET=operations.show),
         "/runs/{run_id}": Resource(engine, GET=runs.show),
         "/runs/{run_id}/explain": Resource(engine, GET=runs.explain),
         f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
