@@ -29,6 +29,7 @@ from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.expressions import CheckedExpression, check_expression
 from hurlbat_dispatcher.filters import FilterChange, ShownFilter
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.incoming.making import Webhook
 from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
 from hurlbat_dispatcher.outside import Outside
@@ -36,6 +37,7 @@ from hurlbat_dispatcher.pages import Page
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
+from hurlbat_dispatcher.webhooks import Receipt, Webhooks, WebhookSpec
 
 __all__ = [
     "Accepted",
@@ -69,6 +71,7 @@ __all__ = [
     "Page",
     "Problem",
     "RateLimit",
+    "Receipt",
     "Registered",
     "Run",
     "RunFilter",
@@ -86,6 +89,9 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnsupportedMedia",
+    "Webhook",
+    "WebhookSpec",
+    "Webhooks",
     "Worker",
     "WorkerSpec",
     "WorkerState",

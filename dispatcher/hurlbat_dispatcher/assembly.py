@@ -40,6 +40,7 @@ from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import Refresh, Tick
 from hurlbat_dispatcher.waiters import Waiters
 from hurlbat_dispatcher.waiting import LOOK_AGAIN, WATCH_AGAIN, Waiting
+from hurlbat_dispatcher.webhooks import Webhooks
 from hurlbat_dispatcher.writer import Writer
 
 log = structlog.get_logger("hurlbat.engine")
@@ -74,6 +75,7 @@ class Parts:
     bulk: Bulk = field(init=False)
     bulk_work: BulkWork = field(init=False)
     events: Events = field(init=False)
+    webhooks: Webhooks = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
@@ -148,6 +150,7 @@ class Parts:
         """Start all duties."""
         if len(self.settings.secret_key) > 1:
             await self.fleet.rekey()
+            await self.webhooks.rekey()
         await self.fleet.load()
         self._writing = asyncio.create_task(self.writer.run(), name="hurlbat writer")
         await self.lease.run_once()
@@ -297,6 +300,9 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     listening = Listening(registry, ids)
     filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
     parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)
+    parts.webhooks = Webhooks(
+        TENANT, store, registry, vault, clock, publish=parts.events.publish, announce=parts.fleet.announce
+    )
     parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
         push,

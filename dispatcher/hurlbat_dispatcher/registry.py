@@ -20,10 +20,13 @@ from hurlbat_dispatcher.domain.policies import (
 )
 from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
+from hurlbat_dispatcher.incoming.auth import stored_auth
+from hurlbat_dispatcher.incoming.making import Webhook
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.secrecy import Vault
 from hurlbat_dispatcher.store.events import FilterRow
 from hurlbat_dispatcher.store.limits import Limited
+from hurlbat_dispatcher.store.webhooks import WebhookRow
 from hurlbat_dispatcher.store.workers import Registered, TaskRow, WorkerRow
 
 WAYS: Final = {
@@ -56,6 +59,9 @@ class Registry:
     filters: dict[str, tuple[EventFilter, ...]] = field(default_factory=dict)
     """Filters that were made by hand, by their task; those of a policy stand in it."""
 
+    webhooks: dict[str, Webhook] = field(default_factory=dict, repr=False)
+    _webhook_rows: dict[str, WebhookRow] = field(default_factory=dict, repr=False)
+
     def replace(self, registered: Registered, vault: Vault, now: int) -> None:
         """Take what was read from the database."""
         workers, tasks = registered
@@ -76,6 +82,14 @@ class Registry:
         limits, pauses = limited
         self.limits = {row.key: StaticLimit(row.key, row.most, row.duration, row.updated_at) for row in limits}
         self.pauses = {row.key: row.until for row in pauses}
+
+    def hook(self, rows: Sequence[WebhookRow], vault: Vault) -> None:
+        """Take the webhooks that were read from the database; what has not changed is not decrypted again."""
+        known = self._webhook_rows
+        self.webhooks = {
+            row.name: self.webhooks[row.name] if known.get(row.name) == row else to_webhook(row, vault) for row in rows
+        }
+        self._webhook_rows = {row.name: row for row in rows}
 
     def filter(self, rows: Sequence[FilterRow]) -> None:
         """Take the filters of events that were read from the database."""
@@ -118,6 +132,23 @@ def to_target(row: WorkerRow, vault: Vault, now: int) -> Target:
     )
 
 
+def to_webhook(row: WebhookRow, vault: Vault) -> Webhook:
+    """Make what is needed to take a webhook's deliveries in."""
+    config = json.loads(row.config)
+    rate = config["rate"]
+    return Webhook(
+        name=row.name,
+        auth=stored_auth(config["auth"], vault.unlock(row.secret)),
+        key=config["key"],
+        scope=config["scope"],
+        id=config["id"],
+        max_bytes=config["max_bytes"],
+        rate=None if rate is None else (rate[0], rate[1]),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
 def to_task(row: TaskRow, policy: TaskPolicy, workers: tuple[str, ...]) -> Task:
     """Make the part of a policy that the engine acts on."""
     wait = policy.backoff
@@ -142,10 +173,10 @@ def to_gather(policy: TaskPolicy) -> Gather | None:
     """Make the part of a policy that says how its submits are gathered."""
     wait = policy.debounce
     if wait is not None:
-        longest = None if wait.max_wait is None else int(wait.max_wait * 1000)
-        return Gather(GatherKind(wait.mode), int(wait.period * 1000), wait.key, longest)
+        longest = None if wait.max_wait is None else round(wait.max_wait * 1000)
+        return Gather(GatherKind(wait.mode), round(wait.period * 1000), wait.key, longest)
     if policy.batch_size is not None:
-        timeout = DEFAULT_BATCH_MS if policy.batch_timeout is None else int(policy.batch_timeout * 1000)
+        timeout = DEFAULT_BATCH_MS if policy.batch_timeout is None else round(policy.batch_timeout * 1000)
         return Gather(GatherKind.BATCH, timeout, policy.batch_key, size=policy.batch_size)
     return None
 

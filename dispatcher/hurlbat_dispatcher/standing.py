@@ -21,6 +21,7 @@ from hurlbat_dispatcher.store.events import FilterRow, all_filters
 from hurlbat_dispatcher.store.limits import Limited, all_limited
 from hurlbat_dispatcher.store.runs import database_now
 from hurlbat_dispatcher.store.statement import Script
+from hurlbat_dispatcher.store.webhooks import WebhookRow, all_webhooks
 from hurlbat_dispatcher.store.workers import Registered
 
 log = structlog.get_logger("hurlbat.standing")
@@ -69,8 +70,9 @@ class Standing:
     async def load(self) -> None:
         """Read what is registered. Cheap where nothing has changed: a few statements in one transaction."""
         async with self._reading:  # or an older snapshot could come after a newer one, or after a move was stored
-            now, registered, limited, filters = await self._database.read(_registered())
+            now, registered, limited, filters, webhooks = await self._database.read(_registered())
             self._registry.limit(limited)
+            self._registry.hook(webhooks, self._vault)
             self._registry.filter(filters)
             if registered == self._read and now < self._good_until:
                 return
@@ -149,9 +151,10 @@ class Standing:
         return True
 
 
-def _registered() -> Script[tuple[int, Registered, Limited, list[FilterRow]]]:
+def _registered() -> Script[tuple[int, Registered, Limited, list[FilterRow], list[WebhookRow]]]:
     now = yield from database_now()
     registered = yield from store.all_registered()
     limited = yield from all_limited()
     filters = yield from all_filters()
-    return now, registered, limited, filters
+    webhooks = yield from all_webhooks()
+    return now, registered, limited, filters, webhooks
