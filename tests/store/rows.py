@@ -36,6 +36,7 @@ def new_run(run_id: str = FIRST, **more: Any) -> NewRun:
         "sender": None,
         "idempotency_key": None,
         "parent": None,
+        "trigger": None,
         "input": "null",
         "metadata": "{}",
     }

@@ -280,3 +280,22 @@ async def test_a_server_that_stands_still_in_a_transaction_holds_up_others_for_l
     finally:
         await store.close()
     assert timeout == left_alone
+
+
+async def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_who_waits(
+    postgres_url: str, store: PostgresDatabase
+) -> None:
+    stopped = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await stopped.execute("BEGIN")
+    await stopped.execute("SELECT * FROM shard FOR UPDATE")
+    await stopped.prepare("SELECT 4711")  # parsed and never bound: the backend waits for us, and is not idle
+    waiting = PostgresDatabase(postgres_url, stall=0.2)
+    await waiting.open()
+    try:
+        async with asyncio.timeout(10):
+            await waiting.write(tell("UPDATE shard SET epoch = 8"))
+        assert await store.read(ask("SELECT epoch FROM shard")) == [(8,)]
+        assert stopped.is_closed()
+    finally:
+        await waiting.close()
+        stopped.terminate()

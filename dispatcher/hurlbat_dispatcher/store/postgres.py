@@ -41,6 +41,15 @@ MAX_NOTIFICATIONS = 100
 _MIGRATING = {"idle_in_transaction_session_timeout": "10000", "application_name": "hurlbat", "jit": "off"}
 _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 """Servers that start together migrate one after the other."""
+_END_STALLED = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user AND wait_event = 'ClientRead'
+AND state_change < clock_timestamp() - make_interval(secs => $2)
+"""
+"""Ends those who stand in the way of a backend and have waited for their own client for so many seconds.
+
+The database does it itself for who is idle in a transaction, but not between the steps of one statement.
+"""
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -60,6 +69,7 @@ class PostgresDatabase:
     def __init__(self, url: str, *, stall: float = 10.0) -> None:
         self._dial = Dial(url)
         stalled = {"idle_in_transaction_session_timeout": str(int(stall * 1000))}
+        self._stall = stall
         self._settings = _MIGRATING | stalled | {"statement_timeout": "25000"}
         self._engine: AsyncEngine | None = None
         self._writer: asyncpg.Connection | None = None
@@ -68,6 +78,7 @@ class PostgresDatabase:
         self._writing = asyncio.Lock()
         self._talking = asyncio.Lock()
         self._heard: Heard | None = None
+        self._ending: asyncio.Future[None] | None = None
         self._waiting = 0
         self._losses = 0
 
@@ -122,6 +133,7 @@ class PostgresDatabase:
             if self._writer is None or self._writer.is_closed():
                 self._writer = await self._reconnect()
             connection = self._writer
+            watching = asyncio.get_running_loop().call_later(self._stall, self._watch, connection)
             try:
                 return await self._transact(connection, script, "BEGIN")
             except _ReadOnly:
@@ -132,6 +144,8 @@ class PostgresDatabase:
                 if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
                 raise
+            finally:
+                watching.cancel()
 
     async def read(self, script: Script[T]) -> T:
         """Run the script on one snapshot."""
@@ -236,6 +250,23 @@ class PostgresDatabase:
         except Exception:
             await _roll_back(connection, script)
             raise
+
+    def _watch(self, connection: asyncpg.Connection) -> None:
+        self._ending = asyncio.ensure_future(self._end_stalled(connection))
+
+    async def _end_stalled(self, connection: asyncpg.Connection) -> None:
+        """End who stands in the way of our transaction: a server that was stopped in the middle of its own."""
+        if self._readers is None or connection.is_closed():
+            return
+        try:
+            async with self._readers.acquire(timeout=READER_SECONDS) as reader:
+                ended = await reader.fetch(
+                    _END_STALLED, connection.get_server_pid(), self._stall, timeout=TRANSACTION_SECONDS
+                )
+        except (DatabaseTrouble, *_LOST, asyncpg.PostgresError):
+            return
+        if ended:
+            log.warning("a server that holds on to rows and does nothing was cut off", connections=len(ended))
 
     async def _reconnect(self) -> asyncpg.Connection:
         try:
