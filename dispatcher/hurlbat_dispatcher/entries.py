@@ -3,11 +3,12 @@
 import hashlib
 import json
 
+from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.policies import name_lane
 from hurlbat_dispatcher.domain.runs import Submission, Task
 from hurlbat_dispatcher.domain.workers import WorkerState
 from hurlbat_dispatcher.errors import Invalid
-from hurlbat_dispatcher.keys import draws_of
+from hurlbat_dispatcher.keys import Scope, draws_of, gather_key
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.turn.operations import Entry
 
@@ -19,9 +20,28 @@ def entry_of(run_id: str, tenant: int, submission: Submission, registry: Registr
         raise Invalid("task_unknown", _no_task(registry, submission.task), field="task")
     if task.flow.slot_cost > 1:
         _check_cost(registry, task)
-    draws, lane = name_lane(draws_of(task, submission, run_id, parent_worker, registry.limits))
+    scope = None if task.gather is None else Scope(task, submission, run_id)
+    draws, lane = name_lane(draws_of(task, submission, run_id, parent_worker, registry.limits, scope))
     digest = "" if submission.idempotency_key is None else _digest(submission)
-    return Entry(run_id, tenant, submission, task, draws, lane, digest)
+    gather = None if scope is None else _gathers(task, submission, scope, lane)
+    return Entry(run_id, tenant, submission, task, draws, lane, digest, gather)
+
+
+def _gathers(task: Task, submission: Submission, scope: Scope, lane: str) -> str | None:
+    """Return what identifies what a submission gathers with; None where its key is null."""
+    value = gather_key(task, scope)
+    if task.gather is None or value is None:
+        return None
+    for member, given in (("delay", submission.delay), ("run_at", submission.run_at)):
+        if given is not None:
+            how = "batch_size" if task.gather.kind is GatherKind.BATCH else "debounce"
+            raise Invalid(
+                "gathered_not_delayed",
+                f"the submits of {task.name} are gathered by its {how}, which decides when they start;"
+                f" leave out {member}",
+                field=member,
+            )
+    return task.gather.name(value, lane)
 
 
 def _check_cost(registry: Registry, task: Task) -> None:

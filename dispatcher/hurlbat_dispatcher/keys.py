@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from hurlbat.policy import Concurrency, TaskPolicy
+from hurlbat_dispatcher.crontab import CronInvalid, compile_cron
+from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.policies import (
     MAX_DURATION_MS,
     MAX_LIMIT,
@@ -48,17 +50,24 @@ _DECODE: Final = json.JSONDecoder().decode
 
 
 def draws_of(
-    task: Task, submission: Submission, run_id: str, parent_worker: str | None, limits: Mapping[str, StaticLimit]
+    task: Task,
+    submission: Submission,
+    run_id: str,
+    parent_worker: str | None,
+    limits: Mapping[str, StaticLimit],
+    scope: "Scope | None" = None,
 ) -> Draws:
     """Return what a run draws on.
 
-    `parent_worker` is the worker that last had its parent, `limits` are the static ones by key. Raises `Invalid` with
-    the rule and the member of the policy that cannot be: nothing may be stored then.
+    `parent_worker` is the worker that last had its parent, `limits` are the static ones by key, `scope` is the
+    submit's, where there is one already. Raises `Invalid` with the rule and the member of the policy that cannot be:
+    nothing may be stored then.
     """
     flow = task.flow
     if flow.is_plain:
         return PLAIN if flow.slot_cost == 1 else Draws(cost=flow.slot_cost)
-    scope = _Scope(task, submission, run_id)
+    if scope is None:
+        scope = Scope(task, submission, run_id)
     groups: list[GroupDraw] = []
     for place, rule in enumerate(flow.concurrency):
         group = _group(rule, place, task.name, scope)
@@ -70,7 +79,23 @@ def draws_of(
     return Draws(tuple(groups), rates, flow.slot_cost, parent_worker, flow.sticky is Sticky.HARD)
 
 
-class _Scope(dict[str, Any]):
+def gather_key(task: Task, scope: "Scope") -> str | None:
+    """Return the value of the key by which a task gathers its submits, `""` where it has none; None for null.
+
+    A null is not gathered. Raises `Invalid` as `draws_of` does.
+    """
+    gather = task.gather
+    if gather is None or gather.key is None:
+        return None if gather is None else ""
+    try:
+        return as_key(compile_expression(gather.key).evaluate(scope))
+    except ExpressionError as error:
+        if gather.kind is GatherKind.BATCH:
+            raise _At("batch", "").failed(error, "batch_key", gather.key) from None
+        raise _At("debounce", "debounce").failed(error, "key", gather.key) from None
+
+
+class Scope(dict[str, Any]):
     """The variables of one submit, each made when an expression first reads it."""
 
     __slots__ = ("_run_id", "_submission", "_task")
@@ -101,7 +126,7 @@ def _parsed(text: str, name: str) -> Any:
         raise ExpressionError(f"the {name} of the run is no JSON that can be read") from None
 
 
-def _group(rule: ConcurrencyRule, place: int, task: str, scope: _Scope) -> GroupDraw | None:
+def _group(rule: ConcurrencyRule, place: int, task: str, scope: Scope) -> GroupDraw | None:
     name = rule.id_for(task)
     try:
         value = as_key(compile_expression(rule.key).evaluate(scope))
@@ -110,7 +135,7 @@ def _group(rule: ConcurrencyRule, place: int, task: str, scope: _Scope) -> Group
     return None if value is None else GroupDraw(name, value)
 
 
-def _rates(rules: Sequence[RateRule], scope: _Scope, limits: Mapping[str, StaticLimit]) -> tuple[RateDraw, ...]:
+def _rates(rules: Sequence[RateRule], scope: Scope, limits: Mapping[str, StaticLimit]) -> tuple[RateDraw, ...]:
     """Return one draw for each key and duration, as two dynamic rules may come to the same."""
     found: dict[tuple[str, int], RateDraw] = {}
     for place, rule in enumerate(rules):
@@ -126,7 +151,7 @@ def _rates(rules: Sequence[RateRule], scope: _Scope, limits: Mapping[str, Static
     return tuple(found.values())
 
 
-def _static(rule: RateRule, place: int, scope: _Scope, limits: Mapping[str, StaticLimit]) -> RateDraw | None:
+def _static(rule: RateRule, place: int, scope: Scope, limits: Mapping[str, StaticLimit]) -> RateDraw | None:
     key = rule.key or ""
     at = _At(f"static:{key}", f"rate_limits[{place}]")
     limit = limits.get(key)
@@ -138,13 +163,14 @@ def _static(rule: RateRule, place: int, scope: _Scope, limits: Mapping[str, Stat
     return RateDraw(key, units) if units else None
 
 
-def _dynamic(rule: RateRule, place: int, scope: _Scope) -> RateDraw | None:
+def _dynamic(rule: RateRule, place: int, scope: Scope) -> RateDraw | None:
     source = rule.dynamic_key or ""
-    at = _At(f"dynamic:{source}", f"rate_limits[{place}]")
+    throttles = bool(rule.prefix)
+    at = _At("throttle", "throttle") if throttles else _At(f"dynamic:{source}", f"rate_limits[{place}]")
     try:
         key = as_key(compile_expression(source).evaluate(scope))
     except ExpressionError as error:
-        raise at.failed(error, "dynamic_key", source) from None
+        raise at.failed(error, "key" if throttles else "dynamic_key", source) from None
     if key is None:
         return None
     key = rule.prefix + key
@@ -159,14 +185,14 @@ def _dynamic(rule: RateRule, place: int, scope: _Scope) -> RateDraw | None:
 
 
 class _At(NamedTuple):
-    """A rule, by what identifies it, and its place in the policy."""
+    """A rule, by what identifies it, and its place in the policy; "" for a member of the policy itself."""
 
     rule: str
     place: str
 
     def refused(self, code: str, member: str, sentence: str, **more: Any) -> Invalid:
         """Return the refusal of a run for a member of the rule."""
-        where = f"{self.place}.{member}"
+        where = f"{self.place}.{member}" if self.place else member
         return Invalid(code, f"{where}: {sentence}", rule=self.rule, policy=where, **more)
 
     def failed(self, error: ExpressionError, member: str, source: str) -> Invalid:
@@ -179,14 +205,14 @@ class _At(NamedTuple):
         return self.refused(code, member, error.sentence, expression=source)
 
 
-def _units(rule: RateRule, scope: _Scope, at: _At) -> int:
+def _units(rule: RateRule, scope: Scope, at: _At) -> int:
     return _number(rule.units, as_whole, scope, at, "units", (0, MAX_UNITS))
 
 
 def _number(
     given: float | str | None,
     read: Callable[[Any], Number],
-    scope: _Scope,
+    scope: Scope,
     at: _At,
     member: str,
     bounds: tuple[float, float],
@@ -226,6 +252,17 @@ def check_policy(policy: TaskPolicy) -> None:
         _check_expression(limit.units, NUMBER, f"{at}.units")
         _check_expression(limit.limit, NUMBER, f"{at}.limit")
         _check_expression(limit.duration, SECONDS, f"{at}.duration")
+    task = f"task {policy.name}"
+    if policy.throttle is not None:
+        _check_expression(policy.throttle.key, KEY, f"{task}: throttle.key")
+    if policy.debounce is not None:
+        _check_expression(policy.debounce.key, KEY, f"{task}: debounce.key")
+    _check_expression(policy.batch_key, KEY, f"{task}: batch_key")
+    for place, cron in enumerate(policy.crons):
+        try:
+            compile_cron(cron.expression, cron.timezone)
+        except CronInvalid as error:
+            raise ValueError(f"{task}: crons[{place}].{error.field}: {error}") from None
     for place, one in enumerate(policy.filters):
         _check_expression(
             one.expression, FILTER, f"task {policy.name}: filters[{place}].expression", variables=EVENT_VARIABLES

@@ -13,6 +13,7 @@ from hurlbat_dispatcher.store.schema import (
     LEASED,
     RUNNING,
     SCHEDULED,
+    UNTIL_ITS_END,
     dispatcher,
     idempotency,
     inline,
@@ -332,13 +333,18 @@ BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
 # -- idempotency -----------------------------------------------------------------------------------------------------
 
 KEYS = Statement(
-    sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until"))).where(
+    sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until")), run.c.state)
+    .select_from(
+        idempotency.outerjoin(run, sa.and_(run.c.tenant == idempotency.c.tenant, run.c.id == idempotency.c.run))
+    )
+    .where(
         idempotency.c.tenant == bind("tenant", sa.Integer()),
         AnyOf(idempotency.c.task, "tasks", "varchar"),
         AnyOf(idempotency.c.key, "keys", "varchar"),
     ),
     ("tenant", "tasks", "keys"),
 )
+"""The keys that are known, and the states of their runs: none of one that is gone."""
 _KEY = ("tenant", "task", "key")
 KEEP_KEY = Statement(
     sa.insert(idempotency).values(
@@ -355,9 +361,9 @@ DROP_KEY = Statement(
 """Forget a key whose time is over, if it is still the one that was read: another server may have used it anew."""
 END_KEY = Statement(
     sa.delete(idempotency).where(
-        *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in (*_KEY, "run")),
-        idempotency.c.until.is_(None),
+        *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in ("tenant", "run")),
+        UNTIL_ITS_END,
     ),
-    (*_KEY, "run"),
+    ("tenant", "run"),
 )
-"""Forget a key that holds only until its run ends."""
+"""Forget the keys that hold only until their run ends: of one that absorbed others there may be several."""

@@ -99,6 +99,7 @@ UNHAPPY = run.c.state.in_(
 
 partial("run_waiting", run.c.lane, run.c.rank, run.c.id, where=WAITING)
 partial("run_delayed", run.c.due_at, run.c.id, where=DELAYED)
+partial("run_later", run.c.tenant, run.c.id, where=DELAYED)
 partial("run_expiring", run.c.expires_at, where=EXPIRING)
 partial("run_queued", run.c.tenant, run.c.id, where=QUEUED)
 partial("run_running", run.c.sender, where=RUNNING)
@@ -142,8 +143,8 @@ rate_limit = sa.Table(
     sa.Column("updated_at", Millis, nullable=False),
 )
 
-RateKey = sa.String(300)
-"""`static:` or `dynamic:`, and the key."""
+RateKey = sa.String(420)
+"""`static:` or `dynamic:`, for a throttle its task, and the key."""
 
 rate_use = sa.Table(
     "rate_use",
@@ -174,6 +175,10 @@ idempotency = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("until", Millis),
 )
+
+UNTIL_ITS_END = idempotency.c.until.is_(None)
+"""A key that holds until its run ends, not for a time."""
+partial("idempotency_run", idempotency.c.tenant, idempotency.c.run, where=UNTIL_ITS_END)
 
 ScheduleName = sa.String(160)
 
@@ -281,8 +286,8 @@ gathering = sa.Table(
     sa.Column("task", Name, primary_key=True),
     sa.Column("key", sa.String(400), primary_key=True),
     sa.Column("run", RunId, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
-    sa.Column("chars", sa.Integer, nullable=False),
+    sa.Column("submits", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),
     sa.Column("first_at", Millis, nullable=False),
     sa.Column("until", Millis, nullable=False),
     sa.Index("gathering_until", "until"),

@@ -4,7 +4,7 @@ A run that finds room is stored as running in the very commit that accepts it, s
 update. Nothing here waits for the network.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 from hurlbat_dispatcher.domain.holding import look
 from hurlbat_dispatcher.domain.lanes import Started
@@ -17,6 +17,7 @@ from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import callbacks, decide, due, firing, joining, starts
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.fence import fenced
+from hurlbat_dispatcher.turn.gathering import Gatherings, read_open, settle
 from hurlbat_dispatcher.turn.knowing import find_lanes
 from hurlbat_dispatcher.turn.ledger import Ledger
 from hurlbat_dispatcher.turn.operations import (
@@ -51,19 +52,18 @@ MAX_STARTS = 1_000
 
 def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Ledger]:
     """Do the operations in one transaction. Raises `NotOwner` when the ownership was lost before it."""
-    ledger = Ledger(0)
+    ledger, entries, gatherings = Ledger(0), entries_of(operations), Gatherings(desk.most_input)
     if desk.owns:
         ledger.now = yield from fenced(desk)
-        yield from _load(ledger, operations)
+        yield from _load(ledger, operations, (yield from read_open(gatherings, entries)))
     else:  # the clock is read when the rows are ours: what another server wrote meanwhile is not to be later
-        yield from _load(ledger, operations)
+        yield from _load(ledger, operations, (yield from read_open(gatherings, entries)))
         ledger.now = desk.tell_time((yield from runs.database_now()))
     now = ledger.now
     if desk.leap:
         yield from due.leap(desk)
-    entries = entries_of(operations)
     yield from find_lanes(desk, entries, now)
-    intake = Intake((yield from read_keys(entries)))
+    intake = Intake((yield from read_keys(entries)), gatherings)
     events = yield from read_events(operations)
     ticks = [operation for operation in operations if isinstance(operation, Tick)]
     for operation in operations:
@@ -106,6 +106,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     yield from starts.start(desk, ledger, started, waiters)
     if desk.picture.changed_rates:
         joining.note_uses(desk, ledger)
+    settle(ledger, gatherings, waiters)
     for row in waiters.values():
         ledger.inserts.append(row)
         if not row.ready:
@@ -128,8 +129,10 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     return ledger
 
 
-def _load(ledger: Ledger, operations: Sequence[Operation]) -> Generator[Ask, Rows, None]:
-    ids: dict[int, dict[str, None]] = {}
+def _load(
+    ledger: Ledger, operations: Sequence[Operation], gathering: Mapping[int, Sequence[str]]
+) -> Generator[Ask, Rows, None]:
+    ids: dict[int, dict[str, None]] = {tenant: dict.fromkeys(found) for tenant, found in gathering.items()}
     for operation in operations:
         wanted = ids.setdefault(operation.tenant, {})
         match operation:

@@ -269,7 +269,7 @@ def _finish(
         (state.value, ledger.now, output, error, reason, holds_until, report, row.tenant, row.id, row.attempt)
     )
     if row.idempotency_key is not None:
-        ledger.ended_keys.append((row.tenant, row.task, row.idempotency_key, row.id))
+        ledger.ended_keys.append((row.tenant, row.id))
     _changed(ledger, row, state=state)
     desk.picture.ended(row.id)
     ledger.finished.append(row.id)

@@ -49,6 +49,8 @@ class Desk:
     clock: Clock = field(default_factory=SystemClock)
     ids: Ids = field(default_factory=lambda: Ids(SystemClock(), Chance()))
     """Makes the ids of runs that the turn itself comes upon."""
+    most_input: int = 1 << 20
+    """Bytes that the input of a batch may have."""
     asked: float = 0.0
     """When the turn began, by our monotonic clock."""
     leap: int = 0

@@ -17,9 +17,8 @@ from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.knowing import know_lanes
-from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer
+from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer, Waiters
 from hurlbat_dispatcher.turn.operations import Displace
-from hurlbat_dispatcher.turn.submits import Waiters
 
 
 def join(

@@ -14,7 +14,7 @@ from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.publishing import NewEvent, NewStart
 from hurlbat_dispatcher.store.runs import NewRun, RunRow
-from hurlbat_dispatcher.store.statement import Ask, Rows, Values
+from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, Values
 from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply, Signal
 
 _MANY = frozenset({"log", "progress", "late", "not_sent", "pushed_back", "held", "not_started"})
@@ -30,6 +30,10 @@ class CancelOrder:
     attempt: int
     reason: str
     sender: str | None
+
+
+Waiters = dict[str, NewRun]
+"""New runs of a turn that have not started, by id."""
 
 
 class Newcomer(NamedTuple):
@@ -69,6 +73,8 @@ class Ledger:
     readies: list[Values] = field(default_factory=list)
     releases: list[Values] = field(default_factory=list)
     moves: list[Values] = field(default_factory=list)
+    gathered: Sequence[tuple[Statement, Sequence[Values]]] = ()
+    """What becomes of gatherings and of their runs."""
     notes: list[Values] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
     event_starts: list[NewStart] = field(default_factory=list)
@@ -160,7 +166,7 @@ class Ledger:
     def write(self) -> Generator[Ask, Rows, None]:
         """Write every change."""
         yield from self._keep_timelines_short()
-        for statement, values in (
+        writes: tuple[tuple[Statement, Sequence[Values]], ...] = (
             (runs.DROP_KEY, self.old_keys),
             (runs.INSERT, self.inserts),
             (runs.KEEP_KEY, self.new_keys),
@@ -171,6 +177,7 @@ class Ledger:
             (runs.START, self.starts),
             (runs.MARK_READY, self.readies),
             (runs.MOVE, self.moves),
+            *self.gathered,
             (runs.LEASE, self.leases),
             (runs.RELEASE, self.releases),
             (runs.REMEMBER, self.notes),
@@ -178,7 +185,8 @@ class Ledger:
             (publishing.KEEP_START, self.event_starts),
             (firing.KEEP_FIRE, self.fires),
             (firing.ADVANCE, self.advances),
-        ):
+        )
+        for statement, values in writes:
             if values:
                 yield statement.write(values)
         if self.parts:

@@ -18,7 +18,8 @@ Attempt = tuple[str, int]
 class Entry(NamedTuple):
     """A submission that was checked: the id it will have, and its task.
 
-    `draws` is what it draws on in JSON, `lane` the digest of that, `digest` the one of what was asked for.
+    `draws` is what it draws on in JSON, `lane` the digest of that, `digest` the one of what was asked for. `gather`
+    identifies what it gathers with among all of its task; None where it is a run of its own.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     draws: str
     lane: str
     digest: str
+    gather: str | None = None
 
 
 class Placed(NamedTuple):

@@ -14,9 +14,8 @@ from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import decide
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.ledger import Assigned, Ledger
+from hurlbat_dispatcher.turn.ledger import Assigned, Ledger, Waiters
 from hurlbat_dispatcher.turn.operations import Recall
-from hurlbat_dispatcher.turn.submits import Waiters
 
 
 class Payload(NamedTuple):

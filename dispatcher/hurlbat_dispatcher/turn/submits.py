@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
+from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, expiry, rank
@@ -10,15 +11,15 @@ from hurlbat_dispatcher.errors import Conflict, Problem
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.statement import Ask, Rows
+from hurlbat_dispatcher.turn import gathering
 from hurlbat_dispatcher.turn.desk import Desk
+from hurlbat_dispatcher.turn.gathering import Gatherings
 from hurlbat_dispatcher.turn.knowing import find_lanes
-from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer
+from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer, Waiters
 from hurlbat_dispatcher.turn.operations import Entry, Fire, Operation, Placed, Publish, Submit
 
 Keys = dict[tuple[int, str, str], tuple[str, str, int | None]]
 """(tenant, task, key) → (run, digest, until)."""
-Waiters = dict[str, NewRun]
-"""New runs of this turn that have not started, by id."""
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class Intake:
     """What a turn knows of the runs that it takes in."""
 
     keys: Keys
+    gatherings: Gatherings
     waiters: Waiters = field(default_factory=dict)
 
 
@@ -52,7 +54,8 @@ def read_keys(entries: Sequence[Entry]) -> Generator[Ask, Rows, Keys]:
     found: Keys = {}
     for tenant, (tasks, keys) in wanted.items():
         rows = yield runs.KEYS.fetch(tenant, list(tasks), list(keys))
-        found.update(((tenant, row[0], row[1]), (row[2], row[3], row[4])) for row in rows)
+        for task, name, run_id, digest, until, state in rows:
+            found[tenant, task, name] = (run_id, digest, until if state is not None else 0)  # else its run is gone
     return found
 
 
@@ -65,6 +68,7 @@ def place_more(
     desk: Desk, ledger: Ledger, entries: Sequence[Entry], intake: Intake
 ) -> Generator[Ask, Rows, list[Placed | Problem]]:
     """Place runs that the turn itself has come upon."""
+    yield from gathering.read_more(ledger, intake.gatherings, entries)
     yield from find_lanes(desk, entries, ledger.now)
     return [place(desk, ledger, entry, intake) for entry in entries]
 
@@ -74,7 +78,16 @@ def place(desk: Desk, ledger: Ledger, entry: Entry, intake: Intake) -> Placed | 
     known = _known(ledger, entry, intake.keys)
     if known is not None:
         return known
-    row = _row(ledger.now, entry, desk.lane_ids[entry.task.name, entry.lane].id)
+    lane_id = desk.lane_ids[entry.task.name, entry.lane].id
+    if entry.gather is not None:
+        absorbing = gathering.absorb(ledger, intake.gatherings, intake.waiters, entry, lane_id)
+        if absorbing is not None:
+            _keep_key(ledger, entry, intake, absorbing)
+            return Placed(None, absorbing, created=False)
+    _keep_key(ledger, entry, intake, entry.id)
+    row = _row(ledger.now, entry, lane_id)
+    if entry.gather is not None:
+        row = gathering.begin_with(intake.gatherings, row, entry, ledger.now)
     intake.waiters[row.id] = row
     if row.ready and desk.owns:
         lane, waiting = desk.lane(row.lane), Waiting(row.rank, row.id, row.priority)
@@ -120,10 +133,22 @@ def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:
                 run_id=run_id,
             )
         ledger.old_keys.append((*name, run_id))
-    until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
-    keys[name] = (entry.id, entry.digest, until)
-    ledger.new_keys.append((*name, entry.id, entry.digest, until))
     return None
+
+
+def _keep_key(ledger: Ledger, entry: Entry, intake: Intake, run_id: str) -> None:
+    """Let a submission's key name the run that it is, or that absorbed it."""
+    asked = entry.submission
+    if asked.idempotency_key is None:
+        return
+    name = (entry.tenant, entry.task.name, asked.idempotency_key)
+    until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
+    if run_id != entry.id:
+        lives = gathering.take_key(ledger, intake.gatherings, intake.waiters, run_id, asked.idempotency_key)
+        if until is None and not lives:
+            return  # it lasts until the run ends, and that was before
+    intake.keys[name] = (run_id, entry.digest, until)
+    ledger.new_keys.append((*name, run_id, entry.digest, until))
 
 
 def _row(now: int, entry: Entry, lane: int) -> NewRun:
@@ -160,7 +185,7 @@ def _row(now: int, entry: Entry, lane: int) -> NewRun:
         asked.idempotency_key,
         asked.parent,
         asked.trigger,
-        asked.input,
+        f"[{asked.input}]" if task.gather is not None and task.gather.kind is GatherKind.BATCH else asked.input,
         asked.metadata,
     )
 

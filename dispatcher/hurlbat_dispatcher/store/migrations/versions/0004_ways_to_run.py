@@ -13,6 +13,13 @@ _RUN = sa.String(36).with_variant(UUID(as_uuid=False), "postgresql")
 def upgrade() -> None:
     """Let a run know what started it, and make room for what starts runs."""
     op.add_column("run", sa.Column("trigger", sa.Text(), nullable=True))
+    ends = sa.text("until IS NULL")
+    op.create_index("idempotency_run", "idempotency", ["tenant", "run"], sqlite_where=ends, postgresql_where=ends)
+    for table in ("rate_use", "rate_pause"):  # a throttle's key has its task before it
+        with op.batch_alter_table(table) as keyed:
+            keyed.alter_column("key", type_=sa.String(420), existing_type=sa.String(300), existing_nullable=False)
+    later = sa.text("state = 'queued' AND ready = 0")
+    op.create_index("run_later", "run", ["tenant", "id"], sqlite_where=later, postgresql_where=later)
     op.create_table(
         "schedule",
         sa.Column("tenant", sa.Integer(), nullable=False),
@@ -99,8 +106,8 @@ def upgrade() -> None:
         sa.Column("task", sa.String(length=128), nullable=False),
         sa.Column("key", sa.String(length=400), nullable=False),
         sa.Column("run", _RUN, nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("chars", sa.Integer(), nullable=False),
+        sa.Column("submits", sa.Integer(), nullable=False),
+        sa.Column("bytes", sa.Integer(), nullable=False),
         sa.Column("first_at", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "task", "key", name=op.f("gathering_pkey")),
