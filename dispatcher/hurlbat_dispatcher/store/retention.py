@@ -1,11 +1,11 @@
-"""Finished runs go after a time."""
+"""Finished runs, and events, go after a time."""
 
 from collections.abc import Generator
 
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.store.lanes import FORGET_LANES
-from hurlbat_dispatcher.store.schema import idempotency, run, timeline
+from hurlbat_dispatcher.store.schema import event, event_start, idempotency, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
 
 LANE_MS = 2 * 86_400_000
@@ -38,6 +38,20 @@ _DELETE = [
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
 _DELETE_KEYS = Statement(sa.delete(idempotency).where(idempotency.c.until < bind("now", sa.BigInteger())), ("now",))
+OLD_EVENTS = Statement(
+    sa.select(event.c.id)
+    .where(event.c.tenant == _TENANT, event.c.created_at < bind("before", event.c.created_at.type))
+    .order_by(event.c.created_at, event.c.id)
+    .limit(bind("most", sa.Integer())),
+    ("tenant", "before", "most"),
+)
+_DELETE_EVENTS = [
+    Statement(
+        sa.delete(event_start).where(event_start.c.tenant == _TENANT, AnyOf(event_start.c.event, "ids", "varchar")),
+        _IDS,
+    ),
+    Statement(sa.delete(event).where(event.c.tenant == _TENANT, AnyOf(event.c.id, "ids", "varchar")), _IDS),
+]
 
 
 def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
@@ -52,3 +66,15 @@ def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int
     if len(ids) < most:
         yield FORGET_LANES.write([(now - LANE_MS,)])
     return ids
+
+
+def old_events(tenant: int, *, before: int, most: int) -> Generator[Ask, Rows, list[str]]:
+    """Read the ids of some events that came before then (ms), the oldest first."""
+    rows = yield OLD_EVENTS.fetch(tenant, before, most)
+    return [row[0] for row in rows]
+
+
+def remove_events(tenant: int, ids: list[str]) -> Generator[Ask, Rows, None]:
+    """Remove events with all that is known of who listened; their ids are free again."""
+    for statement in _DELETE_EVENTS:
+        yield statement.write([(tenant, ids)])

@@ -1,0 +1,532 @@
+"""Events: who gets a run of one, which filters let it pass, and that it is stored once, with its runs or not at all."""
+
+import asyncio
+import json
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+from hurlbat_dispatcher import (
+    AcceptedEvent,
+    Conflict,
+    Event,
+    EventSpec,
+    Invalid,
+    NotFound,
+    Problem,
+    Run,
+    RunState,
+    Start,
+    Unavailable,
+)
+from hurlbat_dispatcher.loops.retention import Retention
+from tests.engine.world import World, refused
+
+pytestmark = pytest.mark.anyio
+
+
+async def publish(world: World, key: str, payload: Any = None, **more: Any) -> Event:
+    """Publish an event; its payload is made JSON."""
+    text = "{}" if payload is None else json.dumps(payload)
+    return (await world.engine.events.publish(EventSpec(key, text, **more))).event
+
+
+def started(event: Event) -> list[str]:
+    """Return the tasks that an event has started."""
+    return [start.task for start in event.starts if start.outcome == "started"]
+
+
+def outcomes(event: Event) -> list[tuple[str | None, str, str | None]]:
+    """Return what came of each filter, and why."""
+    return [(start.filter, start.outcome, start.reason) for start in event.starts]
+
+
+async def runs_of(world: World, event: Event) -> list[Run]:
+    """Wait for the ends of the runs that an event has started."""
+    return await world.all_ended([start.run for start in event.starts if start.run is not None])
+
+
+async def count(world: World, table: str = "run") -> int:
+    [[number]] = await world.rows(f"SELECT count(*) FROM {table}")
+    return int(number)
+
+
+def listens(name: str, *keys: str, **more: Any) -> dict[str, Any]:
+    """Return the policy of a task that listens to keys."""
+    return {"name": name, "on_events": list(keys)} | more
+
+
+def filters(*expressions: str | dict[str, Any]) -> list[dict[str, Any]]:
+    """Return filters as a policy has them."""
+    return [{"expression": one} if isinstance(one, str) else one for one in expressions]
+
+
+# -- who listens -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_starts_one_run_of_each_task_that_listens(world: World) -> None:
+    worker = await world.worker(
+        "w", listens("mail", "user.created", "user.*"), listens("count", "*"), listens("bill", "user.paid"), "echo"
+    )
+
+    event = await publish(world, "user.created", {"id": 7}, scope="eu", metadata='{"by": "ada"}')
+    runs = await runs_of(world, event)
+
+    assert [(start.task, start.filter, start.outcome, start.reason) for start in event.starts] == [
+        ("count", None, "started", None),
+        ("mail", None, "started", None),
+    ]
+    assert [(run.task, run.input, run.metadata) for run in runs] == [
+        ("count", '{"id": 7}', '{"by": "ada"}'),
+        ("mail", '{"id": 7}', '{"by": "ada"}'),
+    ]
+    trigger = {
+        "type": "event",
+        "event": event.id,
+        "key": "user.created",
+        "scope": "eu",
+        "filter": None,
+        "payload": None,
+    }
+    assert [json.loads(run.trigger or "") for run in runs] == [trigger, trigger]
+    assert [call.body["trigger"] for call in worker.calls] == [trigger, trigger]
+    assert await world.engine.events.get(event.id) == event
+
+
+async def test_of_six_events_one_starts_a_run(world: World) -> None:
+    chosen = filters({"expression": "input.score > 5", "scope": "s"})
+    await world.worker("w", listens("judge", "scored", filters=chosen))
+
+    events = [
+        await publish(world, "scored", {"score": 9}),
+        await publish(world, "scored", {"score": 1}),
+        await publish(world, "scored", {"score": 9}, scope="s"),
+        await publish(world, "scored", {"score": 1}, scope="s"),
+        await publish(world, "unknown", {"score": 9}),
+        await publish(world, "unknown", {"score": 9}, scope="s"),
+    ]
+
+    assert [started(event) for event in events] == [[], [], ["judge"], [], [], []]
+    assert await count(world) == 1
+    assert outcomes(events[0]) == [
+        ("input.score > 5", "filtered", "no filter of the task is for an event without a scope")
+    ]
+    assert outcomes(events[3]) == [("input.score > 5", "filtered", None)]
+    assert outcomes(events[4]) == []
+
+
+async def test_a_pattern_starts_a_run_for_each_key_that_it_stands_for(local: World) -> None:
+    await local.worker("w", listens("renew", "subscription:*"))
+
+    events = [await publish(local, key) for key in ("subscription:1", "subscription:2", "foobar", "my-subscription:3")]
+
+    assert [started(event) for event in events] == [["renew"], ["renew"], [], []]
+    assert await count(local) == 2
+
+
+async def test_a_hundred_events_of_two_scopes_start_one_run_each(world: World) -> None:
+    chosen = filters({"scope": "a", "payload": {"for": "a"}}, {"scope": "b", "payload": {"for": "b"}})
+    worker = await world.worker("w", listens("tick", "tick", filters=chosen), slots=100)
+
+    specs = [EventSpec("tick", str(n), scope="ab"[n % 2]) for n in range(100)]
+    found = [cast(AcceptedEvent, one).event for one in await world.engine.events.publish_many(specs)]
+    for event in found:
+        await runs_of(world, event)
+
+    assert sorted((call.input, call.body["trigger"]["payload"]["for"]) for call in worker.calls) == [
+        (n, "ab"[n % 2]) for n in range(100)
+    ]
+
+
+async def test_who_listens_is_known_anew_after_every_registration(local: World) -> None:
+    worker = await local.worker("w", listens("echo", "one"))
+    before = [started(await publish(local, key)) for key in ("one", "two")]
+
+    worker.tasks[:] = [listens("echo", "t*")]
+    await local.engine.sync_worker("w")
+
+    assert before == [["echo"], []]
+    assert [started(await publish(local, key)) for key in ("one", "two")] == [[], ["echo"]]
+
+
+async def test_a_task_that_no_worker_serves_any_more_listens_to_nothing(local: World) -> None:
+    worker = await local.worker("w", listens("old", "key"))
+    await local.worker("other", listens("stays", "key"))
+    worker.tasks[:] = [listens("new", "key")]
+    await local.engine.sync_worker("w")
+    await local.engine.pause_worker("other")
+
+    assert started(await publish(local, "key")) == ["new", "stays"]
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+async def test_two_filters_that_are_true_start_two_runs_that_see_their_own_payloads(world: World) -> None:
+    chosen = filters(
+        {"expression": "input.level >= payload.least", "payload": {"least": 1, "to": "log"}},
+        {"expression": "input.level >= payload.least", "payload": {"least": 5, "to": "pager"}},
+        {"expression": "input.level >= payload.least", "payload": {"least": 9, "to": "everybody"}},
+    )
+    worker = await world.worker("w", listens("alert", "alarm", filters=chosen))
+
+    event = await publish(world, "alarm", {"level": 6})
+    runs = await runs_of(world, event)
+
+    assert [start.outcome for start in event.starts] == ["started", "started", "filtered"]
+    assert sorted(call.body["trigger"]["payload"]["to"] for call in worker.calls) == ["log", "pager"]
+    assert [json.loads(run.trigger or "")["filter"] for run in runs] == ["input.level >= payload.least"] * 2
+    assert [run.input for run in runs] == ['{"level": 6}'] * 2
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "input.n == 1",
+        "input.n == payload.n",
+        'metadata.by == "ada"',
+        'event.key == "key" && event.id == "e1" && event.scope == "s"',
+        'event.key.startsWith("k") && input.n in [1, 2]',
+        "true",
+        "payload.yes",
+    ],
+)
+async def test_a_filter_reads_the_event_and_its_own_payload(local: World, expression: str) -> None:
+    one = {"expression": expression, "payload": {"n": 1, "yes": True}}
+    await local.worker("w", listens("echo", "key", filters=[one]))
+
+    event = await publish(local, "key", {"n": 1}, id="e1", scope="s", metadata='{"by": "ada"}')
+
+    assert outcomes(event) == [(expression, "started", None)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("input.user.vip", "the filter: input has no member user; send one"),
+        ("input.n", "the filter: true or false is wanted; this is int 3"),
+        ("input.n == 3 && input.missing", "the filter: there is no member"),
+        ("input.text > 2", "the filter: "),
+    ],
+)
+async def test_a_filter_that_fails_is_recorded_and_the_others_go_on(local: World, expression: str, reason: str) -> None:
+    await local.worker("w", listens("a", "key", filters=filters(expression, "input.n == 3")), listens("b", "key"))
+
+    event = await publish(local, "key", {"n": 3, "text": "x"})
+
+    failed, *others = outcomes(event)
+    assert failed[:2] == (expression, "failed")
+    assert (failed[2] or "").startswith(reason)
+    assert others == [("input.n == 3", "started", None), (None, "started", None)]
+    assert event.starts[0].run is None
+
+
+async def test_the_payload_of_an_event_may_be_anything_and_is_given_on_as_it_came(world: World) -> None:
+    worker = await world.worker("w", listens("echo", "key", filters=filters("input.n == 1", {"scope": "s"})))
+    texts = ['{ "n" : 1.0, "n": 1 }', "null", '"\\u0000 \\ud834\\udd1e"', "[1, [2]]", "12345678901234567890123"]
+
+    events = [(await world.engine.events.publish(EventSpec("key", text, scope="s"))).event for text in texts]
+    runs = [run for event in events for run in await runs_of(world, event)]
+
+    assert [event.payload for event in events] == texts
+    assert [[start.outcome for start in event.starts] for event in events] == [["started"] * 2] + [
+        ["failed", "started"]
+    ] * 4
+    assert [run.input for run in runs] == [texts[0], *texts]
+    assert sorted(map(repr, (call.input for call in worker.calls))) == sorted(
+        map(repr, map(json.loads, [texts[0], *texts]))
+    )
+
+
+# -- what a run of an event is ----------------------------------------------------------------------------------------
+
+
+async def test_a_run_has_the_priority_of_its_event_or_else_of_its_task(local: World) -> None:
+    await local.worker("w", listens("echo", "key", priority=7))
+    events = [await publish(local, "key", priority=priority) for priority in (None, 0, -3)]
+    assert [run.priority for event in events for run in await runs_of(local, event)] == [7, 0, -3]
+
+
+async def test_a_paused_task_holds_the_runs_of_events(world: World) -> None:
+    worker = await world.worker("w", listens("echo", "key"))
+    await world.engine.limits.pause_task("echo")
+
+    events = [await publish(world, "key", n) for n in range(3)]
+    held = [(await world.engine.get_run(start.run or "")).state for event in events for start in event.starts]
+    await world.engine.limits.resume_task("echo")
+    for event in events:
+        await runs_of(world, event)
+
+    assert held == [RunState.QUEUED] * 3
+    assert [call.input for call in worker.calls] == [0, 1, 2]
+
+
+async def test_a_run_that_is_refused_is_recorded_and_the_others_start(world: World) -> None:
+    rule = {"concurrency": [{"key": "input.user"}]}
+    await world.worker("w", listens("each", "key", **rule), listens("free", "key"))
+
+    event = await publish(world, "key", {"nobody": 1})
+
+    assert event.starts[0] == Start(
+        "each", None, event.starts[0].outcome, None, "concurrency[0].key: input has no member user; send one"
+    )
+    assert [start.outcome for start in event.starts] == ["failed", "started"]
+    assert await count(world) == 1
+
+
+# -- once --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_known_id_with_the_same_content_is_the_event_that_was(world: World) -> None:
+    await world.worker("w", listens("echo", "key"))
+    first = await world.engine.events.publish(EventSpec("key", "1", id="order/7 é", scope="s", metadata='{"a":1}'))
+    again = await world.engine.events.publish(EventSpec("key", "1", id="order/7 é", scope="s", metadata='{"a":1}'))
+
+    assert (first.created, again.created) == (True, False)
+    assert again.event == first.event
+    assert (await count(world), await count(world, "event")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"key": "yek"}, {"payload": "2"}, {"scope": "s"}, {"metadata": '{"a":1}'}, {"priority": 2}],
+)
+async def test_a_known_id_with_another_content_is_refused(local: World, other: dict[str, Any]) -> None:
+    await local.worker("w", listens("echo", "*"))
+    await local.engine.events.publish(EventSpec("key", "1", id="e1"))
+
+    problem = await refused(
+        local.engine.events.publish(EventSpec(**{"key": "key", "payload": "1", "id": "e1"} | other))
+    )
+
+    assert isinstance(problem, Conflict)
+    assert (problem.code, problem.extra) == ("event_conflict", {"event": "e1"})
+    assert (await count(local), await count(local, "event")) == (1, 1)
+
+
+async def test_of_many_the_bad_ones_stay_out_and_the_others_go_in(world: World) -> None:
+    await world.worker("w", listens("echo", "key"))
+    specs = [
+        EventSpec("key", "1", id="a"),
+        EventSpec("", "2"),
+        EventSpec("key", "1", id="a"),
+        EventSpec("key", "3", id="a"),
+        EventSpec("key", "4", scope="x" * 257),
+        EventSpec("key", "5"),
+    ]
+
+    found = await world.engine.events.publish_many(specs)
+
+    assert [one.code if isinstance(one, Problem) else one.created for one in found] == [
+        True,
+        "member_invalid",
+        False,
+        "event_conflict",
+        "member_invalid",
+        True,
+    ]
+    problems = [one.extra["field"] for one in found if isinstance(one, Invalid)]
+    assert problems == ["key", "scope"]
+    assert (await count(world), await count(world, "event")) == (2, 2)
+    assert await world.engine.events.publish_many([]) == []
+    assert isinstance(await refused(world.engine.events.publish_many([EventSpec("key")] * 1001)), Invalid)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 257, "a\nb", "a\x00", "\x7f", "a\x85b", "\x9f", "\ud800"])
+@pytest.mark.parametrize("member", ["key", "scope", "id"])
+async def test_a_key_a_scope_and_an_id_are_plain_texts(member: str, text: str) -> None:
+    from hurlbat_dispatcher.domain.events import is_plain
+
+    assert not is_plain(text), member
+    assert is_plain("x" * 256)
+    assert is_plain("é / 漢 𝄞 \u00a0")
+
+
+async def test_an_event_is_stored_with_its_runs_or_not_at_all(world: World) -> None:
+    await world.worker("w", listens("echo", "key"))
+    before = await count(world), await count(world, "event")
+
+    await world.change("ALTER TABLE event_start RENAME TO elsewhere")
+    try:
+        problem = await refused(publish(world, "key", id="e1"))
+    finally:
+        await world.change("ALTER TABLE elsewhere RENAME TO event_start")
+
+    assert isinstance(problem, Unavailable)
+    assert (await count(world), await count(world, "event")) == before == (0, 0)
+    await world.until(lambda: world.parts.writer.trouble is None)
+    assert started(await publish(world, "key", id="e1")) == ["echo"]
+    assert (await count(world), await count(world, "event")) == (1, 1)
+
+
+async def test_what_was_published_survives_a_kill(world: World) -> None:
+    worker = await world.worker("w", listens("echo", "key"))
+    worker.work = worker.held
+    event = await publish(world, "key", 5)
+    await world.crash()
+    worker.work = None
+    await world.restart()
+    await world.tick(sweep=True)
+
+    assert await world.engine.events.get(event.id) == event
+    again = await world.engine.events.publish(EventSpec("key", "5", id=event.id))
+    assert (again.created, await count(world)) == (False, 1)
+
+
+async def test_two_servers_that_take_in_an_event_at_once_store_it_once(owner: World, other: World) -> None:
+    await owner.worker("w", listens("echo", "key"), slots=10)
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+    side = await asyncpg.connect(owner.settings.database_url.replace("+asyncpg", ""))
+    spec = EventSpec("key", "1", id="e1")
+    try:
+        held = side.transaction()
+        await held.start()
+        await side.execute(
+            "INSERT INTO event (tenant, id, key, payload, metadata, digest, created_at) "
+            "VALUES (1, 'e1', 'key', '1', '{}', 'another', 1)"
+        )
+        both = [asyncio.ensure_future(world.engine.events.publish(spec)) for world in (owner, other)]
+        async with asyncio.timeout(20):  # both have seen that it is new, and wait for the row
+            while await side.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await held.rollback()
+        found = await asyncio.gather(*both)
+    finally:
+        await side.close()
+
+    assert sorted(one.created for one in found) == [False, True]
+    assert found[0].event == found[1].event
+    assert (await count(owner), await count(owner, "event"), await count(owner, "event_start")) == (1, 1, 1)
+    assert len(await runs_of(owner, found[0].event)) == 1
+
+
+# -- looking back ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_is_replayed_as_a_new_one_to_those_who_listen_now(world: World) -> None:
+    worker = await world.worker("w", listens("one", "key"))
+    old = await publish(world, "key", {"n": 1}, id="e1", scope="s", metadata='{"a":1}', priority=3)
+    worker.tasks[:] = [listens("one", "key"), listens("two", "key", filters=filters("input.n == 2"))]
+    await world.engine.sync_worker("w")
+
+    new = await world.engine.events.replay("e1")
+    newest = await world.engine.events.replay(new.id)
+
+    assert new._replace(id=old.id, created_at=old.created_at, replay_of=None, starts=old.starts) == old
+    assert (new.replay_of, newest.replay_of) == ("e1", new.id)
+    assert len({old.id, new.id, newest.id}) == 3
+    assert [(start.task, start.outcome) for start in new.starts] == [("one", "started"), ("two", "filtered")]
+    assert [run.priority for run in await runs_of(world, newest)] == [3]
+    assert isinstance(await refused(world.engine.events.replay("e2")), NotFound)
+
+
+async def test_events_are_listed_the_newest_first_by_key_and_scope(world: World) -> None:
+    specs = [EventSpec("ab"[n % 2], str(n), id=f"{n}é{'x' * 250}", scope=("s", None, "t")[n % 3]) for n in range(12)]
+    await world.engine.events.publish_many(specs[:6])  # these are of one and the same time
+    await world.engine.events.publish_many(specs[6:])
+
+    async def pages(**wanted: Any) -> list[int]:
+        found: list[Event] = []
+        cursor = None
+        while True:
+            page = await world.engine.events.page(cursor=cursor, limit=5, **wanted)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            assert len(page.items) == 5
+        assert all(event.starts == () for event in found)
+        assert [(event.created_at, event.id) for event in found] == sorted(
+            ((event.created_at, event.id) for event in found), reverse=True
+        )
+        return sorted(int(event.payload) for event in found)
+
+    assert await pages() == list(range(12))
+    assert await pages(key="a") == [0, 2, 4, 6, 8, 10]
+    assert await pages(scope="s") == [0, 3, 6, 9]
+    assert await pages(key="b", scope="t") == [5, 11]
+    assert await pages(key="c") == []
+    for cursor in ("x", "MTIzNDU2", "LTE6YQ==", "eHg6YQ=="):
+        assert isinstance(await refused(world.engine.events.page(cursor=cursor)), Invalid)
+
+
+async def test_old_events_go_and_their_ids_are_free_again(world: World) -> None:
+    await world.worker("w", listens("echo", "key"))
+    old, new = [await publish(world, "key", id=name) for name in ("old", "new")]
+    await runs_of(world, old)
+    await world.change("UPDATE event SET created_at = created_at - 7200000 WHERE id = 'old'")
+    retention = Retention(1, world.parts.database, world.parts.clock, seconds=3600)
+
+    await retention.run_once()
+
+    assert isinstance(await refused(world.engine.events.get("old")), NotFound)
+    assert await world.engine.events.get("new") == new
+    assert await world.rows("SELECT event FROM event_start") == [("new",)]
+    assert (await world.engine.events.publish(EventSpec("key", "9", id="old"))).created
+
+
+# -- filters that are made by hand -------------------------------------------------------------------------------------
+
+
+async def test_a_filter_made_by_hand_counts_beside_those_of_the_policy(world: World) -> None:
+    worker = await world.worker("w", listens("echo", "key", filters=filters("input.n == 1")))
+    made = await world.engine.events.filters.create("echo", expression="input.n > 0", payload='{"by": "hand"}')
+
+    both = await publish(world, "key", {"n": 1})
+    one = await publish(world, "key", {"n": 2})
+    await world.engine.events.filters.update("echo", made.filter.id, expression=None, scope="s")
+    scoped = [await publish(world, "key", {"n": 1}, scope=scope) for scope in ("s", "t")]
+    await world.engine.events.filters.delete("echo", made.filter.id)
+    gone = await publish(world, "key", {"n": 2}, scope="s")
+
+    assert outcomes(both) == [("input.n == 1", "started", None), ("input.n > 0", "started", None)]
+    assert outcomes(one) == [("input.n == 1", "filtered", None), ("input.n > 0", "started", None)]
+    assert [outcomes(event) for event in scoped] == [
+        [("input.n == 1", "started", None), (None, "started", None)],
+        [("input.n == 1", "started", None)],
+    ]
+    assert outcomes(gone) == [("input.n == 1", "filtered", None)]
+    await runs_of(world, one)
+    assert {"by": "hand"} in [call.body["trigger"]["payload"] for call in worker.calls]
+
+
+async def test_the_last_free_place_for_a_filter_is_given_away_once(owner: World, other: World) -> None:
+    await owner.worker("w", listens("echo", "key"))
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+    rows = ",".join(f"(1, 'echo', '{n}', NULL, 's{n}', '{{}}', {n})" for n in range(63))
+    await owner.change(
+        f"INSERT INTO event_filter (tenant, task, id, expression, scope, payload, created_at) VALUES {rows}"
+    )
+    side = await asyncpg.connect(owner.settings.database_url.replace("+asyncpg", ""))
+    try:
+        held = side.transaction()
+        await held.start()
+        await side.execute("SELECT name FROM task FOR UPDATE")
+        both = [
+            asyncio.ensure_future(world.engine.events.filters.create("echo", scope=scope))
+            for world, scope in ((owner, "a"), (other, "b"))
+        ]
+        async with asyncio.timeout(20):
+            while await side.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await held.rollback()
+        found = await asyncio.gather(*both, return_exceptions=True)
+    finally:
+        await side.close()
+
+    [problem] = [one for one in found if isinstance(one, Exception)]
+    assert isinstance(problem, Conflict)
+    assert (problem.code, problem.extra["limit"]) == ("too_many_filters", 64)
+    assert await count(owner, "event_filter") == 64
+
+
+async def test_a_filter_made_at_one_server_holds_at_the_other(owner: World, other: World) -> None:
+    await owner.worker("w", listens("echo", "key"))
+    await other.until(lambda: "echo" in other.parts.registry.tasks)
+
+    made = await owner.engine.events.filters.create("echo", expression="input.n == 1")
+
+    assert await other.engine.events.filters.get("echo", made.filter.id) == made
+    await other.until(lambda: bool(other.parts.registry.filters))
+    assert [started(await publish(other, "key", {"n": n})) for n in (0, 1)] == [[], ["echo"]]
