@@ -5,7 +5,6 @@ refused is raised as a `Problem`.
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -25,9 +24,11 @@ from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
 from hurlbat_dispatcher.limits import Limits
+from hurlbat_dispatcher.moments import check_moment
 from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.pages import Page, page_by_name
 from hurlbat_dispatcher.push.transcript import failure_of
+from hurlbat_dispatcher.run_ids import check_cursor, check_run_id, unknown_run
 from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
@@ -53,9 +54,6 @@ log = structlog.get_logger("hurlbat.engine")
 
 TENANT: Final = 1
 MAX_BULK: Final = 1_000
-LOOK_AGAIN: Final = 5.0
-"""Seconds after which one who waits looks for himself: word from another server may have been lost."""
-_RUN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 T = TypeVar("T")
 
 
@@ -103,7 +101,7 @@ class Engine:
         """
         if self._parts is not None and not self._stopping:
             self._stopping = True
-            self._parts.waiters.wake_all()
+            self._parts.waiters.close()
             await self._parts.stop(grace)
             self._parts = None
             self._not_at_work = ("stopping", "the server has stopped")
@@ -140,12 +138,16 @@ class Engine:
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a run; returns after the commit. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
+        return await self._submitted(await self._entry(submission))
+
+    async def submit_and_wait(self, submission: Submission, seconds: float) -> Run:
+        """Accept a run and return it when it has ended, or as it is after so many seconds. Raises as `submit` does."""
         entry = await self._entry(submission)
-        [placed] = await self._ask(Submit([entry]))
-        [outcome] = await self._accepted([placed])
-        if isinstance(outcome, Problem):
-            raise outcome
-        return outcome
+
+        async def submitted() -> Run:
+            return (await self._submitted(entry)).run
+
+        return await self._at_work.waiting.end_of_new(entry.id, seconds, submitted())
 
     async def submit_many(self, submissions: Sequence[Submission]) -> list[Accepted | Problem]:
         """Accept up to 1,000 runs in one commit, with an outcome for each, in order."""
@@ -164,70 +166,68 @@ class Engine:
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline. Raises `NotFound`."""
-        _check_id(run_id)
+        check_run_id(run_id)
         run = await self._read(views.one_run(TENANT, run_id))
         if run is None:
-            raise _unknown_run(run_id)
+            raise unknown_run(run_id)
         return run
 
     async def explain(self, run_id: str) -> Explanation:
         """Say why a run is as it is: what holds it, or why it ended so. Raises `NotFound`, `Unavailable`."""
-        _check_id(run_id)
+        check_run_id(run_id)
         return await available(self._at_work.explainer.explain(run_id))
 
     async def list_runs(
-        self, *, task: str | None = None, state: RunState | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        *,
+        task: str | None = None,
+        state: RunState | None = None,
+        delayed: bool = False,
+        created_after: int | None = None,
+        created_before: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Page[Run]:
-        """Return runs without their timelines, the newest first."""
-        before = views.LAST_ID if cursor is None else _check_cursor(cursor)
-        found = await self._read(
-            views.page_of_runs(TENANT, task=task, state=state and state.value, before=before, most=limit + 1)
-        )
+        """Return runs without their timelines, the newest first: `delayed` ones, `created_after` or at a time (ms)."""
+        before = views.LAST_ID if cursor is None else check_cursor(cursor)
+        wanted = views.Wanted(task, state and state.value, delayed, created_after, created_before)
+        found = await self._read(views.page_of_runs(TENANT, wanted, before=before, most=limit + 1))
         items = found[:limit]
         return Page(items, items[-1].id if len(found) > limit else None)
 
     async def wait(self, run_id: str, seconds: float) -> Run:
-        """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`."""
-        until = asyncio.get_running_loop().time() + seconds
-        while True:
-            run, left = await self._look(run_id, until)
-            if run.is_final or left <= 0 or self._stopping:
-                return run
+        """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`, `Unavailable`."""
+        check_run_id(run_id)
+        return await self._at_work.waiting.end_of(run_id, seconds)
 
-    async def _look(self, run_id: str, until: float) -> tuple[Run, float]:
-        """Return the run when there may be news of it, and the seconds that are left."""
-        loop = asyncio.get_running_loop()
-        waiters = self._at_work.waiters
-        future = waiters.enter(run_id)
-        try:
-            run = await self.get_run(run_id)
-            left = until - loop.time()
-            if not run.is_final and left > 0 and not self._stopping:
-                await asyncio.wait({future}, timeout=min(left, LOOK_AGAIN))
-                run = await self.get_run(run_id)
-            return run, until - loop.time()
-        finally:
-            waiters.leave(run_id, future)
+    async def watch(self, run_id: str) -> Watch:
+        """Begin to watch what happens to a run; to be left. Raises `NotFound`, `Unavailable`."""
+        check_run_id(run_id)
+        return await self._at_work.waiting.watch(run_id)
 
     async def cancel_run(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run at once; its worker is told. Raises `NotFound`, `Conflict` when it has ended otherwise."""
-        _check_id(run_id)
+        check_run_id(run_id)
         await self._ask(Cancel(run_id, reason or "cancelled by request"))
         return await self._changed(run_id)
 
     async def replay_run(self, run_id: str) -> Run:
         """Queue a run that has ended again; its history stays. Raises `NotFound`, `Conflict`."""
-        _check_id(run_id)
+        check_run_id(run_id)
         await self._ask(Replay(run_id))
         return await self._changed(run_id)
 
-    async def move_run(self, run_id: str, due_at: int | None = None, *, priority: int | None = None) -> Run:
-        """Let a run that waits for its time start at another (ms; a past one is now), or with another priority.
+    async def move_run(
+        self, run_id: str, due_at: int | None = None, *, delay: float | None = None, priority: int | None = None
+    ) -> Run:
+        """Let a run that waits for its time start at another: then (ms), or in so many seconds.
 
-        Raises `NotFound`, and `Conflict` for one that is or was due.
+        Raises `NotFound`, `Invalid`, `Conflict` when it is due already, runs, or has ended.
         """
-        _check_id(run_id)
-        await self._ask(Move(run_id, due_at, priority))
+        check_run_id(run_id)
+        now = self._at_work.clock.now_ms()
+        check_moment(due_at, now)
+        await self._ask(Move(run_id, due_at if delay is None else now + int(delay * 1000), priority))
         return await self._changed(run_id)
 
     async def _changed(self, run_id: str) -> Run:
@@ -315,6 +315,11 @@ class Engine:
         return task
 
     @property
+    def bulk(self) -> Bulk:
+        """Return what is done to many runs at once."""
+        return self._at_work.bulk
+
+    @property
     def limits(self) -> Limits:
         """Return the rate limits, and the pauses of keys and tasks."""
         return self._at_work.limits
@@ -349,12 +354,20 @@ class Engine:
     async def _entry(self, submission: Submission) -> Entry:
         """Check a submission. Raises `Invalid`."""
         parts, worker = self._at_work, None
+        check_moment(submission.run_at, parts.clock.now_ms())
         if submission.parent is not None:
             parent = await self._read(views.one_run(TENANT, submission.parent))
             if parent is None:
                 raise Invalid("parent_unknown", f"there is no run {submission.parent[:64]}", field="parent")
             worker = parent.worker
         return entry_of(parts.ids.new(), TENANT, submission, parts.registry, worker)
+
+    async def _submitted(self, entry: Entry) -> Accepted:
+        [placed] = await self._ask(Submit([entry]))
+        [outcome] = await self._accepted([placed])
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
 
     async def _accepted(self, placed: Sequence[Placed | Problem]) -> list[Accepted | Problem]:
         """Show what became of submissions; the runs that had their keys before are read together."""
@@ -365,7 +378,7 @@ class Engine:
             if isinstance(one, Problem):
                 return one
             run = one.run or runs.get(one.run_id)
-            return _unknown_run(one.run_id) if run is None else Accepted(run, one.created)
+            return unknown_run(one.run_id) if run is None else Accepted(run, one.created)
 
         return [outcome(one) for one in placed]
 
@@ -375,18 +388,3 @@ class Engine:
         if slots is None:
             return replace(worker, window=worker.slots, last_seen_at=seen)
         return replace(worker, window=min(slots.window.size, worker.slots), in_flight=slots.used, last_seen_at=seen)
-
-
-def _unknown_run(run_id: str) -> NotFound:
-    return NotFound("run_unknown", f"there is no run {run_id[:64]}")
-
-
-def _check_id(run_id: str) -> None:
-    if not _RUN_ID.fullmatch(run_id):
-        raise _unknown_run(run_id)
-
-
-def _check_cursor(cursor: str) -> str:
-    if not _RUN_ID.fullmatch(cursor):
-        raise Invalid("bad_cursor", "the cursor is not one that this server made", field="cursor")
-    return cursor

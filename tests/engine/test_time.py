@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
-from hurlbat_dispatcher import Run, RunState
+from hurlbat_dispatcher import Invalid, Run, RunState
 from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, FakeWorker, accepted, marked, said, streaming
-from tests.engine.world import LATER_MS, World
+from tests.engine.world import LATER_MS, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -74,8 +74,22 @@ async def test_a_short_delay_ends_by_itself(world: World) -> None:
 
 async def test_a_moment_that_has_passed_is_now(world: World) -> None:
     await world.worker()
-    ended = await world.ended(await world.submit("echo", run_at=1))
+    first = await world.submit("echo")
+    ended = await world.ended(await world.submit("echo", run_at=first.created_at - 300 * 86_400_000))
     assert ended.due_at == ended.created_at
+
+
+@pytest.mark.parametrize("years", [-2, 2])
+async def test_a_moment_out_of_reach_is_a_mistake(world: World, years: int) -> None:
+    await world.worker()
+    run = await world.submit("echo", delay=3600.0)
+    moment = run.created_at + years * 366 * 86_400_000
+    for problem in (
+        await refused(world.submit("echo", run_at=moment)),
+        await refused(world.engine.move_run(run.id, moment)),
+    ):
+        assert isinstance(problem, Invalid)
+        assert (problem.extra, "31536000" in problem.detail) == ({"field": "run_at", "limit": 31_536_000}, True)
 
 
 # -- retries -----------------------------------------------------------------------------------------------------------

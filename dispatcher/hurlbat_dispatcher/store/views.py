@@ -1,15 +1,16 @@
 """What is read for people and programs: one run with its timeline, and pages of runs."""
 
 import json
-from collections.abc import Generator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
-from hurlbat_dispatcher.store.schema import QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
-from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, Unindexed, bind
+from hurlbat_dispatcher.domain.story import tell
+from hurlbat_dispatcher.store.schema import DELAYED, QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Row, Rows, Statement, Unindexed, bind
 
 _SHOWN = [
     "id",
@@ -37,6 +38,9 @@ _SHOWN = [
 _COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())
 
+_MOST_ROWS: Final = MAX_TIMELINE + 100
+"""Of one run's timeline: what explains its attempts is kept beyond the limit for what they say."""
+
 ONE = Statement(
     sa.select(*_COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
     ("tenant", "id"),
@@ -46,9 +50,40 @@ TIMELINE = Statement(
     sa.select(timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
     .where(timeline.c.tenant == bind("tenant", sa.Integer()), timeline.c.run == bind("run", timeline.c.run.type))
     .order_by(timeline.c.n)
-    .limit(inline(MAX_TIMELINE + 100)),
+    .limit(inline(_MOST_ROWS)),
     ("tenant", "run"),
 )
+
+
+TIMELINES = Statement(
+    sa.select(timeline.c.run, timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
+    .where(timeline.c.tenant == bind("tenant", sa.Integer()), AnyOf(timeline.c.run, "ids", "uuid"))
+    .order_by(timeline.c.run, timeline.c.n),
+    ("tenant", "ids"),
+)
+
+_last = (
+    sa.select(timeline.c.n)
+    .where(timeline.c.tenant == run.c.tenant, timeline.c.run == run.c.id)
+    .order_by(timeline.c.n.desc())
+    .limit(inline(1))
+    .scalar_subquery()
+)
+MARKS = Statement(
+    sa.select(run.c.id, run.c.state, run.c.attempt, run.c.due_at, _last).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")),
+    ("tenant", "ids"),
+)
+"""What is never the same again when there is something new to tell of a run."""
+
+
+class Wanted(NamedTuple):
+    """Which runs a page is to have; `delayed` are those that wait for their time. Times are ms, `until` excluded."""
+
+    task: str | None = None
+    state: str | None = None
+    delayed: bool = False
+    since: int | None = None
+    until: int | None = None
 
 
 # a state that has a partial index must say its condition, or the index is not used
@@ -60,23 +95,27 @@ _WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
         for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)
     },
 }
-_PAGES: dict[tuple[bool, str | None], Statement] = {}
+_LATER = sa.and_(DELAYED, run.c.due_at > DatabaseNow())
+_NEVER: Final = 1 << 62
+_PAGES: dict[tuple[bool, str | None, bool, bool], Statement] = {}
 
 
-def _page_of(by_task: bool, state: str | None) -> Statement:
-    found = _PAGES.get((by_task, state))
+def _page_of(wanted: Wanted) -> Statement:
+    window = wanted.since is not None or wanted.until is not None
+    kind = (wanted.task is not None, wanted.state, wanted.delayed, window)
+    found = _PAGES.get(kind)
     if found is None:
-        found = _PAGES[by_task, state] = _page(by_task, state)
+        found = _PAGES[kind] = _page(*kind)
     return found
 
 
-def _page(by_task: bool, state: str | None) -> Statement:
+def _page(by_task: bool, state: str | None, delayed: bool, window: bool) -> Statement:
     tenant: sa.ColumnElement[Any] = run.c.tenant
     id_: sa.ColumnElement[Any] = run.c.id
     task: sa.ColumnElement[Any] = run.c.task
     # few have not ended: not the index of all runs, nor of all runs of a task, is to be walked for them
     few: set[str | None] = {RunState.QUEUED, RunState.RUNNING}
-    if state in few:
+    if state in few or delayed:
         task = Unindexed(task)
     if state == RunState.RUNNING:
         tenant, id_ = Unindexed(tenant), Unindexed(id_)
@@ -85,10 +124,19 @@ def _page(by_task: bool, state: str | None) -> Statement:
     if by_task:
         conditions.append(task == bind("task", run.c.task.type))
         names.append("task")
-    if state is not None:
+    if delayed:
+        conditions.append(_LATER)
+    elif state is not None:
         conditions.append(_WITH_INDEX.get(state, run.c.state == bind("state", run.c.state.type)))
         if state not in few:
             names.append("state")
+    if window:
+        conditions += [
+            id_ >= bind("after", run.c.id.type),
+            run.c.created_at >= bind("since", sa.BigInteger()),
+            run.c.created_at < bind("until", sa.BigInteger()),
+        ]
+        names += ["after", "since", "until"]
     clause = sa.select(*_COLUMNS).where(*conditions).order_by(id_.desc()).limit(bind("most", sa.Integer()))
     return Statement(clause, (*names, "most"))
 
@@ -129,6 +177,15 @@ def place_of(tenant: int, run_id: str, most: int) -> Generator[Ask, Rows, tuple[
 
 
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+ID_AHEAD_MS: Final = 10_000
+ID_BEHIND_MS: Final = 600_000
+"""How far the time in an id may be ahead of when its run was created, and behind: it is made before, by our clock."""
+
+
+def id_at(ms: int) -> str:
+    """Return the smallest id of that time."""
+    ms = min(max(ms, 0), (1 << 48) - 1)
+    return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-0000-0000-000000000000"
 
 
 def one_run(tenant: int, run_id: str) -> Generator[Ask, Rows, Run | None]:
@@ -136,9 +193,8 @@ def one_run(tenant: int, run_id: str) -> Generator[Ask, Rows, Run | None]:
     rows = yield ONE.fetch(tenant, run_id)
     if not rows:
         return None
-    found = to_run(rows[0])
     entries = yield TIMELINE.fetch(tenant, run_id)
-    return to_run(rows[0], tell(found, [TimelineEntry(row[0], row[1], row[2], json.loads(row[3])) for row in entries]))
+    return _with_story(rows[0], [_entry(row) for row in entries])
 
 
 def many_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run]]:
@@ -147,53 +203,52 @@ def many_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run
     return {found.id: found for found in map(to_run, rows)}
 
 
-def page_of_runs(
-    tenant: int, *, task: str | None, state: str | None, before: str, most: int
-) -> Generator[Ask, Rows, list[Run]]:
+def told_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run]]:
+    """Read runs by id with their timelines; unknown ids are missing."""
+    found = yield MANY.fetch(tenant, ids)
+    entries: dict[str, list[TimelineEntry]] = {}
+    for run_id, *row in (yield TIMELINES.fetch(tenant, ids)):
+        told = entries.setdefault(run_id, [])
+        if len(told) < _MOST_ROWS:
+            told.append(_entry(row))
+    return {row[0]: _with_story(row, entries.get(row[0], ())) for row in found}
+
+
+def marks_of(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Row]]:
+    """Read for each run what changes when there is something new to tell of it; unknown ids are missing."""
+    rows = yield MARKS.fetch(tenant, ids)
+    return {row[0]: tuple(row) for row in rows}
+
+
+def page_of_runs(tenant: int, wanted: Wanted, *, before: str, most: int) -> Generator[Ask, Rows, list[Run]]:
     """Read the newest runs that are older than `before`, without timelines."""
-    statement = _page_of(task is not None, state)
-    given: dict[str, Any] = {"tenant": tenant, "before": before, "task": task, "state": state, "most": most}
+    statement = _page_of(wanted)
+    since = 0 if wanted.since is None else wanted.since
+    until = _NEVER if wanted.until is None else wanted.until
+    given: dict[str, Any] = {
+        "tenant": tenant,
+        "before": min(before, id_at(until + ID_AHEAD_MS)) if until < _NEVER else before,
+        "after": id_at(since - ID_BEHIND_MS),
+        "task": wanted.task,
+        "state": wanted.state,
+        "since": since,
+        "until": until,
+        "most": most,
+    }
     rows = yield statement.fetch(*(given[name] for name in statement.names))
     return [to_run(row) for row in rows]
+
+
+def _entry(row: Row) -> TimelineEntry:
+    at, kind, attempt, detail = row
+    return TimelineEntry(at, kind, attempt, json.loads(detail))
+
+
+def _with_story(row: Row, entries: Sequence[TimelineEntry]) -> Run:
+    return to_run(row, tell(to_run(row), entries))
 
 
 def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
     """Make a run of a row of the columns that are shown."""
     values = dict(zip(_SHOWN, row, strict=True))
     return Run(**(values | {"state": RunState(values["state"])}), timeline=entries)
-
-
-_ORDER = {"created": 0, "scheduled": 1, "started": 2}
-_HIDDEN = ("started_at", "worker")
-
-
-def tell(run_: Run, rows: list[TimelineEntry]) -> tuple[TimelineEntry, ...]:
-    """Tell the whole story of a run: its columns, and the rows of surprises between them."""
-    told = [TimelineEntry(run_.created_at, "created", 0)]
-    if run_.due_at > run_.created_at and run_.attempt == 0:
-        told.append(TimelineEntry(run_.created_at, "scheduled", 0, {"due_at": run_.due_at}))
-    begun: set[int] = set()
-    for row in rows:
-        started_at = row.detail.get("started_at")
-        if started_at is not None and row.attempt not in begun:
-            begun.add(row.attempt)
-            told.append(TimelineEntry(started_at, "started", row.attempt, {"worker": row.detail.get("worker")}))
-        shown = {name: value for name, value in row.detail.items() if name not in _HIDDEN and value is not None}
-        if row.kind == "replayed" and "finished_at" in shown:
-            ended_at = shown.pop("finished_at")
-            told.append(TimelineEntry(ended_at, shown.pop("was"), row.attempt, shown))
-            shown = {}
-        told.append(TimelineEntry(row.at, row.kind, row.attempt, shown))
-    if run_.started_at is not None and run_.attempt not in begun:
-        told.append(TimelineEntry(run_.started_at, "started", run_.attempt, {"worker": run_.worker}))
-    told.sort(key=lambda entry: (entry.at, entry.attempt, _ORDER.get(entry.kind, 3)))
-    if run_.finished_at is not None:
-        detail = {} if run_.reason is None else {"reason": run_.reason}
-        end = TimelineEntry(run_.finished_at, str(run_.state), run_.attempt, detail)
-        told.insert(len(told) - sum(_after(entry, end) for entry in told), end)
-    return tuple(told)
-
-
-def _after(entry: TimelineEntry, end: TimelineEntry) -> bool:
-    """Tell whether an answer came when the run had ended; one of its last attempt within that moment did."""
-    return entry.kind == "late" and (entry.at, entry.attempt) >= (end.at, end.attempt)

@@ -1,0 +1,253 @@
+"""Waiting for the end of a run, and watching what happens to it.
+
+Who waits is woken by the commit: by that of this server, or by the word of another one. What is read then is read for
+all who were woken at once. A word may be lost: so the runs that are waited for are looked at together now and then, in
+one read for all of them and not in one for each.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Final, Self
+
+from hurlbat_dispatcher.availability import available
+from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.domain.runs import Run
+from hurlbat_dispatcher.errors import Unavailable
+from hurlbat_dispatcher.run_ids import unknown_run
+from hurlbat_dispatcher.store import runs, views
+from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.statement import Row, Rows, Script
+from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.waiters import Waiters
+
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which those who wait are looked after together: word of an end may have been lost."""
+WATCH_AGAIN: Final = 1.0
+"""Seconds after which runs that are watched are looked at, where another server may do what happens to them."""
+MAX_WATCHES: Final = 1_000
+"""Who may watch at once, at one server."""
+GAP: Final = 0.05
+"""Seconds between two looks of one who watches: in a storm of changes he is told of many at once."""
+MOST_AT_ONCE: Final = 100
+"""Runs that are read at once, with all that their timelines may hold."""
+MOST_MARKS: Final = 1_000
+
+
+class Looks:
+    """Reads runs with their timelines: all that are asked for while a read is on its way are in the next one."""
+
+    def __init__(self, tenant: int, database: Database, spawn: Callable[[Awaitable[None]], None]) -> None:
+        self._tenant = tenant
+        self._database = database
+        self._spawn = spawn
+        self._asked: dict[str, list[asyncio.Future[Run | None]]] = {}
+        self._reading = False
+
+    async def look(self, run_id: str) -> Run:
+        """Return a run as it is now, or later. Raises `NotFound`, `Unavailable`."""
+        future: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(run_id, []).append(future)
+        if not self._reading:
+            self._reading = True
+            self._spawn(self._read())
+        run = await available(future)
+        if run is None:
+            raise unknown_run(run_id)
+        return run
+
+    async def _read(self) -> None:
+        try:
+            while self._asked:
+                asked = {run_id: self._asked.pop(run_id) for run_id in list(self._asked)[:MOST_AT_ONCE]}
+                await self._read_these(asked)
+        finally:
+            self._reading = False
+            if self._asked:  # the server stops amid it
+                _fail(self._asked, Unavailable("stopping", "the server is stopping", retry_after=1))
+                self._asked = {}
+
+    async def _read_these(self, asked: dict[str, list[asyncio.Future[Run | None]]]) -> None:
+        try:
+            found = await self._database.read(views.told_runs(self._tenant, list(asked)))
+        except asyncio.CancelledError:
+            _fail(asked, Unavailable("stopping", "the server is stopping", retry_after=1))
+            raise
+        except Exception as error:
+            _fail(asked, error)
+            return
+        for run_id, futures in asked.items():
+            for future in futures:
+                if not future.done():
+                    future.set_result(found.get(run_id))
+
+
+class Watch(AbstractContextManager["Watch"]):
+    """One who watches a run. To be left, whatever happens."""
+
+    def __init__(self, run: Run, bell: asyncio.Event, waiting: "Waiting") -> None:
+        self.run = run
+        """The run when it was last looked at, with its timeline."""
+        self._bell = bell
+        self._waiting = waiting
+        self._looked_at = asyncio.get_running_loop().time()
+
+    async def news(self, seconds: float) -> bool:
+        """Look at the run again when something has happened to it; False when nothing has for so many seconds.
+
+        Raises `Unavailable` when the server stops or the run cannot be read, `NotFound` when it was removed.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        except TimeoutError:
+            return False
+        rest = self._looked_at + GAP - asyncio.get_running_loop().time()
+        if rest > 0 and not self._waiting.over:
+            await self._waiting.clock.sleep(rest)
+        if self._waiting.over:
+            raise Unavailable("stopping", "the server is stopping", retry_after=1)
+        self._bell.clear()
+        try:
+            self.run = await self._waiting.looks.look(self.run.id)
+        except BaseException:
+            self._bell.set()  # there is still something to be seen
+            raise
+        finally:
+            self._looked_at = asyncio.get_running_loop().time()
+        return True
+
+    def leave(self) -> None:
+        """Watch no longer."""
+        self._waiting.leave(self.run.id, self._bell)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+
+class Waiting:
+    """Everybody who waits at this server."""
+
+    def __init__(
+        self,
+        tenant: int,
+        database: Database,
+        clock: Clock,
+        waiters: Waiters,
+        spawn: Callable[[Awaitable[None]], None],
+    ) -> None:
+        self._tenant = tenant
+        self._database = database
+        self._waiters = waiters
+        self._marks: dict[str, Row] = {}
+        self.clock = clock
+        self.looks = Looks(tenant, database, spawn)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nobody is to wait any longer."""
+        return self._waiters.closed
+
+    def committed(self, ledger: Ledger) -> None:
+        """Wake who waits for what a turn has ended or changed."""
+        self._waiters.finished(ledger.finished)
+        if self._waiters.watched:
+            told = (values[1] for values in ledger.notes)
+            started = (values[-1] for values in ledger.starts)
+            self._waiters.changed(chain(ledger.touched, told, started))
+
+    async def end_of(self, run_id: str, seconds: float) -> Run:
+        """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`, `Unavailable`."""
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            future = self._waiters.enter(run_id)
+            try:
+                run = await self.looks.look(run_id)
+                left = until - asyncio.get_running_loop().time()
+                if run.is_final or left <= 0 or self.over:
+                    return run
+                await _settled(future, left)
+            finally:
+                self._waiters.leave(run_id, future)
+
+    async def end_of_new(self, run_id: str, seconds: float, submitted: Awaitable[Run]) -> Run:
+        """Return a run that is being submitted when it has ended, or as it is after so many seconds.
+
+        The answer to the submit says how it stands, so it need not be looked at before something happens to it.
+        """
+        future = self._waiters.enter(run_id)
+        try:
+            run = await submitted
+            if run.id == run_id and not run.is_final and not self.over:
+                until = asyncio.get_running_loop().time() + seconds
+                await _settled(future, seconds)
+                seconds = max(0.0, until - asyncio.get_running_loop().time())
+        finally:
+            self._waiters.leave(run_id, future)
+        return await self.end_of(run.id, seconds)
+
+    async def watch(self, run_id: str) -> Watch:
+        """Begin to watch a run. Raises `NotFound`, `Unavailable`."""
+        if self.over:
+            raise Unavailable("stopping", "the server is stopping", retry_after=1)
+        if self._waiters.watches >= MAX_WATCHES:
+            raise Unavailable(
+                "too_many_streams",
+                f"{MAX_WATCHES} streams of events are open at this server; close one, or try again",
+                limit=MAX_WATCHES,
+                retry_after=5,
+            )
+        bell = self._waiters.watch(run_id)
+        try:
+            return Watch(await self.looks.look(run_id), bell, self)
+        except BaseException:
+            self.leave(run_id, bell)
+            raise
+
+    def leave(self, run_id: str, bell: asyncio.Event) -> None:
+        """Watch no longer."""
+        self._waiters.unwatch(run_id, bell)
+        if run_id not in self._waiters.watched:
+            self._marks.pop(run_id, None)
+
+    async def look_again(self) -> None:
+        """Wake those whose runs have ended without their hearing of it."""
+        for some in _slices(list(self._waiters.awaited)):
+            rows = await self._database.read(_over(self._tenant, some))
+            self._waiters.finished(row[0] for row in rows)
+        if not self._database.shared:
+            await self.watch_again()
+
+    async def watch_again(self) -> None:
+        """Wake those who watch runs to which something has happened, of which no word came."""
+        for some in _slices(list(self._waiters.watched)):
+            found = await self._database.read(views.marks_of(self._tenant, some))
+            news = [run_id for run_id, mark in found.items() if self._marks.get(run_id) != mark]
+            news += [run_id for run_id in some if run_id not in found]
+            self._marks.update((run_id, found[run_id]) for run_id in news if run_id in self._waiters.watched)
+            self._waiters.changed(news)
+
+
+async def _settled(future: asyncio.Future[None], seconds: float) -> None:
+    """Return when the future is done, or after so many seconds."""
+    await asyncio.wait({future}, timeout=seconds)
+
+
+def _fail(asked: dict[str, list[asyncio.Future[Run | None]]], error: Exception) -> None:
+    for futures in asked.values():
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _slices(ids: list[str]) -> list[list[str]]:
+    return [ids[at : at + MOST_MARKS] for at in range(0, len(ids), MOST_MARKS)]
+
+
+def _over(tenant: int, ids: list[str]) -> Script[Rows]:
+    """Read which of these runs have ended."""
+    return (yield runs.OVER.fetch(tenant, ids))
