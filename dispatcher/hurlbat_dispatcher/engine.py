@@ -14,6 +14,7 @@ import structlog
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher.assembly import Parts, assemble
 from hurlbat_dispatcher.availability import available
+from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
@@ -49,6 +50,8 @@ from hurlbat_dispatcher.turn.operations import (
     Replay,
     Submit,
 )
+from hurlbat_dispatcher.waiting import Watch
+from hurlbat_dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger("hurlbat.engine")
 
@@ -328,6 +331,11 @@ class Engine:
     def events(self) -> Events:
         """Return the events, and the filters by which tasks choose among them."""
         return self._at_work.events
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Return the incoming webhooks, and take in what their senders send."""
+        return self._at_work.webhooks
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
