@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hurlbat.app import Hurlbat
-    from hurlbat.client import AsyncClient, Client
+    from hurlbat.client import AsyncClient
     from hurlbat.context import Context
     from hurlbat.errors import (
         ApiError,
@@ -33,16 +33,21 @@ if TYPE_CHECKING:
         RunFailed,
         RunTimedOut,
     )
+    from hurlbat.events import Event
     from hurlbat.policy import Backoff, Concurrency, RateLimit
+    from hurlbat.refs import RunRef, ScheduleRef
     from hurlbat.runs import Run
-    from hurlbat.task import RunRef, Task
+    from hurlbat.schedules import Schedule
+    from hurlbat.sync_client import Client
+    from hurlbat.task import Task
+    from hurlbat.triggers import Cron, Debounce, Filter, Throttle
 
     __version__: str
 
 _HOMES = {
     "Hurlbat": "app",
     "AsyncClient": "client",
-    "Client": "client",
+    "Client": "sync_client",
     "Context": "context",
     "ApiError": "errors",
     "BlockingCall": "errors",
@@ -60,9 +65,16 @@ _HOMES = {
     "Backoff": "policy",
     "Concurrency": "policy",
     "RateLimit": "policy",
+    "Event": "events",
     "Run": "runs",
-    "RunRef": "task",
+    "RunRef": "refs",
+    "ScheduleRef": "refs",
+    "Schedule": "schedules",
     "Task": "task",
+    "Cron": "triggers",
+    "Debounce": "triggers",
+    "Filter": "triggers",
+    "Throttle": "triggers",
 }
 
 __all__ = [
@@ -76,6 +88,10 @@ __all__ = [
     "ConfigError",
     "ConnectionFailed",
     "Context",
+    "Cron",
+    "Debounce",
+    "Event",
+    "Filter",
     "Hurlbat",
     "HurlbatError",
     "NonRetryable",
@@ -88,7 +104,10 @@ __all__ = [
     "RunFailed",
     "RunRef",
     "RunTimedOut",
+    "Schedule",
+    "ScheduleRef",
     "Task",
+    "Throttle",
 ]
 
 

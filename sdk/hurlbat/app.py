@@ -3,20 +3,26 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from hurlbat.client import AsyncClient, Client
+from hurlbat.client import AsyncClient
 from hurlbat.decorator import TaskDecorator
 from hurlbat.errors import TaskInvalid
+from hurlbat.events import Events
 from hurlbat.handler import MAX_DELIVERY_BYTES, Handler
 from hurlbat.outbox import Receive, Send
 from hurlbat.policy import Manifest
 from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
 from hurlbat.stopping import on_stop_signal
+from hurlbat.stubs import stub_of
+from hurlbat.sync_client import Client
 from hurlbat.task import Task
 from hurlbat.version import version
 from hurlbat.workbench import Workbench
+
+I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
+O = TypeVar("O")  # noqa: E741 -- the output
 
 logger = logging.getLogger("hurlbat")
 
@@ -55,10 +61,31 @@ class Hurlbat:
         )
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.task = TaskDecorator(self, self._declare)
+        self.events = Events(self)
         self.client = AsyncClient(self.settings.url, self.settings.token)
         self.sync_client = Client(self.settings.url, self.settings.token)
         self.workbench = Workbench(self.tasks, lambda: self.client.http(), threads=self.settings.threads)
         self._manifest: Manifest | None = None
+
+    @overload
+    def stub(self, name: str, *, input: None, output: type[O]) -> Task[None, O]: ...
+    @overload
+    def stub(self, name: str, *, input: None) -> Task[None, Any]: ...
+    @overload
+    def stub(self, name: str, *, input: type[I], output: type[O]) -> Task[I, O]: ...
+    @overload
+    def stub(self, name: str, *, input: type[I]) -> Task[I, Any]: ...
+    @overload
+    def stub(self, name: str, *, output: type[O]) -> Task[Any, O]: ...
+    @overload
+    def stub(self, name: str) -> Task[Any, Any]: ...
+    def stub(self, name: str, *, input: Any = Any, output: Any = Any) -> Task[Any, Any]:
+        """Return a task of another service, to be called by its name and types; `input=None` takes none.
+
+        It is called as one of this app is, and never served by it. For a task with a `batch_size` the input is one
+        item. Raises `TaskInvalid`.
+        """
+        return stub_of(name, input, output, self)
 
     def asgi(self, *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Handler:
         """Return the ASGI application for the worker's URL: `app.mount("/hurlbat", hurlbat.asgi())`.

@@ -1,21 +1,23 @@
-"""Talk to the server's API: `AsyncClient` and `Client`, which carry out the same calls over httpx."""
+"""Talk to the server's API from async code: `AsyncClient` carries out calls over httpx."""
 
 import asyncio
-import os
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import httpx
 
-from hurlbat import calls, outside
-from hurlbat.calls import Call, Page, Pause, Reply, Request, Together
-from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
+from hurlbat import calls, events, schedules
+from hurlbat.connecting import arguments, connection_failed, headers
+from hurlbat.errors import ConnectionFailed, HurlbatError
+from hurlbat.events import Event, EventOptions
 from hurlbat.lineage import linked
 from hurlbat.payloads import encode
-from hurlbat.runs import Run, RunOptions
+from hurlbat.runs import Run, RunFilter, RunOptions
+from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
+from hurlbat.sending import Call, Page, Pause, Reply, Request, Together, ask
 from hurlbat.settings import read_settings
-from hurlbat.version import version
 
 TOGETHER = 16
 """How many calls of one `Together` are under way at once."""
@@ -76,11 +78,21 @@ class AsyncClient:
         *,
         task: str | None = None,
         state: str | None = None,
+        delayed: bool | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-    ) -> Page:
-        """Return a page of runs, without their timelines."""
-        return await self.drive(calls.list_runs(task, state, cursor, limit))
+    ) -> Page[Run]:
+        """Return a page of runs, without their timelines; with `delayed` those that wait for their time."""
+        call = calls.list_runs(task, state, delayed, created_after, created_before, cursor, limit)
+        return await self.drive(call)
+
+    async def move_run(
+        self, run_id: str, at: datetime | None = None, *, delay: float | None = None, priority: int | None = None
+    ) -> Run:
+        """Let a run that waits for its time start at another one, or so many seconds from now."""
+        return await self.drive(calls.move_run(run_id, at, delay, priority))
 
     async def cancel_run(self, run_id: str, reason: str | None = None) -> Run:
         """Cancel a run; one that has ended stays as it is."""
@@ -90,41 +102,164 @@ class AsyncClient:
         """Queue a run that has ended once more."""
         return await self.drive(calls.replay_run(run_id))
 
+    async def cancel_runs(
+        self, *, dry_run: bool = False, reason: str | None = None, **which: Unpack[RunFilter]
+    ) -> dict[str, Any]:
+        """Cancel all runs that fit; return the operation that does so, or with `dry_run` how many are `matched`."""
+        return await self.drive(calls.change_runs("cancel", which, dry_run, reason))
+
+    async def replay_runs(
+        self, *, dry_run: bool = False, reason: str | None = None, **which: Unpack[RunFilter]
+    ) -> dict[str, Any]:
+        """Queue all runs that fit and have ended once more; return as `cancel_runs`."""
+        return await self.drive(calls.change_runs("replay", which, dry_run, reason))
+
+    async def get_operation(self, operation_id: str) -> dict[str, Any]:
+        """Return how far a cancellation or replay of many runs has come."""
+        return await self.drive(ask("GET", "operations", operation_id))
+
+    async def list_operations(self, *, cursor: str | None = None, limit: int | None = None) -> Page[dict[str, Any]]:
+        """Return a page of cancellations and replays of many runs, newest first."""
+        return await self.drive(calls.list_operations(cursor, limit))
+
+    async def create_schedule(
+        self,
+        task: str,
+        expression: str | None = None,
+        *,
+        run_at: datetime | None = None,
+        input: Any = None,
+        name: str | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
+        """Have runs of a task made at the times of a crontab expression, or one at a time.
+
+        Without a name it is named after what it says, so that the same one can be created again and is one.
+        """
+        text = encode(input, what="input")
+        return await self.drive(schedules.create(task, expression, run_at, text, name, options))
+
+    async def get_schedule(self, name: str) -> Schedule:
+        """Return a schedule."""
+        return await self.drive(schedules.get(name))
+
+    async def list_schedules(
+        self,
+        *,
+        task: str | None = None,
+        paused: bool | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Schedule]:
+        """Return a page of schedules."""
+        return await self.drive(schedules.list_all(task, paused, cursor, limit))
+
+    async def update_schedule(self, name: str, **changes: Unpack[ScheduleChanges]) -> Schedule:
+        """Change a schedule; what is not named stays."""
+        return await self.drive(schedules.update(name, changes))
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Let a schedule rest; times that pass meanwhile are not made up for."""
+        return await self.drive(schedules.pause(name))
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Let a paused schedule go on."""
+        return await self.drive(schedules.resume(name))
+
+    async def trigger_schedule(self, name: str) -> Run:
+        """Make a run of a schedule now."""
+        return await self.drive(schedules.trigger(name))
+
+    async def delete_schedule(self, name: str) -> None:
+        """Forget a schedule; the runs that it made stay."""
+        await self.drive(schedules.delete(name))
+
+    async def next_times(self, name: str, count: int = 10) -> list[datetime]:
+        """Return the next times of a schedule."""
+        return await self.drive(schedules.next_times(name, count))
+
+    async def preview_schedule(self, expression: str, timezone: str = "UTC", count: int = 10) -> list[datetime]:
+        """Return the next times of a crontab expression that nothing uses yet."""
+        return await self.drive(schedules.preview(expression, timezone, count))
+
+    async def list_fires(
+        self, name: str, *, cursor: str | None = None, limit: int | None = None
+    ) -> Page[dict[str, Any]]:
+        """Return a page of what a schedule did at its times, newest first."""
+        return await self.drive(schedules.list_fires(name, cursor, limit))
+
+    async def push_event(self, key: str, payload: Any = events.NOTHING, **options: Unpack[EventOptions]) -> Event:
+        """Store an event and start the runs of all tasks that listen; return what it started."""
+        return await self.drive(events.push(key, payload, options))
+
+    async def get_event(self, event_id: str) -> Event:
+        """Return an event, with what it started."""
+        return await self.drive(events.get(event_id))
+
+    async def list_events(
+        self,
+        *,
+        key: str | None = None,
+        scope: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Event]:
+        """Return a page of events, newest first, without what they started."""
+        return await self.drive(events.list_all(key, scope, cursor, limit))
+
+    async def replay_event(self, event_id: str) -> Event:
+        """Let an event happen again, as a new one."""
+        return await self.drive(events.replay(event_id))
+
+    async def list_filters(self, task: str) -> list[dict[str, Any]]:
+        """Return by which filters a task is started, those of its policy among them."""
+        return await self.drive(events.list_filters(task))
+
+    async def add_filter(
+        self, task: str, expression: str | None = None, *, scope: str | None = None, payload: Any = None
+    ) -> dict[str, Any]:
+        """Start a task also by events for which this is true; return the filter with its id."""
+        return await self.drive(events.add_filter(task, expression, scope, payload))
+
+    async def delete_filter(self, task: str, filter_id: str) -> None:
+        """Forget a filter that was added."""
+        await self.drive(ask("DELETE", "tasks", task, "filters", filter_id))
+
     async def register_worker(self, name: str, url: str, **more: Any) -> dict[str, Any]:
         """Register a worker, or change the one with this name: `mode`, `slots`, `secret`, `tasks`, `labels`."""
-        return await self.drive(calls.ask("POST", "workers", body={"name": name, "url": url, **more}))
+        return await self.drive(ask("POST", "workers", body={"name": name, "url": url, **more}))
 
     async def get_worker(self, name: str) -> dict[str, Any]:
         """Return a worker and what is wrong with it."""
-        return await self.drive(calls.ask("GET", "workers", name))
+        return await self.drive(ask("GET", "workers", name))
 
     async def sync_worker(self, name: str) -> dict[str, Any]:
         """Prove a worker again and read its manifest."""
-        return await self.drive(calls.ask("POST", "workers", name, "sync"))
+        return await self.drive(ask("POST", "workers", name, "sync"))
 
     async def delete_worker(self, name: str) -> None:
         """Forget a worker."""
-        await self.drive(calls.ask("DELETE", "workers", name))
+        await self.drive(ask("DELETE", "workers", name))
 
     async def explain_run(self, run_id: str) -> dict[str, Any]:
         """Return why a run waits, with all that it draws on, or why it ended so."""
-        return await self.drive(calls.ask("GET", "runs", run_id, "explain"))
+        return await self.drive(ask("GET", "runs", run_id, "explain"))
 
     async def put_rate_limit(self, key: str, limit: int, duration: float) -> dict[str, Any]:
         """Let at most `limit` units of a static key start in any `duration` (seconds)."""
-        return await self.drive(calls.ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
+        return await self.drive(ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
 
     async def delete_rate_limit(self, key: str) -> None:
         """Forget a static rate limit that no run draws on."""
-        await self.drive(calls.ask("DELETE", "rate-limits", key))
+        await self.drive(ask("DELETE", "rate-limits", key))
 
     async def pause_task(self, name: str) -> dict[str, Any]:
         """Hold the runs of a task; what runs goes on."""
-        return await self.drive(calls.ask("POST", "tasks", name, "pause"))
+        return await self.drive(ask("POST", "tasks", name, "pause"))
 
     async def resume_task(self, name: str) -> dict[str, Any]:
         """Let the runs of a paused task start again."""
-        return await self.drive(calls.ask("POST", "tasks", name, "resume"))
+        return await self.drive(ask("POST", "tasks", name, "resume"))
 
     def http(self) -> httpx.AsyncClient:
         """Return this event loop's httpx client; requests to the API's paths carry the token only through `drive`."""
@@ -132,7 +267,7 @@ class AsyncClient:
         client = self._clients.get(loop)
         if client is None or client.is_closed:
             client = self._clients[loop] = httpx.AsyncClient(
-                headers=_headers(), transport=self._transport, limits=httpx.Limits(max_keepalive_connections=20)
+                headers=headers(), transport=self._transport, limits=httpx.Limits(max_keepalive_connections=20)
             )
         return client
 
@@ -158,167 +293,7 @@ class AsyncClient:
 
     async def _send(self, request: Request) -> Reply:
         try:
-            response = await self.http().request(**_arguments(self._settings.url, self._settings.token, request))
+            response = await self.http().request(**arguments(self._settings.url, self._settings.token, request))
         except httpx.HTTPError as error:
-            raise _connection_failed(error, self._settings.url) from error
+            raise connection_failed(error, self._settings.url) from error
         return Reply(response.status_code, response.headers, response.text)
-
-
-class Client:
-    """The server's API for sync code; the same methods as `AsyncClient`. One client may be shared by threads."""
-
-    def __init__(
-        self, url: str | None = None, token: str | None = None, *, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self._settings = read_settings({"url": url, "token": token})
-        self._transport = transport
-        self._client: httpx.Client | None = None
-        self._process = 0
-
-    def drive(self, call: Call[T]) -> T:
-        """Carry out a call and return its outcome. Raises `BlockingCall` inside a running event loop."""
-        _refuse_in_event_loop()
-        answer: Any = None
-        failure: Exception | None = None
-        while True:
-            try:
-                wanted = call.send(answer) if failure is None else call.throw(failure)
-            except StopIteration as end:
-                outcome: T = end.value
-                return outcome
-            answer = failure = None
-            match wanted:
-                case Pause(seconds):
-                    outside.sleep(seconds)
-                case Together(listed):
-                    answer = [self._attempt(call) for call in listed]
-                case Request():
-                    try:
-                        answer = self._send(wanted)
-                    except ConnectionFailed as error:
-                        failure = error
-
-    def submit(self, task: str, input: Any = None, **options: Unpack[RunOptions]) -> Run:
-        """Submit a run of a task that this process need not know; returns after it is stored."""
-        return self.drive(calls.submit(task, encode(input, what="input"), linked(options, self)))
-
-    def get_run(self, run_id: str) -> Run:
-        """Return a run with its timeline."""
-        return self.drive(calls.get_run(run_id))
-
-    def wait_for(self, run_id: str, timeout: float | None = None) -> Run:
-        """Return a run once it ended. Raises `RunTimedOut` after `timeout` seconds."""
-        return self.drive(calls.wait_for(run_id, timeout))
-
-    def list_runs(
-        self,
-        *,
-        task: str | None = None,
-        state: str | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-    ) -> Page:
-        """Return a page of runs, without their timelines."""
-        return self.drive(calls.list_runs(task, state, cursor, limit))
-
-    def cancel_run(self, run_id: str, reason: str | None = None) -> Run:
-        """Cancel a run; one that has ended stays as it is."""
-        return self.drive(calls.cancel_run(run_id, reason))
-
-    def replay_run(self, run_id: str) -> Run:
-        """Queue a run that has ended once more."""
-        return self.drive(calls.replay_run(run_id))
-
-    def register_worker(self, name: str, url: str, **more: Any) -> dict[str, Any]:
-        """Register a worker, or change the one with this name: `mode`, `slots`, `secret`, `tasks`, `labels`."""
-        return self.drive(calls.ask("POST", "workers", body={"name": name, "url": url, **more}))
-
-    def get_worker(self, name: str) -> dict[str, Any]:
-        """Return a worker and what is wrong with it."""
-        return self.drive(calls.ask("GET", "workers", name))
-
-    def sync_worker(self, name: str) -> dict[str, Any]:
-        """Prove a worker again and read its manifest."""
-        return self.drive(calls.ask("POST", "workers", name, "sync"))
-
-    def delete_worker(self, name: str) -> None:
-        """Forget a worker."""
-        self.drive(calls.ask("DELETE", "workers", name))
-
-    def explain_run(self, run_id: str) -> dict[str, Any]:
-        """Return why a run waits, with all that it draws on, or why it ended so."""
-        return self.drive(calls.ask("GET", "runs", run_id, "explain"))
-
-    def put_rate_limit(self, key: str, limit: int, duration: float) -> dict[str, Any]:
-        """Let at most `limit` units of a static key start in any `duration` (seconds)."""
-        return self.drive(calls.ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
-
-    def delete_rate_limit(self, key: str) -> None:
-        """Forget a static rate limit that no run draws on."""
-        self.drive(calls.ask("DELETE", "rate-limits", key))
-
-    def pause_task(self, name: str) -> dict[str, Any]:
-        """Hold the runs of a task; what runs goes on."""
-        return self.drive(calls.ask("POST", "tasks", name, "pause"))
-
-    def resume_task(self, name: str) -> dict[str, Any]:
-        """Let the runs of a paused task start again."""
-        return self.drive(calls.ask("POST", "tasks", name, "resume"))
-
-    def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-    def _attempt(self, call: Call[Any]) -> Any:
-        try:
-            return self.drive(call)
-        except HurlbatError as error:
-            return error
-
-    def _send(self, request: Request) -> Reply:
-        if self._client is None or self._process != os.getpid():  # connections must not be shared with a forked process
-            self._process = os.getpid()
-            self._client = httpx.Client(headers=_headers(), transport=self._transport)
-        try:
-            response = self._client.request(**_arguments(self._settings.url, self._settings.token, request))
-        except httpx.HTTPError as error:
-            raise _connection_failed(error, self._settings.url) from error
-        return Reply(response.status_code, response.headers, response.text)
-
-
-def _headers() -> dict[str, str]:
-    return {"user-agent": f"hurlbat-python/{version()}"}
-
-
-def _arguments(url: str, token: str | None, request: Request) -> dict[str, Any]:
-    headers: dict[str, str] = {}
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
-    if request.body is not None:
-        headers["content-type"] = "application/json"
-    timeout = httpx.Timeout(request.timeout, connect=10.0)
-    return {
-        "method": request.method,
-        "url": url.rstrip("/") + request.path,
-        "content": request.body,
-        "headers": headers,
-        "timeout": timeout,
-    }
-
-
-def _connection_failed(error: httpx.HTTPError, url: str) -> ConnectionFailed:
-    unsent = httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol
-    said = str(error) or type(error).__name__
-    if isinstance(error, unsent):
-        return ConnectionFailed(f"the server at {url} was not reached: {said}", sent=False)
-    return ConnectionFailed(f"the connection to {url} broke: {said}", sent=True)
-
-
-def _refuse_in_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise BlockingCall("this call would stop the running event loop; await the async form of it instead")

@@ -44,6 +44,11 @@ class Attempt(Protocol):
         ...
 
     @property
+    def trigger(self) -> Mapping[str, Any] | None:
+        """What started the run, if nobody submitted it."""
+        ...
+
+    @property
     def deadline(self) -> datetime:
         """When the execution timeout ends it."""
         ...
@@ -88,6 +93,21 @@ class Context:
     def metadata(self) -> Mapping[str, Any]:
         """What the caller attached to the run."""
         return self._attempt.metadata
+
+    @property
+    def trigger(self) -> Mapping[str, Any] | None:
+        """What started the run, by its `type`, or None where somebody submitted it.
+
+        `event` has `event` (its id), `key`, `scope`, `filter` and `payload`; `schedule` has `schedule`, `due_at` and
+        `manual`; `failure` has `run` and `task`.
+        """
+        return self._attempt.trigger
+
+    @property
+    def filter_payload(self) -> Any:
+        """The payload of the filter that was true for the event that started the run, or None where none did."""
+        trigger = self._attempt.trigger
+        return None if trigger is None else trigger.get("payload")
 
     @property
     def deadline(self) -> datetime:

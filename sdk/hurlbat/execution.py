@@ -137,6 +137,11 @@ class Execution:
         return self.delivered.metadata
 
     @property
+    def trigger(self) -> Mapping[str, Any] | None:
+        """What started the run, if nobody submitted it."""
+        return self.delivered.trigger
+
+    @property
     def deadline(self) -> datetime:
         """When the execution timeout ends it."""
         return datetime.fromtimestamp(self._began_at + self.delivered.execution_timeout, UTC)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 from hurlbat.runs import RunOptions
 
 if TYPE_CHECKING:
-    from hurlbat.client import AsyncClient, Client
+    from hurlbat.client import AsyncClient
+    from hurlbat.sync_client import Client
 
 
 class Callers(Protocol):

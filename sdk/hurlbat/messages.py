@@ -32,6 +32,7 @@ class Delivered:
     execution_timeout: float
     lease_token: str = field(repr=False)
     report_url: str
+    trigger: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def key(self) -> Key:
@@ -101,10 +102,13 @@ def _delivered(run: Any) -> Delivered:
         timeout,
         run["lease_token"],
         run["report_url"],
+        run.get("trigger"),
     )
     texts = (read.run_id, read.task, read.lease_token, read.report_url)
     if not all(type(text) is str for text in texts) or type(read.metadata) is not dict:
         raise BadMessage("run_id, task, lease_token and report_url must be strings, metadata an object")
+    if read.trigger is not None and type(read.trigger) is not dict:
+        raise BadMessage("trigger must be an object")
     if type(run["attempt"]) is not int or type(run["max_attempts"]) is not int:
         raise BadMessage("attempt and max_attempts must be integers")
     if isinstance(timeout, bool) or not timeout > 0:

@@ -5,6 +5,7 @@ import time as host
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+from uuid import uuid4
 
 
 class World(Protocol):
@@ -24,6 +25,10 @@ class World(Protocol):
 
     def uniform(self, low: float, high: float) -> float:
         """Return a number between `low` and `high`, each as likely."""
+        ...
+
+    def token(self) -> str:
+        """Return 32 hex digits that nobody has had before."""
         ...
 
 
@@ -51,6 +56,11 @@ def sleep(seconds: float) -> None:
 def uniform(low: float, high: float) -> float:
     """Return a number between `low` and `high`, each as likely."""
     return _worlds[-1].uniform(low, high) if _worlds else random.uniform(low, high)
+
+
+def token() -> str:
+    """Return 32 hex digits that nobody has had before."""
+    return _worlds[-1].token() if _worlds else uuid4().hex
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict
 
 from pydantic import Field, PlainValidator, ValidationInfo, WrapValidator, field_validator, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import to_json
 
 from hurlbat.models import CONFIG, LENIENT, Model, known_only, made_by_hand, twice
 from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPattern, Expression, Filter, Throttle
@@ -228,7 +229,7 @@ class TaskPolicy(Model):
     @field_validator("filters")
     @classmethod
     def _filters_differ(cls, filters: tuple[Filter, ...]) -> tuple[Filter, ...]:
-        if twice(one.model_dump_json() for one in filters):
+        if twice(to_json(one).decode() for one in filters):
             raise ValueError("Two filters are the same; leave one out")
         return filters
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from hurlbat import outside
 from hurlbat.client import AsyncClient
 from hurlbat.errors import ApiError, HurlbatError
+from hurlbat.sending import backoff
 from hurlbat.settings import Settings
 
 FIRST_PAUSE = 0.5
@@ -40,9 +40,10 @@ async def register(settings: Settings, client: AsyncClient) -> None:
     """Register until the server has proved this worker or rejected it, with growing pauses between the attempts."""
     body: dict[str, Any] = {"mode": "protocol", "secret": settings.keys[0], "slots": settings.slots}
     name, url = settings.worker_name, settings.public_url or ""
-    pause = FIRST_PAUSE
+    tries = 0
     told = ""
     while True:
+        tries += 1
         try:
             worker = await client.register_worker(name, url, **body)
         except ApiError as error:
@@ -60,8 +61,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         if said != told:
             logger.warning("worker %s is not registered yet: %s", name, said)
             told = said
-        await asyncio.sleep(pause * outside.uniform(0.5, 1.0))
-        pause = min(pause * 2, LONGEST_PAUSE)
+        await asyncio.sleep(backoff(tries, FIRST_PAUSE, LONGEST_PAUSE))
 
 
 def _tell(name: str, worker: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A run as the server tells of it, and what a caller may say with a submit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
@@ -10,17 +10,13 @@ from hurlbat.jsontext import Member
 FINAL_STATES = frozenset({"completed", "failed", "cancelled", "skipped"})
 
 
-class RunOptions(TypedDict, total=False):
-    """What may be said with a submit; durations are in seconds."""
+class SubmitOptions(TypedDict, total=False):
+    """What may be said with any submit; durations are in seconds."""
 
     metadata: Mapping[str, Any]
     """Attached to the run and shown to its task."""
     priority: int
     """Higher goes first; 1 is low, 2 medium, 3 high."""
-    delay: float
-    """Start so many seconds later."""
-    run_at: datetime
-    """Start at this time, which needs a zone."""
     idempotency_key: str
     """A second submit of the same task with this key is answered with the first one's run."""
     idempotency_ttl: float
@@ -29,6 +25,30 @@ class RunOptions(TypedDict, total=False):
     """Cancel the run if it has not started by then."""
     parent: str | None
     """The id of the run that this one belongs to. Inside a task it is the task's own run, unless None is given."""
+
+
+class RunOptions(SubmitOptions, total=False):
+    """What may be said with a submit that may have to wait for its time."""
+
+    delay: float
+    """Start so many seconds later."""
+    run_at: datetime
+    """Start at this time, which needs a zone."""
+
+
+class RunFilter(TypedDict, total=False):
+    """Chooses runs: those for which all of it is true."""
+
+    task: str
+    """They are of this task."""
+    state: str | Sequence[str]
+    """They are in this state, or in one of these."""
+    created_after: datetime
+    """They were made then, or later."""
+    created_before: datetime
+    """They were made before."""
+    ids: Sequence[str]
+    """They are among these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,10 @@ class Run:
     priority: int = 2
     worker: str | None = None
     reason: str | None = None
+    idempotency_key: str | None = None
+    parent: str | None = None
+    trigger: Mapping[str, Any] | None = None
+    """What started it, if nobody submitted it: an event, a schedule, or the failure of another run."""
     created_at: str | None = None
     due_at: str | None = None
     started_at: str | None = None

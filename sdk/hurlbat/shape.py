@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -21,7 +21,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 class Shape:
     """How a function is called: at most one input, at most one `Context`, in any order.
 
-    `input_type` and `output_type` are `Any` where the function does not say.
+    `input_type` and `output_type` are `Any` where the function does not say. With `gathers` the function takes a list,
+    and a caller gives one item of it.
     """
 
     task: str
@@ -31,6 +32,12 @@ class Shape:
     input_type: Any
     output_type: Any
     is_async: bool
+    gathers: bool = False
+
+    @cached_property
+    def caller_adapter(self) -> TypeAdapter[Any] | None:
+        """Serialises and validates what a caller gives; None takes any JSON as it is."""
+        return _adapter(_item_of(self.input_type), self.task, "input") if self.gathers else self.input_adapter
 
     @cached_property
     def input_adapter(self) -> TypeAdapter[Any] | None:
@@ -65,9 +72,21 @@ class Shape:
                 named[parameter.name] = value
         return positional, named
 
+    def check_input(self, text: str) -> None:
+        """Raise `PayloadError` if the function would refuse this input, raw JSON as a caller gives it."""
+        if self.input_name is None or self.caller_adapter is None:
+            return
+        parameter = next((one for one in self.parameters if one.name == self.input_name), None)
+        has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
+        if self.gathers or text != "null" or not has_default:
+            decode(text, self.caller_adapter)
 
-def shape_of(function: Callable[..., Any], task: str) -> Shape:
-    """Return the shape of a function that shall be a task. Raises `TaskInvalid` with what is in the way."""
+
+def shape_of(function: Callable[..., Any], task: str, *, gathers: bool = False) -> Shape:
+    """Return the shape of a function that shall be a task. Raises `TaskInvalid` with what is in the way.
+
+    One that `gathers` must say of what its input is a list.
+    """
     signature = inspect.signature(function)
     hints = _hints(function, task)
     inputs: list[inspect.Parameter] = []
@@ -89,8 +108,21 @@ def shape_of(function: Callable[..., Any], task: str) -> Shape:
         input_type=hints.get(inputs[0].name, Any) if inputs else None,
         output_type=hints.get("return", Any),
         is_async=_is_async(function),
+        gathers=gathers,
     )
-    # both are made here, so that a type that JSON cannot hold is refused where it is declared
+    if gathers and _item_of(shape.input_type) is None:
+        raise TaskInvalid(
+            f"task {task}: with a batch_size its input is a list of what callers give, and must be annotated so: "
+            "list[Order], list[dict[str, Any]], …"
+        )
+    # they are made here, so that a type that JSON cannot hold is refused where it is declared
+    _ = shape.input_adapter, shape.caller_adapter, shape.output_adapter
+    return shape
+
+
+def shape_elsewhere(task: str, input_type: Any, output_type: Any) -> Shape:
+    """Return the shape of a task that is served elsewhere. Raises `TaskInvalid` for types that JSON cannot hold."""
+    shape = Shape(task, (), "input", None, input_type, output_type, is_async=True)
     _ = shape.input_adapter, shape.output_adapter
     return shape
 
@@ -104,6 +136,13 @@ def schema_of(adapter: TypeAdapter[Any] | None, mode: str) -> dict[str, Any] | N
     except Exception:
         # pydantic raises many kinds here, also from users' own hooks; a schema is a courtesy and never a reason to fail
         return None
+
+
+def _item_of(declared: Any) -> Any:
+    """Return what a list is annotated to contain, or None where the annotation is another."""
+    if get_origin(declared) is Annotated:
+        declared = get_args(declared)[0]
+    return get_args(declared)[0] if get_origin(declared) is list else None
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

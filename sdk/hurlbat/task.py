@@ -1,62 +1,30 @@
 """A declared task, and the ways to have it run."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
-from hurlbat import calls
-from hurlbat.errors import ApiError, HurlbatError, RunCancelled, RunFailed
+from hurlbat import calls, schedules
+from hurlbat.errors import ApiError, ConfigError, HurlbatError, PayloadError, RunCancelled, RunFailed
 from hurlbat.lineage import Callers, linked
 from hurlbat.payloads import decode, encode
 from hurlbat.policy import TaskPolicy
-from hurlbat.runs import Run, RunOptions
+from hurlbat.refs import RunRef, ScheduleRef
+from hurlbat.runs import Run, RunOptions, SubmitOptions
+from hurlbat.schedules import Schedule, ScheduleOptions
+from hurlbat.sending import Call
 from hurlbat.shape import Shape, schema_of
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
 
 
-class RunRef(Generic[O]):
-    """A run that was submitted; `id` is all that it is, so it can be made anew from a stored id by `Task.ref`."""
-
-    __slots__ = ("_task", "id")
-
-    def __init__(self, task: "Task[Any, O]", run_id: str) -> None:
-        self._task = task
-        self.id = run_id
-
-    async def result(self, timeout: float | None = None) -> O:
-        """Wait for the run and return its output. Raises `RunFailed`, `RunCancelled`, `RunTimedOut`."""
-        return self._task.output_of(await self._task.callers.client.wait_for(self.id, timeout))
-
-    def result_sync(self, timeout: float | None = None) -> O:
-        """Wait for the run, in sync code, and return its output."""
-        return self._task.output_of(self._task.callers.sync_client.wait_for(self.id, timeout))
-
-    async def status(self) -> Run:
-        """Return how the run stands now."""
-        return await self._task.callers.client.get_run(self.id)
-
-    def status_sync(self) -> Run:
-        """Return, in sync code, how the run stands now."""
-        return self._task.callers.sync_client.get_run(self.id)
-
-    async def cancel(self, reason: str | None = None) -> Run:
-        """Cancel the run."""
-        return await self._task.callers.client.cancel_run(self.id, reason)
-
-    def cancel_sync(self, reason: str | None = None) -> Run:
-        """Cancel the run, in sync code."""
-        return self._task.callers.sync_client.cancel_run(self.id, reason)
-
-    def __repr__(self) -> str:
-        return f"RunRef({self._task.name!r}, {self.id!r})"
-
-
 class Task(Generic[I, O]):
-    """A function that the server calls for each run; made by `@hurlbat.task`.
+    """A function that the server calls for each run; made by `@hurlbat.task`, or by `hurlbat.stub` for one elsewhere.
 
     `run` and its kin submit runs to the server; calling the task calls the plain function, right here.
     Their options are those of `RunOptions`. In sync code use the forms that end in `_sync`.
+    `I` is what a caller gives. A task with a `batch_size` gets a list of these, and all of a batch get its one output.
     """
 
     def __init__(self, function: Callable[..., Any], policy: TaskPolicy, shape: Shape, callers: Callers) -> None:
@@ -185,6 +153,78 @@ class Task(Generic[I, O]):
         """Do as `run_many_no_wait`, in sync code."""
         return self._refs(self.callers.sync_client.drive(self._submit_many(inputs, options)))
 
+    @overload
+    async def schedule(
+        self: "Task[None, O]",
+        input: None = None,
+        *,
+        at: datetime | None = None,
+        delay: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunRef[O]: ...
+    @overload
+    async def schedule(
+        self, input: I, *, at: datetime | None = None, delay: float | None = None, **options: Unpack[SubmitOptions]
+    ) -> RunRef[O]: ...
+    async def schedule(
+        self,
+        input: Any = None,
+        *,
+        at: datetime | None = None,
+        delay: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunRef[O]:
+        """Have it run once, at a time with a zone, or so many seconds from now; until then it can be moved.
+
+        A time that has passed means now.
+        """
+        return self.ref((await self.callers.client.drive(self._later(input, at, delay, options))).id)
+
+    @overload
+    def schedule_sync(
+        self: "Task[None, O]",
+        input: None = None,
+        *,
+        at: datetime | None = None,
+        delay: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunRef[O]: ...
+    @overload
+    def schedule_sync(
+        self, input: I, *, at: datetime | None = None, delay: float | None = None, **options: Unpack[SubmitOptions]
+    ) -> RunRef[O]: ...
+    def schedule_sync(
+        self,
+        input: Any = None,
+        *,
+        at: datetime | None = None,
+        delay: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunRef[O]:
+        """Do as `schedule`, in sync code."""
+        return self.ref(self.callers.sync_client.drive(self._later(input, at, delay, options)).id)
+
+    async def cron(
+        self, expression: str, *, input: I | None = None, name: str | None = None, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleRef[O]:
+        """Have it run at the times of a crontab expression of 5 fields, or of 6 with seconds first.
+
+        Without a name the schedule is named after what it says, so that the same one may be created again and again,
+        e.g. whenever an app starts, and is one. Raises `ApiError`, with 409 where the name stands for another one.
+        """
+        made = await self.callers.client.drive(self._cron(expression, input, name, options))
+        return self.cron_ref(made.name)
+
+    def cron_sync(
+        self, expression: str, *, input: I | None = None, name: str | None = None, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleRef[O]:
+        """Do as `cron`, in sync code."""
+        return self.cron_ref(self.callers.sync_client.drive(self._cron(expression, input, name, options)).name)
+
+    def cron_ref(self, name: str) -> ScheduleRef[O]:
+        """Return a reference to a schedule of this task by its name."""
+        return ScheduleRef(self, name)
+
     def ref(self, run_id: str) -> RunRef[O]:
         """Return a reference to a run of this task by its id."""
         return RunRef(self, run_id)
@@ -199,7 +239,7 @@ class Task(Generic[I, O]):
     def declared(self) -> TaskPolicy:
         """Return the policy with the schemas, as it stands in the manifest."""
         schemas = {
-            "input_schema": schema_of(self.shape.input_adapter, "validation") if self.shape.input_name else None,
+            "input_schema": schema_of(self.shape.caller_adapter, "validation") if self.shape.input_name else None,
             "output_schema": schema_of(self.shape.output_adapter, "serialization"),
         }
         return self.policy.model_copy(update=schemas)
@@ -212,23 +252,39 @@ class Task(Generic[I, O]):
         return f"Task({self.name!r})"
 
     def _input(self, value: Any) -> str:
-        return encode(value, self.shape.input_adapter, what="input")
+        return encode(value, self.shape.caller_adapter, what="input")
 
     def _inputs(self, values: Sequence[Any]) -> list[str]:
         return [self._input(value) for value in values]
 
-    def _run(self, input: Any, options: RunOptions, timeout: float | None) -> calls.Call[Run]:
+    def _later(self, input: Any, at: datetime | None, delay: float | None, options: SubmitOptions) -> Call[Run]:
+        if "run_at" in options:
+            raise TypeError("schedule takes its time as at=, not as run_at=")
+        when: RunOptions = {"delay": delay} if delay is not None else {}
+        moment = calls.moment(at, delay)
+        if moment is not None:
+            when = {"run_at": moment}
+        return self._submit(input, {**options, **when})
+
+    def _cron(self, expression: str, input: Any, name: str | None, options: ScheduleOptions) -> Call[Schedule]:
+        try:
+            self.shape.check_input(text := self._input(input))
+        except PayloadError as error:
+            raise ConfigError(f"each run of this schedule would fail: {error}") from error
+        return schedules.create(self.name, expression, None, text, name, options)
+
+    def _run(self, input: Any, options: RunOptions, timeout: float | None) -> Call[Run]:
         return calls.run(self.name, self._input(input), linked(options, self.callers.client), timeout)
 
-    def _submit(self, input: Any, options: RunOptions) -> calls.Call[Run]:
+    def _submit(self, input: Any, options: RunOptions) -> Call[Run]:
         return calls.submit(self.name, self._input(input), linked(options, self.callers.client))
 
     def _run_many(
         self, inputs: Sequence[Any], options: RunOptions, timeout: float | None
-    ) -> calls.Call[list[Run | HurlbatError]]:
+    ) -> Call[list[Run | HurlbatError]]:
         return calls.run_many(self.name, self._inputs(inputs), linked(options, self.callers.client), timeout)
 
-    def _submit_many(self, inputs: Sequence[Any], options: RunOptions) -> calls.Call[list[Run | ApiError]]:
+    def _submit_many(self, inputs: Sequence[Any], options: RunOptions) -> Call[list[Run | ApiError]]:
         return calls.submit_many(self.name, self._inputs(inputs), linked(options, self.callers.client))
 
     def _refs(self, outcomes: Sequence[Run | HurlbatError]) -> list[RunRef[O]]:

@@ -3,10 +3,21 @@
 from dataclasses import KW_ONLY
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
-from hurlbat.models import CONFIG, Model, known_only, made_by_hand
+from hurlbat.errors import PayloadError
+from hurlbat.jsontext import parse
+from hurlbat.models import CONFIG, known_only, made_by_hand
+from hurlbat.payloads import encode
 
 MAX_EXPRESSION: Final = 512
 """Characters of an expression."""
@@ -29,6 +40,14 @@ def plain_text(text: str) -> str:
     return text
 
 
+def json_value(given: Any) -> Any:
+    """Return what a model, a dataclass or a plain value is in JSON. Raises `ValueError` for what JSON cannot hold."""
+    try:
+        return parse(encode(given, what="value"))
+    except PayloadError as error:
+        raise ValueError(f"Must be something that JSON can hold: {error}") from error
+
+
 EventPattern = Annotated[str, Field(min_length=1, max_length=MAX_EVENT_KEY), AfterValidator(plain_text)]
 """An event's key, or a pattern: `*` stands for any characters, nothing else is special."""
 Period = Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)]
@@ -46,7 +65,7 @@ class Cron:
     expression: Annotated[str, Field(min_length=1, max_length=MAX_CRON)]
     _: KW_ONLY
     timezone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
-    input: JsonValue = None
+    input: Annotated[Any, PlainValidator(json_value)] = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     missed: Literal["skip", "once", "all"] = "once"
@@ -58,22 +77,30 @@ class Cron:
         return known_only(given, info, _CRON)
 
 
-class Filter(Model):
+@made_by_hand
+@dataclass(frozen=True, config=CONFIG)
+class Filter:
     """Starts a run for an event of its `scope` for which its `expression` is true, with a payload of its own.
 
-    Without an expression every event of the scope will do; without a scope, events of any.
+    Without an expression every event of the scope will do; without a scope, events of any. Raises `TaskInvalid`.
     """
 
     expression: Expression | None = None
+    _: KW_ONLY
     scope: EventPattern | None = None
-    payload: JsonValue = Field(default_factory=dict)
+    payload: Annotated[Any, PlainValidator(json_value)] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
+        return known_only(given, info, _FILTER)
 
     @field_validator("payload")
     @classmethod
-    def _payload_is_small(cls, payload: JsonValue) -> JsonValue:
-        size = len(cls.model_construct(payload=payload).model_dump_json(include={"payload"}))
+    def _payload_is_small(cls, payload: Any) -> Any:
+        size = len(encode(payload, what="payload"))
         if size > MAX_FILTER_PAYLOAD:
-            raise ValueError(f"A filter's payload may have at most {MAX_FILTER_PAYLOAD} characters in JSON")
+            raise ValueError(f"A filter's payload may have at most {MAX_FILTER_PAYLOAD} characters in JSON, not {size}")
         return payload
 
     @model_validator(mode="after")
@@ -132,5 +159,6 @@ class Throttle:
 
 
 _CRON: Final = frozenset({"expression", "timezone", "input", "metadata", "priority", "missed", "overlap"})
+_FILTER: Final = frozenset({"expression", "scope", "payload"})
 _DEBOUNCE: Final = frozenset({"period", "key", "max_wait", "mode"})
 _THROTTLE: Final = frozenset({"limit", "period", "key"})

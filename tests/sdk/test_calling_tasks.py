@@ -84,7 +84,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await sleep(0)
 
     monkeypatch.setattr("hurlbat.client.asyncio.sleep", pause)
-    monkeypatch.setattr("hurlbat.client.outside.sleep", noted.append)
+    monkeypatch.setattr("hurlbat.sync_client.outside.sleep", noted.append)
     return noted
 
 
@@ -297,17 +297,15 @@ LOST = [httpx.ReadError("reset"), httpx.ReadTimeout("slow"), httpx.RemoteProtoco
 
 
 @pytest.mark.parametrize("trouble", [*LOST, problem(503, "unavailable"), problem(502, "bad_gateway")])
-async def test_a_submit_that_may_have_been_stored_is_repeated_only_with_a_key(
-    server: FakeServer, double: Any, call: Caller, trouble: Trouble
+@pytest.mark.parametrize("options", [{}, {"idempotency_key": "k"}, {"idempotency_key": "k", "idempotency_ttl": 60}])
+async def test_a_submit_that_may_have_been_stored_is_repeated_under_its_key(
+    server: FakeServer, double: Any, call: Caller, trouble: Trouble, options: dict[str, Any]
 ) -> None:
     server.on("POST /runs", trouble, answer(201, run_json("queued")))
-    with pytest.raises((ConnectionFailed, ApiError)) as raised:
-        await call(double, "run_no_wait", 1)
-    assert not isinstance(raised.value, ConnectionFailed) or raised.value.sent
-    assert server.calls() == ["POST /runs"]
-
-    server.on("POST /runs", trouble, answer(201, run_json("queued")))
-    assert (await call(double, "run_no_wait", 1, idempotency_key="k")).id == "r1"
+    assert (await call(double, "run_no_wait", 1, **options)).id == "r1"
+    first, again = server.raw_bodies("POST /runs")
+    assert first == again
+    assert first["idempotency_key"] == options.get("idempotency_key", first["idempotency_key"])
 
 
 async def test_reading_is_repeated_whatever_breaks(server: FakeServer, double: Any, call: Caller) -> None:

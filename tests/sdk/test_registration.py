@@ -25,7 +25,7 @@ def server() -> FakeServer:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hurlbat.registration.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("hurlbat.calls.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("hurlbat.sending.FIRST_PAUSE", 0.001)
 
 
 def a_worker(server: FakeServer, **settings: Any) -> Hurlbat:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from hurlbat import ApiError, ConnectionFailed, Run, RunTimedOut, calls
+from hurlbat.sending import Call, Pause, Reply
 from tests.sdk.fake_server import run_json
 
 
@@ -29,13 +30,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_wait_outlasts_the_restart_of_its_server(clock: Clock) -> None:
     gone = ConnectionFailed("refused", sent=False)
-    restarting: list[calls.Reply | ConnectionFailed] = [
+    restarting: list[Reply | ConnectionFailed] = [
         gone,
         ConnectionFailed("reset", sent=True),
         gone,
-        calls.Reply(502, {}, "bad gateway"),
+        Reply(502, {}, "bad gateway"),
     ] * 5
-    replies = [calls.Reply(200, {}, json.dumps(run_json(state))) for state in ("running", "completed")]
+    replies = [Reply(200, {}, json.dumps(run_json(state))) for state in ("running", "completed")]
     found, pauses = _drive(calls.wait_for("r1", None), [*restarting, replies[0], *restarting, replies[1]], clock)
     assert found.state == "completed"
     assert all(0 < pause <= 3 for pause in pauses)
@@ -60,22 +61,20 @@ def test_a_wait_with_a_timeout_bears_with_its_server_until_then(clock: Clock, ti
 def test_a_wait_for_what_is_not_there_ends_at_once(clock: Clock) -> None:
     missing = json.dumps({"code": "run_not_found", "detail": "no such run", "status": 404})
     with pytest.raises(ApiError, match="no such run"):
-        _drive(calls.wait_for("r1", None), [calls.Reply(404, {}, missing)], clock)
+        _drive(calls.wait_for("r1", None), [Reply(404, {}, missing)], clock)
 
 
-def _drive(
-    call: calls.Call[Run], outcomes: Iterable[calls.Reply | ConnectionFailed], clock: Clock
-) -> tuple[Run, list[float]]:
+def _drive(call: Call[Run], outcomes: Iterable[Reply | ConnectionFailed], clock: Clock) -> tuple[Run, list[float]]:
     """Carry out a call with these outcomes of its requests; return its own, and its pauses."""
     coming = iter(outcomes)
     pauses: list[float] = []
-    outcome: calls.Reply | ConnectionFailed | None = None
+    outcome: Reply | ConnectionFailed | None = None
     while True:
         try:
             wanted = call.throw(outcome) if isinstance(outcome, ConnectionFailed) else call.send(outcome)
         except StopIteration as end:
             return end.value, pauses
-        if isinstance(wanted, calls.Pause):
+        if isinstance(wanted, Pause):
             pauses.append(wanted.seconds)
             clock.now += wanted.seconds
             outcome = None

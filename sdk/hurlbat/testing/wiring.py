@@ -10,7 +10,8 @@ from typing import Any, Final
 import httpx
 
 from hurlbat.app import Hurlbat
-from hurlbat.client import AsyncClient, Client
+from hurlbat.client import AsyncClient
+from hurlbat.sync_client import Client
 from hurlbat.testing.threads import Threads
 from hurlbat.workbench import Workbench
 from hurlbat_dispatcher.simulation.world import TOKEN, Simulation
@@ -31,6 +32,7 @@ class VirtualWorld:
     def __init__(self, simulation: Simulation, threads: Threads) -> None:
         self._simulation = simulation
         self._threads = threads
+        self._tokens = 0
 
     def time(self) -> float:
         """Return seconds since the epoch."""
@@ -47,6 +49,11 @@ class VirtualWorld:
     def uniform(self, low: float, high: float) -> float:
         """Return a number between `low` and `high`."""
         return self._simulation.chance.uniform(low, high)
+
+    def token(self) -> str:
+        """Return 32 hex digits, the next ones of this world; chance is left alone, as histories hang on it."""
+        self._tokens += 1
+        return f"{self._tokens:032x}"
 
 
 @contextmanager

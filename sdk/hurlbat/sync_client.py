@@ -1,0 +1,284 @@
+"""Talk to the server's API from sync code: `Client` carries out the same calls as `AsyncClient`."""
+
+import asyncio
+import os
+from datetime import datetime
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from hurlbat import calls, events, outside, schedules
+from hurlbat.connecting import arguments, connection_failed, headers
+from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
+from hurlbat.events import Event, EventOptions
+from hurlbat.lineage import linked
+from hurlbat.payloads import encode
+from hurlbat.runs import Run, RunFilter, RunOptions
+from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
+from hurlbat.sending import Call, Page, Pause, Reply, Request, Together, ask
+from hurlbat.settings import read_settings
+
+T = TypeVar("T")
+
+
+class Client:
+    """The server's API for sync code; the same methods as `AsyncClient`. One client may be shared by threads."""
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._settings = read_settings({"url": url, "token": token})
+        self._transport = transport
+        self._client: httpx.Client | None = None
+        self._process = 0
+
+    def drive(self, call: Call[T]) -> T:
+        """Carry out a call and return its outcome. Raises `BlockingCall` inside a running event loop."""
+        _refuse_in_event_loop()
+        answer: Any = None
+        failure: Exception | None = None
+        while True:
+            try:
+                wanted = call.send(answer) if failure is None else call.throw(failure)
+            except StopIteration as end:
+                outcome: T = end.value
+                return outcome
+            answer = failure = None
+            match wanted:
+                case Pause(seconds):
+                    outside.sleep(seconds)
+                case Together(listed):
+                    answer = [self._attempt(call) for call in listed]
+                case Request():
+                    try:
+                        answer = self._send(wanted)
+                    except ConnectionFailed as error:
+                        failure = error
+
+    def submit(self, task: str, input: Any = None, **options: Unpack[RunOptions]) -> Run:
+        """Submit a run of a task that this process need not know; returns after it is stored."""
+        return self.drive(calls.submit(task, encode(input, what="input"), linked(options, self)))
+
+    def get_run(self, run_id: str) -> Run:
+        """Return a run with its timeline."""
+        return self.drive(calls.get_run(run_id))
+
+    def wait_for(self, run_id: str, timeout: float | None = None) -> Run:
+        """Return a run once it ended. Raises `RunTimedOut` after `timeout` seconds."""
+        return self.drive(calls.wait_for(run_id, timeout))
+
+    def list_runs(
+        self,
+        *,
+        task: str | None = None,
+        state: str | None = None,
+        delayed: bool | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Run]:
+        """Return a page of runs, without their timelines; with `delayed` those that wait for their time."""
+        call = calls.list_runs(task, state, delayed, created_after, created_before, cursor, limit)
+        return self.drive(call)
+
+    def move_run(
+        self, run_id: str, at: datetime | None = None, *, delay: float | None = None, priority: int | None = None
+    ) -> Run:
+        """Let a run that waits for its time start at another one, or so many seconds from now."""
+        return self.drive(calls.move_run(run_id, at, delay, priority))
+
+    def cancel_run(self, run_id: str, reason: str | None = None) -> Run:
+        """Cancel a run; one that has ended stays as it is."""
+        return self.drive(calls.cancel_run(run_id, reason))
+
+    def replay_run(self, run_id: str) -> Run:
+        """Queue a run that has ended once more."""
+        return self.drive(calls.replay_run(run_id))
+
+    def cancel_runs(
+        self, *, dry_run: bool = False, reason: str | None = None, **which: Unpack[RunFilter]
+    ) -> dict[str, Any]:
+        """Cancel all runs that fit; return the operation that does so, or with `dry_run` how many are `matched`."""
+        return self.drive(calls.change_runs("cancel", which, dry_run, reason))
+
+    def replay_runs(
+        self, *, dry_run: bool = False, reason: str | None = None, **which: Unpack[RunFilter]
+    ) -> dict[str, Any]:
+        """Queue all runs that fit and have ended once more; return as `cancel_runs`."""
+        return self.drive(calls.change_runs("replay", which, dry_run, reason))
+
+    def get_operation(self, operation_id: str) -> dict[str, Any]:
+        """Return how far a cancellation or replay of many runs has come."""
+        return self.drive(ask("GET", "operations", operation_id))
+
+    def list_operations(self, *, cursor: str | None = None, limit: int | None = None) -> Page[dict[str, Any]]:
+        """Return a page of cancellations and replays of many runs, newest first."""
+        return self.drive(calls.list_operations(cursor, limit))
+
+    def create_schedule(
+        self,
+        task: str,
+        expression: str | None = None,
+        *,
+        run_at: datetime | None = None,
+        input: Any = None,
+        name: str | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
+        """Have runs of a task made at the times of a crontab expression, or one at a time.
+
+        Without a name it is named after what it says, so that the same one can be created again and is one.
+        """
+        text = encode(input, what="input")
+        return self.drive(schedules.create(task, expression, run_at, text, name, options))
+
+    def get_schedule(self, name: str) -> Schedule:
+        """Return a schedule."""
+        return self.drive(schedules.get(name))
+
+    def list_schedules(
+        self,
+        *,
+        task: str | None = None,
+        paused: bool | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Schedule]:
+        """Return a page of schedules."""
+        return self.drive(schedules.list_all(task, paused, cursor, limit))
+
+    def update_schedule(self, name: str, **changes: Unpack[ScheduleChanges]) -> Schedule:
+        """Change a schedule; what is not named stays."""
+        return self.drive(schedules.update(name, changes))
+
+    def pause_schedule(self, name: str) -> Schedule:
+        """Let a schedule rest; times that pass meanwhile are not made up for."""
+        return self.drive(schedules.pause(name))
+
+    def resume_schedule(self, name: str) -> Schedule:
+        """Let a paused schedule go on."""
+        return self.drive(schedules.resume(name))
+
+    def trigger_schedule(self, name: str) -> Run:
+        """Make a run of a schedule now."""
+        return self.drive(schedules.trigger(name))
+
+    def delete_schedule(self, name: str) -> None:
+        """Forget a schedule; the runs that it made stay."""
+        self.drive(schedules.delete(name))
+
+    def next_times(self, name: str, count: int = 10) -> list[datetime]:
+        """Return the next times of a schedule."""
+        return self.drive(schedules.next_times(name, count))
+
+    def preview_schedule(self, expression: str, timezone: str = "UTC", count: int = 10) -> list[datetime]:
+        """Return the next times of a crontab expression that nothing uses yet."""
+        return self.drive(schedules.preview(expression, timezone, count))
+
+    def list_fires(self, name: str, *, cursor: str | None = None, limit: int | None = None) -> Page[dict[str, Any]]:
+        """Return a page of what a schedule did at its times, newest first."""
+        return self.drive(schedules.list_fires(name, cursor, limit))
+
+    def push_event(self, key: str, payload: Any = events.NOTHING, **options: Unpack[EventOptions]) -> Event:
+        """Store an event and start the runs of all tasks that listen; return what it started."""
+        return self.drive(events.push(key, payload, options))
+
+    def get_event(self, event_id: str) -> Event:
+        """Return an event, with what it started."""
+        return self.drive(events.get(event_id))
+
+    def list_events(
+        self,
+        *,
+        key: str | None = None,
+        scope: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Event]:
+        """Return a page of events, newest first, without what they started."""
+        return self.drive(events.list_all(key, scope, cursor, limit))
+
+    def replay_event(self, event_id: str) -> Event:
+        """Let an event happen again, as a new one."""
+        return self.drive(events.replay(event_id))
+
+    def list_filters(self, task: str) -> list[dict[str, Any]]:
+        """Return by which filters a task is started, those of its policy among them."""
+        return self.drive(events.list_filters(task))
+
+    def add_filter(
+        self, task: str, expression: str | None = None, *, scope: str | None = None, payload: Any = None
+    ) -> dict[str, Any]:
+        """Start a task also by events for which this is true; return the filter with its id."""
+        return self.drive(events.add_filter(task, expression, scope, payload))
+
+    def delete_filter(self, task: str, filter_id: str) -> None:
+        """Forget a filter that was added."""
+        self.drive(ask("DELETE", "tasks", task, "filters", filter_id))
+
+    def register_worker(self, name: str, url: str, **more: Any) -> dict[str, Any]:
+        """Register a worker, or change the one with this name: `mode`, `slots`, `secret`, `tasks`, `labels`."""
+        return self.drive(ask("POST", "workers", body={"name": name, "url": url, **more}))
+
+    def get_worker(self, name: str) -> dict[str, Any]:
+        """Return a worker and what is wrong with it."""
+        return self.drive(ask("GET", "workers", name))
+
+    def sync_worker(self, name: str) -> dict[str, Any]:
+        """Prove a worker again and read its manifest."""
+        return self.drive(ask("POST", "workers", name, "sync"))
+
+    def delete_worker(self, name: str) -> None:
+        """Forget a worker."""
+        self.drive(ask("DELETE", "workers", name))
+
+    def explain_run(self, run_id: str) -> dict[str, Any]:
+        """Return why a run waits, with all that it draws on, or why it ended so."""
+        return self.drive(ask("GET", "runs", run_id, "explain"))
+
+    def put_rate_limit(self, key: str, limit: int, duration: float) -> dict[str, Any]:
+        """Let at most `limit` units of a static key start in any `duration` (seconds)."""
+        return self.drive(ask("PUT", "rate-limits", key, body={"limit": limit, "duration": duration}))
+
+    def delete_rate_limit(self, key: str) -> None:
+        """Forget a static rate limit that no run draws on."""
+        self.drive(ask("DELETE", "rate-limits", key))
+
+    def pause_task(self, name: str) -> dict[str, Any]:
+        """Hold the runs of a task; what runs goes on."""
+        return self.drive(ask("POST", "tasks", name, "pause"))
+
+    def resume_task(self, name: str) -> dict[str, Any]:
+        """Let the runs of a paused task start again."""
+        return self.drive(ask("POST", "tasks", name, "resume"))
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _attempt(self, call: Call[Any]) -> Any:
+        try:
+            return self.drive(call)
+        except HurlbatError as error:
+            return error
+
+    def _send(self, request: Request) -> Reply:
+        if self._client is None or self._process != os.getpid():  # connections must not be shared with a forked process
+            self._process = os.getpid()
+            self._client = httpx.Client(headers=headers(), transport=self._transport)
+        try:
+            response = self._client.request(**arguments(self._settings.url, self._settings.token, request))
+        except httpx.HTTPError as error:
+            raise connection_failed(error, self._settings.url) from error
+        return Reply(response.status_code, response.headers, response.text)
+
+
+def _refuse_in_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise BlockingCall("this call would stop the running event loop; await the async form of it instead")
