@@ -8,7 +8,7 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.store import heads, leases, retention, runs, views
+from hurlbat_dispatcher.store import events, heads, leases, publishing, retention, runs, views
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
@@ -58,6 +58,11 @@ ONES = {
     "MARK_READY": (runs.MARK_READY, "sqlite_autoindex_run_1"),
     "END_KEY": (runs.END_KEY, "sqlite_autoindex_idempotency_1"),
     "DROP_KEY": (runs.DROP_KEY, "sqlite_autoindex_idempotency_1"),
+    "KNOWN": (publishing.KNOWN, "sqlite_autoindex_event_1"),
+    "EVENTS": (events.EVENTS, "sqlite_autoindex_event_1"),
+    "STARTS": (events.STARTS, "sqlite_autoindex_event_start_1"),
+    "OLD_EVENTS": (retention.OLD_EVENTS, "event_time"),
+    "FILTERS_OF": (events.FILTERS_OF, "sqlite_autoindex_event_filter_1"),
 }
 
 
@@ -133,6 +138,24 @@ async def test_a_page_of_what_has_not_ended_looks_at_nothing_else(
 ) -> None:
     plan = await plan_of(store, views._page_of(by_task, state))
     assert [step.split(" INDEX ")[1].split(" ")[0] for step in plan if " INDEX " in step] == [index], plan
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indexes"),
+    [
+        ((False, False), {"event_time"}),
+        ((True, False), {"event_key"}),
+        ((False, True), {"event_scope"}),
+        ((True, True), {"event_key", "event_scope"}),
+    ],
+)
+async def test_a_page_of_events_walks_an_index_backwards_and_sorts_nothing(
+    store: Database, wanted: tuple[bool, bool], indexes: set[str]
+) -> None:
+    [step] = await plan_of(store, events.PAGES[wanted])
+    assert step.startswith("SEARCH event USING INDEX"), step
+    assert step.split(" INDEX ")[1].split(" ")[0] in indexes, step
+    assert "(created_at,id)<(?,?)" in step.replace(" ", ""), step
 
 
 async def test_postgresql_reads_no_more_of_a_lane_than_its_heads(postgres_url: str) -> None:
