@@ -7,6 +7,7 @@ from hurlbat_dispatcher.domain.events import Event, Start
 from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
+from hurlbat_dispatcher.domain.schedules import Schedule, ScheduleFire
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply
 from hurlbat_dispatcher.errors import (
@@ -34,6 +35,7 @@ from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
 from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.pages import Page
+from hurlbat_dispatcher.schedules import Schedules, ScheduleSpec
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
@@ -76,6 +78,10 @@ __all__ = [
     "Run",
     "RunFilter",
     "RunState",
+    "Schedule",
+    "ScheduleFire",
+    "ScheduleSpec",
+    "Schedules",
     "Settings",
     "SettingsError",
     "Severity",

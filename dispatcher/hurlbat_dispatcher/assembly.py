@@ -28,6 +28,7 @@ from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, own_destinations
 from hurlbat_dispatcher.push.transport import Transport
 from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
@@ -75,6 +76,7 @@ class Parts:
     bulk: Bulk = field(init=False)
     bulk_work: BulkWork = field(init=False)
     events: Events = field(init=False)
+    schedules: Schedules = field(init=False)
     webhooks: Webhooks = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
@@ -300,6 +302,9 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     listening = Listening(registry, ids)
     filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
     parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)
+    parts.schedules = Schedules(
+        TENANT, store, registry, desk, clock, ids, put=parts.writer.put, changed=parts.registry_changed
+    )
     parts.webhooks = Webhooks(
         TENANT, store, registry, vault, clock, publish=parts.events.publish, announce=parts.fleet.announce
     )

@@ -13,7 +13,7 @@ from copy import copy
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import cache, lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from re import compile as pattern
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -80,26 +80,30 @@ class Crontab(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
             return None
         return None if due is None else due * 1000
 
+    def times(self, after: int) -> Iterator[int]:
+        """Yield the due times after this one, in order."""
+        due = self.after(after)
+        while due is not None:
+            yield due
+            due = self.after(due)
+
     def between(self, after: int, until: int, most: int) -> list[int]:
         """Return the newest `most` due times after one time and until another, inclusively; the oldest comes first.
 
         The work grows with `most`, not with what lies between.
         """
-        times = list(islice(self._from(after, until), most + 1))
+        times = list(islice(self._until(after, until), most + 1))
         steps = most
         while len(times) > most:  # there may be ever so many: so only the end of them
             start = max(after, self._back(until, steps, after))
-            newest = deque(self._from(start, until), maxlen=most)
+            newest = deque(self._until(start, until), maxlen=most)
             if len(newest) == most or start == after:
                 return list(newest)
             steps *= 2  # some of the times on the wall were none, or fell together
         return times
 
-    def _from(self, after: int, until: int) -> Iterator[int]:
-        due = self.after(after)
-        while due is not None and due <= until:
-            yield due
-            due = self.after(due)
+    def _until(self, after: int, until: int) -> Iterator[int]:
+        return takewhile(lambda due: due <= until, self.times(after))
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the due time after the last one, else the first that is not before now, as APScheduler asks for it."""

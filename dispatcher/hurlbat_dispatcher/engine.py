@@ -30,6 +30,7 @@ from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.pages import Page, page_by_name
 from hurlbat_dispatcher.push.transcript import failure_of
 from hurlbat_dispatcher.run_ids import check_cursor, check_run_id, unknown_run
+from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
@@ -41,12 +42,10 @@ from hurlbat_dispatcher.turn.operations import (
     Cancel,
     End,
     Entry,
-    Fire,
     Move,
     Note,
     Operation,
     Placed,
-    Publish,
     Replay,
     Submit,
 )
@@ -284,7 +283,8 @@ class Engine:
 
     async def list_workers(self, *, cursor: str | None = None, limit: int = 50) -> Page[Worker]:
         """Return workers by name."""
-        return page_by_name({name: self._with_load(one) for name, one in self._workers.items()}, cursor, limit)
+        workers = self._at_work.registry.workers
+        return page_by_name({name: self._with_load(one) for name, one in workers.items()}, cursor, limit)
 
     async def get_worker(self, name: str) -> Worker:
         """Return a worker. Raises `NotFound`."""
@@ -328,6 +328,11 @@ class Engine:
         return self._at_work.limits
 
     @property
+    def schedules(self) -> Schedules:
+        """Return the schedules."""
+        return self._at_work.schedules
+
+    @property
     def events(self) -> Events:
         """Return the events, and the filters by which tasks choose among them."""
         return self._at_work.events
@@ -345,12 +350,8 @@ class Engine:
             raise Unavailable(*self._not_at_work, retry_after=1)
         return self._parts
 
-    @property
-    def _workers(self) -> dict[str, Worker]:
-        return self._at_work.registry.workers
-
     async def _ask(self, operation: Operation) -> Any:
-        if self._stopping and isinstance(operation, Submit | Publish | Fire | Replay):
+        if self._stopping and isinstance(operation, Submit | Replay):
             raise Unavailable("stopping", "the server is stopping", retry_after=1)
         operation.reply = asyncio.get_running_loop().create_future()
         self._at_work.writer.put(operation)

@@ -16,6 +16,7 @@ from hurlbat.errors import SecretInvalid
 from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import check_key, new_secret, sign
 from hurlbat_dispatcher.clock import Clock
+from hurlbat_dispatcher.declaring import declare
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
 from hurlbat_dispatcher.errors import Invalid, NotFound
@@ -179,6 +180,7 @@ class Fleet:
         await self.load()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._put(operations.Refresh(reply=done))
+        self._put(operations.Tick())  # schedules may have changed
         self._changed()
         await done
 
@@ -232,9 +234,7 @@ class Fleet:
         )
         yield from store.save_worker(row, new=old is None)
         if spec.tasks:
-            yield from store.declare_tasks(
-                self._tenant, {task.name: task.model_dump_json() for task in spec.tasks}, now
-            )
+            yield from declare(self._tenant, spec.tasks, now)
         return row, made, old is None
 
     async def _looked_at(self, name: str, wakes: frozenset[WorkerState]) -> Worker:
@@ -301,9 +301,7 @@ class Fleet:
             secrets=self._vault.lock([one | {"made": False} for one in self._secrets(current)]),
         )
         yield from store.save_worker(adopted, new=False)
-        yield from store.declare_tasks(
-            self._tenant, {task.name: task.model_dump_json() for task in manifest.tasks}, now
-        )
+        yield from declare(self._tenant, manifest.tasks, now)
 
     async def _change(self, name: str, edit: Callable[[WorkerRow], WorkerRow]) -> WorkerRow:
         """Change a worker's row as it is now, held by its lock. Raises `NotFound`."""

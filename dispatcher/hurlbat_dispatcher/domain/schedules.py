@@ -36,6 +36,52 @@ class FireOutcome(StrEnum):
     FAILED = "failed"
 
 
+class Source(StrEnum):
+    """Who made a schedule: a person or program by the API, or a task's policy."""
+
+    API = "api"
+    TASK = "task"
+
+
+class Schedule(NamedTuple):
+    """A schedule as it is stored and shown. Times are ms since the epoch; input and metadata are raw JSON.
+
+    It has an `expression` or a `run_at`. `next_at` is when it fires next, None while it is paused and when it never
+    will; `last_at` is the newest due time that was fired, `last_run` the run that it started last, `problem` why its
+    last due time started none.
+    """
+
+    name: str
+    task: str
+    source: Source
+    expression: str | None
+    timezone: str
+    run_at: int | None
+    input: str
+    metadata: str
+    priority: int | None
+    missed: Missed
+    overlap: Overlap
+    paused: bool
+    next_at: int | None
+    last_at: int | None
+    last_run: str | None
+    problem: str | None
+    created_at: int
+    updated_at: int
+
+
+class ScheduleFire(NamedTuple):
+    """What came of a due time. `run` is what it started, `reason` why it did not. Times are ms since the epoch."""
+
+    due_at: int
+    manual: bool
+    fired_at: int
+    outcome: FireOutcome
+    run: str | None
+    reason: str | None
+
+
 class Due(NamedTuple):
     """Due times (ms), oldest first: those to fire, and the newest that is not made up for, if any."""
 
