@@ -24,8 +24,6 @@ BOUND: Final = 120.0
 """Seconds in which everything has to end; far more than it takes, as nothing here is to fail for want of a CPU."""
 TAKEOVER: Final = LEASE + 40
 """The same for another server to take the lanes."""
-AT_WORK = 60
-"""Executions after which an owner has done everything once that belongs to its daily work."""
 POLL: Final = 0.1
 
 
@@ -70,11 +68,7 @@ async def test_others_take_over_from_an_owner_that_is_killed_or_stands_still_and
     with postgres_cluster.database() as name:
         async with set_stage(tmp_path, postgres_cluster, name) as stage:
 
-            async def at_work() -> bool:
-                return sum(1 for _ in stage.executions()) >= AT_WORK
-
             async def trouble() -> list[Struck]:
-                await until(at_work, "work that goes on")  # what an owner asks for first is prepared by then
                 place, began = await owner(stage), time.time()
                 stage.servers[place].signal(signal.SIGSTOP)
                 await taken_over(stage, place)
