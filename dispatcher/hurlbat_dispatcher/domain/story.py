@@ -113,7 +113,7 @@ def _start(attempt: int, at: int, worker: str | None) -> TimelineEntry:
 def _due_at_first(run: Run, rows: Sequence[TimelineEntry]) -> int | None:
     """Return for when a run was scheduled (ms) that was to start later; None of one that was to start at once."""
     for row in rows:
-        if _ends_attempt(row) or row.kind == "moved":
+        if _ends_attempt(row) or "was_due_at" in row.detail:
             due_at: int | None = row.detail.get("was_due_at")
             return due_at
     kept = run.attempt == 0 or (run.attempt == 1 and run.state != RunState.QUEUED)

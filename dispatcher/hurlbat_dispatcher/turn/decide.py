@@ -114,7 +114,7 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
     finished_at, error = ledger.endings.get(row.id, (None, None))
     failure = {name: value for name, value in json.loads(error or "{}").items() if name in ("code", "type", "message")}
     ended = {"was": row.state, "finished_at": finished_at, "reason": row.reason} | failure
-    ledger.note(row, "replayed", ended | {"started_at": row.started_at, "worker": row.worker})
+    ledger.note(row, "replayed", ended | {"started_at": row.started_at, "worker": row.worker} | _due_first(row))
     ledger.replays.append(
         (row.tries + more, rank(ledger.now, row.priority), ledger.now, expires_at, row.tenant, row.id)
     )
@@ -206,6 +206,11 @@ def error_json(failure: Failed) -> str:
     return text if failure.details is None else f'{text[:-1]}, "details": {failure.details}}}'
 
 
+def _due_first(row: RunRow) -> dict[str, Any]:
+    """Keep for the story when a run was due at first, if that was later than its submit."""
+    return {"was_due_at": row.due_at} if row.attempt <= 1 and row.due_at > row.created_at else {}
+
+
 def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
     task = desk.registry.tasks.get(row.task)
     due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
@@ -238,6 +243,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
     free = row.attempt - row.tries
     if verdict.charged or free < QUIET_AFTER or free % QUIET_AFTER == 0:
         detail: dict[str, Any] = {"started_at": row.started_at, "worker": row.worker, "due_at": due_at}
+        detail |= _due_first(row)
         if failure is not None:
             detail |= {"code": failure.code, "type": failure.type, "message": failure.message}
         if verdict.note is not None:
