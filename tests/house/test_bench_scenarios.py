@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hurlbat import Hurlbat
+from hurlbat import Hurlbat, Task
 from hurlbat.runs import RunOptions
 from hurlbat.testing import World
 from hurlbat_app.bench.scenarios import Name, Sizes, scenario
@@ -23,11 +23,12 @@ def test_of_each_scenario_only_so_many_start_as_it_says(name: Name) -> None:
     chosen = scenario(name, SIZES)
     starts: list[Any] = []
 
-    @hurlbat.task(name="held", **chosen.policy)
-    async def held(input: dict[str, Any]) -> None:
+    async def hold(input: dict[str, Any]) -> None:
         starts.append(input["key"])
         if input.get("hang"):
             await asyncio.Event().wait()
+
+    held: Task[dict[str, Any], None] = hurlbat.task(name="held", **chosen.policy)(hold)
 
     async def burden(world: World) -> None:
         inputs = [json.loads(text)["input"] for text in chosen.submissions("held")]

@@ -45,12 +45,13 @@ async def nothing(input: dict[str, Any], ctx: Context) -> None:  # noqa: ARG001 
 if "HURLBAT_BENCH_HELD" in os.environ:
     _held_log = _path.with_name("held").open("a", buffering=1)
 
-    @hurlbat.task(name=f"{os.environ['HURLBAT_BENCH_TASK']}-held", **json.loads(os.environ["HURLBAT_BENCH_HELD"]))
     async def held(input: dict[str, Any], ctx: Context) -> None:
         """Note that one has started which rules should hold, but for a few."""
         _held_log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
         if input.get("hang"):
             await asyncio.Event().wait()
+
+    hurlbat.task(name=f"{os.environ['HURLBAT_BENCH_TASK']}-held", **json.loads(os.environ["HURLBAT_BENCH_HELD"]))(held)
 
 
 @asynccontextmanager
