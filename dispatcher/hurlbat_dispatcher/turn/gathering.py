@@ -80,6 +80,8 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
     row = waiters.get(found.run) or ledger.rows.get(found.run)
     if row is None or not _may_take(gather.kind, row, ledger.now) or not takes(gather, found, ledger.now):
         return None
+    if row.id in ledger.touched and row.id not in gatherings.items and row.id not in gatherings.newest:
+        return None  # somebody else has changed it in this turn: it was moved, or replayed
     size = _bytes(entry.submission.input)
     if not has_room(gather, found, size, gatherings.most):
         gatherings.items.setdefault(row.id, [])
