@@ -1,8 +1,8 @@
-"""Remove finished runs and events after their time, a few at a time so that nobody waits for it."""
+"""Remove finished runs, events and fires after their time, a few at a time so that nobody waits for it."""
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
-from hurlbat_dispatcher.store.retention import old_events, remove_events, remove_finished
+from hurlbat_dispatcher.store.retention import old_events, old_fires, remove_events, remove_finished, remove_fires
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 
 BATCH = 500
@@ -10,7 +10,7 @@ REST_SECONDS = 0.05
 
 
 class Retention:
-    """Removes what finished, and events that came, more than `seconds` ago; 0 keeps everything."""
+    """Removes what finished, events that came and schedules' fires, more than `seconds` ago; 0 keeps everything."""
 
     def __init__(self, tenant: int, database: Database, clock: Clock, *, seconds: float) -> None:
         self._tenant = tenant
@@ -25,6 +25,7 @@ class Retention:
         now = await self._database.read(database_now())
         before = now - int(self._seconds * 1000)
         await self._remove_events(before)
+        await self._remove_fires(before)
         removed, after = 0, BEFORE_ALL[1]
         while True:
             gone = await self._database.write(
@@ -34,6 +35,12 @@ class Retention:
             if len(gone) < BATCH:
                 return removed
             after = gone[-1]
+            await self._clock.sleep(REST_SECONDS)
+
+    async def _remove_fires(self, before: int) -> None:
+        """Remove what came of due times of schedules; where none is old this only reads."""
+        while keys := await self._database.read(old_fires(self._tenant, before=before, most=BATCH)):
+            await self._database.write(remove_fires(self._tenant, keys))
             await self._clock.sleep(REST_SECONDS)
 
     async def _remove_events(self, before: int) -> None:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL
-from hurlbat_dispatcher.store.schema import SCHEDULED, inline, run, schedule, schedule_fire
+from hurlbat_dispatcher.store.schema import SCHEDULED, STARTED, inline, run, schedule, schedule_fire
 from hurlbat_dispatcher.store.statement import AnyOf, Statement, bind
 
 LOOKED_BACK = 100
-"""Fires of a schedule among which its runs that are alive are looked for: the newest."""
+"""Runs of a schedule among which those that are alive are looked for: the newest."""
 
 
 class FiredSchedule(NamedTuple):
@@ -66,11 +66,22 @@ FIRED = Statement(
     ("tenant", "names", "times"),
 )
 """Which of these due times of these schedules were fired already."""
+BY_HAND = Statement(
+    sa.select(sa.func.max(schedule_fire.c.due_at)).where(
+        schedule_fire.c.tenant == bind("tenant", sa.Integer()),
+        schedule_fire.c.schedule == bind("name", schedule_fire.c.schedule.type),
+        schedule_fire.c.due_at >= bind("now", sa.BigInteger()),
+        schedule_fire.c.manual == inline(1),
+    ),
+    ("tenant", "name", "now"),
+)
+"""When a schedule was fired last by hand, if that is not before now."""
 _newest = (
     sa.select(schedule_fire.c.run)
     .where(
         schedule_fire.c.tenant == bind("tenant", sa.Integer()),
         schedule_fire.c.schedule == bind("name", schedule_fire.c.schedule.type),
+        STARTED,
     )
     .order_by(schedule_fire.c.due_at.desc())
     .limit(inline(LOOKED_BACK))

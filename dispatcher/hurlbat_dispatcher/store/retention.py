@@ -1,11 +1,11 @@
-"""Finished runs, and events, go after a time."""
+"""Finished runs, events, and what came of schedules, go after a time."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.store.lanes import FORGET_LANES
-from hurlbat_dispatcher.store.schema import event, event_start, idempotency, run, timeline
+from hurlbat_dispatcher.store.schema import event, event_start, idempotency, run, schedule_fire, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
 
 LANE_MS = 2 * 86_400_000
@@ -53,6 +53,30 @@ _DELETE_EVENTS = [
     Statement(sa.delete(event).where(event.c.tenant == _TENANT, AnyOf(event.c.id, "ids", "varchar")), _IDS),
 ]
 
+FireKey = tuple[str, int, int]
+"""A schedule, a due time (ms), and 1 for one by hand."""
+_FIRE_KEY = ("schedule", "due_at", "manual")
+OLD_FIRES = Statement(
+    sa.select(*(schedule_fire.c[name] for name in _FIRE_KEY))
+    .where(
+        schedule_fire.c.tenant == _TENANT,
+        schedule_fire.c.fired_at < bind("before", schedule_fire.c.fired_at.type),
+        ~sa.exists().where(
+            run.c.tenant == schedule_fire.c.tenant, run.c.id == schedule_fire.c.run, run.c.finished_at.is_(None)
+        ),
+    )
+    .order_by(schedule_fire.c.fired_at)
+    .limit(bind("most", sa.Integer())),
+    ("tenant", "before", "most"),
+)
+_DELETE_FIRE = Statement(
+    sa.delete(schedule_fire).where(
+        schedule_fire.c.tenant == _TENANT,
+        *(schedule_fire.c[name] == bind(name, schedule_fire.c[name].type) for name in _FIRE_KEY),
+    ),
+    ("tenant", *_FIRE_KEY),
+)
+
 
 def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
     """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids."""
@@ -72,6 +96,17 @@ def old_events(tenant: int, *, before: int, most: int) -> Generator[Ask, Rows, l
     """Read the ids of some events that came before then (ms), the oldest first."""
     rows = yield OLD_EVENTS.fetch(tenant, before, most)
     return [row[0] for row in rows]
+
+
+def old_fires(tenant: int, *, before: int, most: int) -> Generator[Ask, Rows, list[FireKey]]:
+    """Read which fires of schedules were before then (ms), the oldest first, some; not those whose runs are alive."""
+    rows = yield OLD_FIRES.fetch(tenant, before, most)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def remove_fires(tenant: int, keys: Sequence[FireKey]) -> Generator[Ask, Rows, None]:
+    """Forget what came of due times of schedules."""
+    yield _DELETE_FIRE.write([(tenant, *key) for key in keys])
 
 
 def remove_events(tenant: int, ids: list[str]) -> Generator[Ask, Rows, None]:

@@ -225,6 +225,9 @@ schedule_fire = sa.Table(
 )
 """A due time of a schedule is here once, whatever came of it: no server fires it again."""
 
+STARTED = schedule_fire.c.run.is_not(None)
+partial("schedule_fire_run", *(schedule_fire.c[name] for name in ("tenant", "schedule", "due_at")), where=STARTED)
+
 EventId = sa.String(256)
 
 event = sa.Table(

@@ -11,7 +11,7 @@ import structlog
 
 from hurlbat_dispatcher.crontab import CronInvalid, compile_cron
 from hurlbat_dispatcher.domain.runs import Submission
-from hurlbat_dispatcher.domain.schedules import MAX_MISSED, FireOutcome, Missed, Overlap, judge
+from hurlbat_dispatcher.domain.schedules import LATE_MS, MAX_MISSED, FireOutcome, Missed, Overlap, judge
 from hurlbat_dispatcher.domain.triggers import by_schedule
 from hurlbat_dispatcher.entries import entry_of
 from hurlbat_dispatcher.errors import NotFound, Problem
@@ -32,6 +32,8 @@ MOST_SCHEDULES: Final = 100
 """Schedules that one turn fires; the others come in the next, at once."""
 MOST_TIMES: Final = 200
 """Due times of one schedule that one turn fires."""
+MOST_LATE: Final = LATE_MS // 1000 + 2
+"""Due times that may be late, the newest that was missed, and one before that."""
 
 
 def fire_due(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows, None]:
@@ -59,17 +61,26 @@ def fire_now(desk: Desk, ledger: Ledger, intake: Intake, operation: Fire) -> Gen
         ledger.reply(operation, NotFound("schedule_unknown", f"there is no schedule {operation.schedule}"))
         return
     row = FiredSchedule._make(rows[0])
-    entry = _entry(desk, row, ledger.now, manual=True)
+    due_at = yield from _free(ledger, row)
+    entry = _entry(desk, row, due_at, manual=True)
     if isinstance(entry, Problem):
         ledger.reply(operation, entry)
         return
     [placed] = yield from place_more(desk, ledger, [entry], intake)
     if isinstance(placed, Placed):
-        ledger.fires.append(_fired(ledger, row, ledger.now, FireOutcome.STARTED, run=placed.run_id, manual=True))
+        ledger.fires.append(_fired(ledger, row, due_at, FireOutcome.STARTED, run=placed.run_id, manual=True))
         ledger.advances.append((row.next_at, None, placed.run_id, None, row.tenant, row.name))
         ledger.submits.append((operation, [placed]))
     else:
         ledger.reply(operation, placed)
+
+
+def _free(ledger: Ledger, row: FiredSchedule) -> Generator[Ask, Rows, int]:
+    """Return the time of a fire by hand: now, or the next ms that no other one has."""
+    rows = yield firing.BY_HAND.fetch(row.tenant, row.name, ledger.now)
+    taken = [fired.due_at for fired in ledger.fires if fired.schedule == row.name and fired.manual]
+    last = max((time for time in (rows[0][0], *taken) if time is not None), default=None)
+    return ledger.now if last is None else last + 1
 
 
 def _times(ledger: Ledger, row: FiredSchedule) -> list[int] | None:
@@ -77,8 +88,9 @@ def _times(ledger: Ledger, row: FiredSchedule) -> list[int] | None:
     assert row.next_at is not None  # it is due
     if row.expression is None:
         return [row.next_at]
+    most = MAX_MISSED + MOST_TIMES if row.missed == Missed.ALL else MOST_LATE
     try:
-        return compile_cron(row.expression, row.timezone).between(row.next_at - 1, ledger.now, MAX_MISSED + MOST_TIMES)
+        return compile_cron(row.expression, row.timezone).between(row.next_at - 1, ledger.now, most)
     except CronInvalid as error:  # it was good when it was made: the time zones have changed
         log.error("a schedule can fire no more", schedule=row.name, problem=str(error))
         ledger.advances.append((None, None, None, str(error), row.tenant, row.name))

@@ -58,6 +58,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "schedule", "due_at", "manual", name=op.f("schedule_fire_pkey")),
     )
     op.create_index("schedule_fire_time", "schedule_fire", ["tenant", "fired_at"])
+    ran, columns = sa.text("run IS NOT NULL"), ["tenant", "schedule", "due_at"]
+    op.create_index("schedule_fire_run", "schedule_fire", columns, sqlite_where=ran, postgresql_where=ran)
     op.create_table(
         "event",
         sa.Column("tenant", sa.Integer(), nullable=False),
