@@ -28,7 +28,8 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
     """Return the problem with the headers that belong to its status."""
     more = dict(headers or {})
     if problem.status == 401:
-        more["www-authenticate"] = 'Bearer realm="hurlbat"'
+        scheme = "Basic" if problem.code == "webhook_unauthorized" else "Bearer"
+        more["www-authenticate"] = f'{scheme} realm="hurlbat"'
     elif problem.status == 405:
         more["allow"] = ", ".join(problem.extra["allow"])
     elif problem.status in (429, 503):

@@ -11,6 +11,7 @@ from hurlbat_app.api.reports import Reports
 from hurlbat_app.api.runs import Runs
 from hurlbat_app.api.service import Service
 from hurlbat_app.api.tasks import Tasks
+from hurlbat_app.api.webhooks import Webhooks
 from hurlbat_app.api.workers import Workers
 from hurlbat_dispatcher import Engine
 
@@ -25,6 +26,7 @@ def routes(engine: Engine) -> list[Route]:
     runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
     operations = Operations(engine)
+    hooks = Webhooks(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
@@ -54,6 +56,15 @@ def routes(engine: Engine) -> list[Route]:
         "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
         "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
         "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
+        "/webhooks": Resource(engine, GET=hooks.list),
+        "/webhooks/{name}": Resource(
+            engine,
+            but={"POST": Access.SENDER},
+            POST=hooks.receive,
+            PUT=hooks.put,
+            GET=hooks.show,
+            DELETE=hooks.remove,
+        ),
         "/expressions/check": Resource(engine, POST=Expressions(engine).check),
         "/health/live": Resource(engine, access=Access.OPEN, GET=service.live),
         "/health/ready": Resource(engine, access=Access.OPEN, GET=service.ready),

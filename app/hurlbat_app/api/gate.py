@@ -3,11 +3,15 @@
     Gate      foreign origins are refused, every exception becomes an RFC 9457 problem, the unexpected is logged once
     Resource  one path: its methods, and whether the API token is needed for them (unless it says otherwise, it is)
 
+A page of another origin cannot have a token, but it can have a browser send what the browser knows by itself. What
+other people's servers send to `/webhooks/{name}` proves itself, and may come from anywhere.
+
 Both are plain ASGI and do as little as they can: they stand in the way of every submit.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,6 +27,8 @@ from hurlbat_dispatcher import Engine, Forbidden, MethodRefused, NotFound, Probl
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_FROM_ANYWHERE: Final = re.compile(r"/webhooks/[^/]+")
+"""Paths that take a POST from servers of any origin."""
 _log = logging.getLogger("hurlbat.api")
 
 
@@ -34,6 +40,8 @@ class Access(Enum):
     """The API token."""
     LEASE = auto()
     """The lease token of an attempt, which the endpoint gives to the engine."""
+    SENDER = auto()
+    """Whatever the sender of a webhook proves itself by, which the endpoint gives to the engine."""
 
 
 class Unexpected(Problem):
@@ -53,7 +61,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            if scope["method"] not in _SAFE:
+            if scope["method"] not in _SAFE and not _is_webhook(scope):
                 self._refuse_foreign(scope["headers"])
             await self._app(scope, receive, send)
         except Problem as problem:
@@ -79,23 +87,31 @@ class Gate:
 
 
 class Resource:
-    """One path with an endpoint for each of its methods."""
+    """One path with an endpoint for each of its methods. `but` names the methods of another access than the rest."""
 
-    def __init__(self, engine: Engine, *, access: Access = Access.TOKEN, **endpoints: Endpoint) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        access: Access = Access.TOKEN,
+        but: Mapping[str, Access] | None = None,
+        **endpoints: Endpoint,
+    ) -> None:
         if "GET" in endpoints:
             endpoints["HEAD"] = endpoints["GET"]
         self.endpoints = endpoints
-        self.access = access
+        self.access = dict.fromkeys(endpoints, access) | dict(but or {})
         self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by the endpoint of the method."""
-        endpoint = self.endpoints.get(scope["method"])
+        method = scope["method"]
+        endpoint = self.endpoints.get(method)
         if endpoint is None:
             allowed = sorted(self.endpoints)
             raise MethodRefused("method_not_allowed", f"this path takes {', '.join(allowed)}", allow=allowed)
         request = Request(scope, receive)
-        if self.access is Access.TOKEN:
+        if self.access[method] is Access.TOKEN:
             self._engine.authenticate(bearer_token(request))
         response = await endpoint(request)
         await response(scope, receive, send)
@@ -118,6 +134,10 @@ def bearer_token(request: Request) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("token_invalid", "the Authorization header must be Bearer, a space and the token")
     return token.strip()
+
+
+def _is_webhook(scope: Scope) -> bool:
+    return scope["method"] == "POST" and _FROM_ANYWHERE.fullmatch(scope["path"]) is not None
 
 
 def _closing(scope: Scope) -> dict[str, str]:
