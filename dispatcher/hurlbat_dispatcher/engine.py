@@ -51,7 +51,6 @@ from hurlbat_dispatcher.turn.operations import (
 )
 from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Webhooks
-from hurlbat_dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger("hurlbat.engine")
 
@@ -337,11 +336,6 @@ class Engine:
     def events(self) -> Events:
         """Return the events, and the filters by which tasks choose among them."""
         return self._at_work.events
-
-    @property
-    def webhooks(self) -> Webhooks:
-        """Return the incoming webhooks, and take in what their senders send."""
-        return self._at_work.webhooks
 
     @property
     def webhooks(self) -> Webhooks:
