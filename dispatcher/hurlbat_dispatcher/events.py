@@ -92,7 +92,8 @@ class Events:
 
     async def get(self, event_id: str) -> Event:
         """Return an event with those who listened. Raises `NotFound`."""
-        found = (await available(self._database.read(store.many_events(self._tenant, [event_id])))).get(event_id)
+        ids = [event_id] if is_plain(event_id) else []
+        found = (await available(self._database.read(store.many_events(self._tenant, ids)))).get(event_id)
         if found is None:
             raise NotFound("event_unknown", f"there is no event {event_id[:64]}")
         return found
@@ -100,7 +101,9 @@ class Events:
     async def page(
         self, *, key: str | None = None, scope: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[Event]:
-        """Return events without those who listened, the newest first. Raises `Invalid` for a bad cursor."""
+        """Return events without those who listened, the newest first. Raises `Invalid`."""
+        for name, text in (("key", key), ("scope", scope)):
+            _check_text(name, text)
         before = store.LAST if cursor is None else _read_cursor(cursor)
         script = store.page_of_events(self._tenant, key=key, scope=scope, before=before, most=limit + 1)
         found = await available(self._database.read(script))
@@ -118,9 +121,7 @@ class Events:
     def _checked(self, spec: EventSpec, *, replay_of: str | None = None) -> Publication:
         """Return what a turn takes in, with what the event is to start. Raises `Invalid`."""
         for name, text in (("key", spec.key), ("id", spec.id), ("scope", spec.scope)):
-            if text is not None and not is_plain(text):
-                rule = f"{name} must be 1 to {MAX_TEXT} characters, no control characters among them"
-                raise Invalid("member_invalid", rule, field=name, limit=MAX_TEXT)
+            _check_text(name, text)
         event_id = self._ids.new() if spec.id is None else spec.id
         event = Publication(
             event_id,
@@ -168,6 +169,12 @@ class Events:
         operation.reply = asyncio.get_running_loop().create_future()
         self._put(operation)
         return await operation.reply
+
+
+def _check_text(name: str, text: str | None) -> None:
+    if text is not None and not is_plain(text):
+        rule = f"{name} must be 1 to {MAX_TEXT} characters, no control characters among them"
+        raise Invalid("member_invalid", rule, field=name, limit=MAX_TEXT)
 
 
 def _digest(spec: EventSpec) -> str:

@@ -3,9 +3,12 @@
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from hurlbat_app.api.events import Events
 from hurlbat_app.api.expressions import Expressions
+from hurlbat_app.api.filters import Filters
 from hurlbat_app.api.gate import Access, Gate, Resource, nowhere
 from hurlbat_app.api.operations import Operations
+from hurlbat_app.api.paths import EncodedRoute
 from hurlbat_app.api.rate_limits import RateLimits
 from hurlbat_app.api.reports import Reports
 from hurlbat_app.api.runs import Runs
@@ -25,6 +28,7 @@ def routes(engine: Engine) -> list[Route]:
     """Return all routes; submits come first, as they come most."""
     runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
+    events, filters = Events(engine), Filters(engine)
     operations = Operations(engine)
     hooks = Webhooks(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
@@ -53,6 +57,14 @@ def routes(engine: Engine) -> list[Route]:
         "/tasks/{name}/pause": Resource(engine, POST=tasks.pause),
         "/tasks/{name}/resume": Resource(engine, POST=tasks.resume),
         "/rate-limits": Resource(engine, GET=limits.list),
+        "/tasks/{name}/filters": Resource(engine, POST=filters.create, GET=filters.list),
+        "/tasks/{name}/filters/{filter_id}": Resource(
+            engine, GET=filters.show, PATCH=filters.update, DELETE=filters.remove
+        ),
+        "/events": Resource(engine, POST=events.publish, GET=events.list),
+        "/events/bulk": Resource(engine, POST=events.publish_many),
+        "/events/{event_id}": Resource(engine, GET=events.show),
+        "/events/{event_id}/replay": Resource(engine, POST=events.replay),
         "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
         "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
         "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
@@ -71,4 +83,8 @@ def routes(engine: Engine) -> list[Route]:
         "/metrics": Resource(engine, GET=service.metrics),
         "/openapi.json": Resource(engine, GET=service.openapi),
     }
-    return [Route(path, endpoint) for path, endpoint in table.items()]
+    return [_route_of(path)(path, endpoint) for path, endpoint in table.items()]
+
+
+def _route_of(path: str) -> type[Route]:
+    return EncodedRoute if path.startswith("/events/") else Route

@@ -280,10 +280,10 @@ def wait_parameter(query: Mapping[str, str], cap: float) -> float | None:
     return seconds
 
 
-def page_parameters(query: Mapping[str, str]) -> tuple[str | None, int]:
-    """Return the cursor and the limit of a list."""
+def page_parameters(query: Mapping[str, str], *, longest: int = 512) -> tuple[str | None, int]:
+    """Return the cursor, of at most `longest` characters, and the limit of a list."""
     cursor = query.get("cursor")
-    if cursor is not None and not re.fullmatch(r"[\x21-\x7e]{1,512}", cursor):
+    if cursor is not None and not (len(cursor) <= longest and re.fullmatch(r"[\x21-\x7e]+", cursor)):
         raise Invalid("bad_cursor", "the cursor is not one that a list gave", field="cursor")
     text = query.get("limit", "50")
     limit = int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else 0
