@@ -65,6 +65,19 @@ class FakeServer:
                 self._news.notify_all()
 
 
+class Caller:
+    """Calls a task's methods in one of the two manners, so that each test holds for both."""
+
+    def __init__(self, manner: str) -> None:
+        self.sync = manner == "sync"
+
+    async def __call__(self, owner: Any, method: str, *arguments: Any, **named: Any) -> Any:
+        if self.sync:
+            name = method if not hasattr(owner, f"{method}_sync") else f"{method}_sync"
+            return await asyncio.to_thread(getattr(owner, name), *arguments, **named)
+        return await getattr(owner, method)(*arguments, **named)
+
+
 def _without_keys(body: Any) -> Any:
     if isinstance(body, list):
         return [_without_keys(item) for item in body]

@@ -24,7 +24,7 @@ from hurlbat import (
     Task,
 )
 from tests.sdk.exchange import an_app
-from tests.sdk.fake_server import FakeServer, answer, problem, run_json
+from tests.sdk.fake_server import Caller, FakeServer, answer, problem, run_json
 
 pytestmark = pytest.mark.anyio
 
@@ -32,24 +32,6 @@ pytestmark = pytest.mark.anyio
 class Thumb(BaseModel):
     url: str
     width: int = 1
-
-
-class Caller:
-    """Calls a task's methods in one of the two manners, so that each test holds for both."""
-
-    def __init__(self, manner: str) -> None:
-        self.sync = manner == "sync"
-
-    async def __call__(self, owner: Any, method: str, *arguments: Any, **named: Any) -> Any:
-        if self.sync:
-            name = method if not hasattr(owner, f"{method}_sync") else f"{method}_sync"
-            return await asyncio.to_thread(getattr(owner, name), *arguments, **named)
-        return await getattr(owner, method)(*arguments, **named)
-
-
-@pytest.fixture(params=["async", "sync"])
-def call(request: pytest.FixtureRequest) -> Caller:
-    return Caller(request.param)
 
 
 @pytest.fixture
@@ -74,18 +56,8 @@ def double(hurlbat: Hurlbat) -> Task[int, int]:
 
 
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Note the pauses between tries, and make them short."""
-    noted: list[float] = []
-    sleep = asyncio.sleep
-
-    async def pause(seconds: float) -> None:
-        noted.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr("hurlbat.client.asyncio.sleep", pause)
-    monkeypatch.setattr("hurlbat.sync_client.outside.sleep", noted.append)
-    return noted
+def pauses(noted_pauses: list[float]) -> list[float]:
+    return noted_pauses
 
 
 # -- run and wait ------------------------------------------------------------------------------------------------------

@@ -13,11 +13,15 @@ ROOT = Path(__file__).parents[2]
 COLD_IMPORT_SECONDS = 0.15
 
 SAMPLE = """
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from hurlbat import Concurrency, Context, Hurlbat, HurlbatError, RateLimit, RunRef, Task
+from hurlbat import ApiError, Concurrency, Context, Cron, Debounce, Event, Filter, Hurlbat, HurlbatError, RateLimit
+from hurlbat import Run, RunRef, Schedule, ScheduleRef, Task, Throttle
 
 hurlbat = Hurlbat()
 
@@ -62,6 +66,63 @@ def tock() -> str:
     return ""
 
 
+@hurlbat.task(batch_size=100, batch_timeout=5, batch_key="input.url", on_failure=tick)
+async def index(images: list[Image], ctx: Context) -> int:
+    return len(images)
+
+
+@hurlbat.task(batch_size=2)
+def gather(words: list[str]) -> str:
+    return " ".join(words)
+
+
+@hurlbat.task(
+    on_events=["image.*"],
+    filters=[Filter("input.size > 3", scope="eu", payload={"a": 1}), {"expression": "true"}],
+    crons=["@daily", Cron("0 3 * * *", timezone="Europe/Berlin", input=Image(url=""), overlap="skip")],
+    debounce=Debounce(5, key="input.url", mode="leading"),
+    throttle=Throttle(10, 60, key="input.url"),
+    on_failure="report",
+)
+def listen(image: Image, ctx: Context) -> None:
+    trigger: Mapping[str, Any] | None = ctx.trigger
+
+
+@hurlbat.task(on_events="image.new", filters=Filter(scope="eu"), crons="@daily", throttle={"limit": 1, "period": 1})
+async def hear() -> None: ...
+
+
+def count_one(number: int) -> int:
+    return number
+
+
+elsewhere = hurlbat.stub("elsewhere", input=Image, output=list[int])
+nothing = hurlbat.stub("nothing", input=None, output=int)
+anything = hurlbat.stub("anything")
+
+
+async def ways() -> None:
+    batched: Task[Image, int] = index
+    total: int = await index.run(Image(url=""))
+    text: str = gather.run_sync("word")
+    texts: list[str] = await gather.run_many(["a", "b"])
+    ref: RunRef[Thumb] = await resize.schedule(Image(url=""), at=datetime.now(UTC), priority=3)
+    later: RunRef[str] = tock.schedule_sync(delay=5, metadata={"a": 1})
+    moved: Run = await ref.move(delay=60)
+    nightly: ScheduleRef[Thumb] = await resize.cron("0 3 * * *", input=Image(url=""), timezone="Europe/Berlin")
+    fired: RunRef[Thumb] = await nightly.trigger()
+    times: list[datetime] = nightly.next_times_sync(3)
+    schedule: Schedule = await nightly.pause()
+    event: Event = await hurlbat.events.push("image.new", Image(url=""), scope="eu")
+    started: tuple[str, ...] = hurlbat.events.push_sync("image.new").runs
+    events: list[Event] = await hurlbat.events.push_many([{"key": "a"}, {"key": "b", "payload": 1, "id": "b1"}])
+    some: list[Event | ApiError] = hurlbat.events.push_many_sync([{"key": "a"}], return_exceptions=True)
+    numbers: list[int] = await elsewhere.run(Image(url=""))
+    number: int = await nothing.run()
+    whatever = await anything.run({"a": 1})
+    sizes: list[list[int]] = elsewhere.run_many_sync([Image(url="")])
+
+
 async def callers() -> None:
     task: Task[Image, Thumb] = resize
     thumb: Thumb = await resize.run(Image(url=""), timeout=5, priority=3, metadata={"a": 1})
@@ -88,6 +149,19 @@ WRONG = """
     hurlbat.task(sticky="firm")
     hurlbat.task(labels={"gpu": {"weight": 1}})
     hurlbat.task(concurrency="input.user_id")
+    hurlbat.task(batch_size=10)(count_one)
+    await index.run([Image(url="")])
+    await resize.schedule("url", delay=1)
+    await resize.schedule(Image(url=""), run_at=datetime.now(UTC))
+    await resize.cron("@daily", input="url")
+    await resize.cron("@daily", missed="never")
+    await elsewhere.run("url")
+    wrong = await nothing.run(1)
+    hurlbat.events.push_many_sync([{"payload": 1}])
+    await hurlbat.events.push("image.new", source="web")
+    hurlbat.task(crons=5)
+    Cron("@daily", "Europe/Berlin")
+    Debounce(5, mode="middle")
 """
 
 
