@@ -276,7 +276,7 @@ def held_at(world: World, script: str) -> asyncio.Event:
                 await asyncio.Event().wait()
             return await database.write(asked)
 
-    work._database = Held()  # type: ignore[assignment]  # it has all that is used
+    work._database = Held()
     return there
 
 
