@@ -39,6 +39,7 @@ from hurlbat_dispatcher.schedules import Schedules, ScheduleSpec
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
+from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Receipt, Webhooks, WebhookSpec
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnsupportedMedia",
+    "Watch",
     "Webhook",
     "WebhookSpec",
     "Webhooks",

@@ -267,7 +267,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     parts = Parts(
         settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first
     )
-    parts.waiting = Waiting(TENANT, store, clock, parts.waiters, parts.spawn)
+    parts.waiting = Waiting(TENANT, store, clock, parts.waiters)
     parts.writer = Writer(
         store,
         desk,

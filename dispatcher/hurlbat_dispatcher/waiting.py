@@ -8,6 +8,7 @@ one read for all of them and not in one for each.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from enum import Enum, auto
 from itertools import chain
 from typing import Final, Self
 
@@ -35,52 +36,85 @@ MOST_AT_ONCE: Final = 100
 MOST_MARKS: Final = 1_000
 
 
-class Looks:
-    """Reads runs with their timelines: all that are asked for while a read is on its way are in the next one."""
+class _Turn(Enum):
+    """What one who asked is told whose turn it is to read."""
 
-    def __init__(self, tenant: int, database: Database, spawn: Callable[[Awaitable[None]], None]) -> None:
+    YOURS = auto()
+
+
+_Asker = asyncio.Future[Run | None | _Turn]
+
+
+class Looks:
+    """Reads runs with their timelines: all that are asked for while a read is on its way are in the next one.
+
+    The read is made by one of those who asked. When he leaves amid it, it is the turn of another.
+    """
+
+    def __init__(self, tenant: int, database: Database) -> None:
         self._tenant = tenant
         self._database = database
-        self._spawn = spawn
-        self._asked: dict[str, list[asyncio.Future[Run | None]]] = {}
+        self._asked: dict[str, list[_Asker]] = {}
         self._reading = False
 
     async def look(self, run_id: str) -> Run:
         """Return a run as it is now, or later. Raises `NotFound`, `Unavailable`."""
-        future: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
-        self._asked.setdefault(run_id, []).append(future)
-        if not self._reading:
-            self._reading = True
-            self._spawn(self._read())
-        run = await available(future)
-        if run is None:
-            raise unknown_run(run_id)
-        return run
-
-    async def _read(self) -> None:
+        asker: _Asker = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(run_id, []).append(asker)
+        self._next()
         try:
-            while self._asked:
-                asked = {run_id: self._asked.pop(run_id) for run_id in list(self._asked)[:MOST_AT_ONCE]}
-                await self._read_these(asked)
-        finally:
-            self._reading = False
-            if self._asked:  # the server stops amid it
-                _fail(self._asked, Unavailable("stopping", "the server is stopping", retry_after=1))
-                self._asked = {}
-
-    async def _read_these(self, asked: dict[str, list[asyncio.Future[Run | None]]]) -> None:
-        try:
-            found = await self._database.read(views.told_runs(self._tenant, list(asked)))
+            found = await available(asker)
         except asyncio.CancelledError:
-            _fail(asked, Unavailable("stopping", "the server is stopping", retry_after=1))
+            if not asker.cancelled() and asker.exception() is None and asker.result() is _Turn.YOURS:
+                self._done()
+            raise
+        if found is _Turn.YOURS:
+            try:
+                found = await available(self._read(run_id))
+            finally:
+                self._done()
+        if not isinstance(found, Run):
+            raise unknown_run(run_id)
+        return found
+
+    def _next(self) -> None:
+        """Let somebody read, if there is somebody and nobody does."""
+        while self._asked and not self._reading:
+            run_id = next(iter(self._asked))
+            askers = self._asked[run_id]
+            asker = askers.pop(0)
+            if not askers:
+                del self._asked[run_id]
+            if not asker.done():
+                self._reading = True
+                asker.set_result(_Turn.YOURS)
+
+    def _done(self) -> None:
+        self._reading = False
+        self._next()
+
+    async def _read(self, own: str) -> Run | None:
+        """Read a run of one's own, and those that others have asked for."""
+        asked = {run_id: self._asked.pop(run_id) for run_id in list(self._asked)[: MOST_AT_ONCE - 1]}
+        try:
+            found = await self._database.read(views.told_runs(self._tenant, list({own: None} | asked)))
+        except asyncio.CancelledError:
+            for run_id, askers in asked.items():
+                self._asked.setdefault(run_id, []).extend(askers)
             raise
         except Exception as error:
-            _fail(asked, error)
-            return
-        for run_id, futures in asked.items():
-            for future in futures:
-                if not future.done():
-                    future.set_result(found.get(run_id))
+            failure = error
+            _answer(asked, lambda asker, _: asker.set_exception(failure))
+            raise
+        _answer(asked, lambda asker, run_id: asker.set_result(found.get(run_id)))
+        return found.get(own)
+
+
+def _answer(asked: dict[str, list[_Asker]], say: Callable[[_Asker, str], None]) -> None:
+    for run_id, askers in asked.items():
+        for asker in askers:
+            if not asker.done():
+                say(asker, run_id)
 
 
 class Watch(AbstractContextManager["Watch"]):
@@ -104,9 +138,9 @@ class Watch(AbstractContextManager["Watch"]):
         except TimeoutError:
             return False
         rest = self._looked_at + GAP - asyncio.get_running_loop().time()
-        if rest > 0 and not self._waiting.over:
+        if rest > 0 and not self.over:
             await self._waiting.clock.sleep(rest)
-        if self._waiting.over:
+        if self.over:
             raise Unavailable("stopping", "the server is stopping", retry_after=1)
         self._bell.clear()
         try:
@@ -117,6 +151,11 @@ class Watch(AbstractContextManager["Watch"]):
         finally:
             self._looked_at = asyncio.get_running_loop().time()
         return True
+
+    @property
+    def over(self) -> bool:
+        """Tell whether the server stops, so that nothing more is to be heard."""
+        return self._waiting.over
 
     def leave(self) -> None:
         """Watch no longer."""
@@ -132,20 +171,13 @@ class Watch(AbstractContextManager["Watch"]):
 class Waiting:
     """Everybody who waits at this server."""
 
-    def __init__(
-        self,
-        tenant: int,
-        database: Database,
-        clock: Clock,
-        waiters: Waiters,
-        spawn: Callable[[Awaitable[None]], None],
-    ) -> None:
+    def __init__(self, tenant: int, database: Database, clock: Clock, waiters: Waiters) -> None:
         self._tenant = tenant
         self._database = database
         self._waiters = waiters
         self._marks: dict[str, Row] = {}
         self.clock = clock
-        self.looks = Looks(tenant, database, spawn)
+        self.looks = Looks(tenant, database)
 
     @property
     def over(self) -> bool:
@@ -235,13 +267,6 @@ class Waiting:
 async def _settled(future: asyncio.Future[None], seconds: float) -> None:
     """Return when the future is done, or after so many seconds."""
     await asyncio.wait({future}, timeout=seconds)
-
-
-def _fail(asked: dict[str, list[asyncio.Future[Run | None]]], error: Exception) -> None:
-    for futures in asked.values():
-        for future in futures:
-            if not future.done():
-                future.set_exception(error)
 
 
 def _slices(ids: list[str]) -> list[list[str]]:

@@ -90,6 +90,7 @@ DISPATCHER = [
     "Unauthorized",
     "Unavailable",
     "UnsupportedMedia",
+    "Watch",
     "Webhook",
     "WebhookSpec",
     "Webhooks",

@@ -68,8 +68,17 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
         "expires_at": _time(run.expires_at),
     }
     if timeline:
-        shown["timeline"] = [_show_entry(entry) for entry in run.timeline]
+        shown["timeline"] = [show_entry(entry) for entry in run.timeline]
     return shown
+
+
+def show_entry(entry: TimelineEntry) -> dict[str, Any]:
+    """Return an entry of a run's timeline as it is shown."""
+    detail = {
+        name: rfc3339(value) if name.endswith("_at") and isinstance(value, int) else value
+        for name, value in entry.detail.items()
+    }
+    return {"at": rfc3339(entry.at), "kind": entry.kind, "attempt": entry.attempt, **detail}
 
 
 def show_explanation(found: Explanation) -> dict[str, Any]:
@@ -200,11 +209,3 @@ def _time(ms: int | None) -> str | None:
 
 def _raw(text: str | None) -> Fragment:
     return _NULL if text is None else Fragment(text)
-
-
-def _show_entry(entry: TimelineEntry) -> dict[str, Any]:
-    detail = {
-        name: rfc3339(value) if name.endswith("_at") and isinstance(value, int) else value
-        for name, value in entry.detail.items()
-    }
-    return {"at": rfc3339(entry.at), "kind": entry.kind, "attempt": entry.attempt, **detail}

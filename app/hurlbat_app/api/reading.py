@@ -26,6 +26,7 @@ Members = Mapping[str, Member]
 _NAME: Final = re.compile(NAME_PATTERN)
 _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_TIME_RULE: Final = "must be a time such as 2030-01-31T12:00:00Z, with its zone (RFC 3339)"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN: Final = 64
 
@@ -154,21 +155,28 @@ def seconds_of(found: Members, name: str, *, zero: bool = False) -> float | None
     if value is None:
         return None
     if type(value) not in (int, float) or not (0 < value <= YEAR_SECONDS or (zero and value == 0)):
-        raise wrong(name, f"must be a number of seconds, {'from 0' if zero else 'above 0 and'} up to {YEAR_SECONDS}")
+        problem = wrong(
+            name, f"must be a number of seconds, {'from 0' if zero else 'above 0 and'} up to {YEAR_SECONDS}"
+        )
+        problem.extra["limit"] = YEAR_SECONDS
+        raise problem
     return float(value)
 
 
 def time_of(found: Members, name: str) -> int | None:
     """Return a time in RFC 3339 with its zone as milliseconds since the epoch, or None."""
     value = optional(found, name)
-    if value is None:
-        return None
+    return None if value is None else _moment(value, wrong(name, _TIME_RULE))
+
+
+def _moment(value: Any, problem: Invalid) -> int:
     if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise wrong(name, "must be a time such as 2030-01-31T12:00:00Z, with its zone (RFC 3339)")
+        raise problem
     try:
         return round(datetime.fromisoformat(value.upper()).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise wrong(name, "is not a time that exists") from None
+        name = problem.extra["field"]
+        raise Invalid(problem.code, f"{name} is not a time that exists", field=name) from None
 
 
 def run_id_of(found: Members, name: str) -> str | None:
@@ -298,6 +306,12 @@ def flag_parameter(query: Mapping[str, str], name: str) -> bool:
     if value not in ("true", "false"):
         raise Invalid("parameter_invalid", f"{name} must be true or false", field=name)
     return value == "true"
+
+
+def time_parameter(query: Mapping[str, str], name: str) -> int | None:
+    """Return a parameter that is a time in RFC 3339 with its zone as milliseconds since the epoch, or None."""
+    text = query.get(name)
+    return None if text is None else _moment(text, Invalid("parameter_invalid", f"{name} {_TIME_RULE}", field=name))
 
 
 def name_parameter(query: Mapping[str, str], name: str) -> str | None:

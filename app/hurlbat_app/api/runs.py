@@ -1,14 +1,15 @@
-"""`/runs`: submit, look, cancel, replay."""
+"""`/runs`: submit, look, wait, watch, move, cancel, replay."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json, page, show_explanation, show_run
 from hurlbat_app.api.reading import (
+    flag_parameter,
     name_parameter,
     page_parameters,
     parameters,
@@ -16,13 +17,16 @@ from hurlbat_app.api.reading import (
     read_members,
     run_id,
     text_of,
+    time_parameter,
     wait_parameter,
 )
-from hurlbat_app.api.submissions import MEMBERS, read_bulk, read_submission
+from hurlbat_app.api.streams import Story, last_event_id
+from hurlbat_app.api.submissions import MEMBERS, priority_of, read_bulk, read_submission, start_of
 from hurlbat_dispatcher import Accepted, Engine, Invalid, Problem, Run, RunState, Submission
 
 _BULK: Final = frozenset({"runs"})
 _REASON: Final = frozenset({"reason"})
+_MOVE: Final = frozenset({"run_at", "delay", "priority"})
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -38,13 +42,13 @@ class Runs:
         """Accept a run: 201 after its commit, 200 for a repeat of a key; with `wait` 200 when it has ended, or 202."""
         wait = wait_parameter(parameters(request, "wait"), self._wait_max)
         found = read_members(request, await read_body(request, self._limit), MEMBERS)
-        accepted = await self._engine.submit(read_submission(found))
-        run = accepted.run
-        headers = {"location": f"/runs/{run.id}"}
+        submission = read_submission(found)
         if wait is None:
-            return Json(show_run(run, timeline=False), 201 if accepted.created else 200, headers)
-        run = await self._ended(request, run.id, wait)
-        return Json(show_run(run), 200 if run.is_final else 202, headers)
+            accepted = await self._engine.submit(submission)
+            shown, status = show_run(accepted.run, timeline=False), 201 if accepted.created else 200
+            return Json(shown, status, {"location": f"/runs/{accepted.run.id}"})
+        run = await _while_there(request, self._engine.submit_and_wait(submission, wait))
+        return Json(show_run(run), 200 if run.is_final else 202, {"location": f"/runs/{run.id}"})
 
     async def submit_many(self, request: Request) -> Response:
         """Accept up to a thousand runs in one commit, with an outcome for each."""
@@ -56,10 +60,19 @@ class Runs:
 
     async def list(self, request: Request) -> Response:
         """List runs, the newest first."""
-        query = parameters(request, "task", "state", "cursor", "limit")
+        query = parameters(request, "task", "state", "delayed", "created_after", "created_before", "cursor", "limit")
         cursor, limit = page_parameters(query)
+        state, delayed = _state(query.get("state")), flag_parameter(query, "delayed")
+        if delayed and state not in (None, RunState.QUEUED):
+            raise Invalid("parameter_invalid", "delayed runs are queued; leave state out", field="state")
         found = await self._engine.list_runs(
-            task=name_parameter(query, "task"), state=_state(query.get("state")), cursor=cursor, limit=limit
+            task=name_parameter(query, "task"),
+            state=state,
+            delayed=delayed,
+            created_after=time_parameter(query, "created_after"),
+            created_before=time_parameter(query, "created_before"),
+            cursor=cursor,
+            limit=limit,
         )
         return Json(page([show_run(run, timeline=False) for run in found.items], found.next_cursor))
 
@@ -67,8 +80,24 @@ class Runs:
         """Show a run with its timeline, with `wait` when it has ended or the time is over."""
         wait = wait_parameter(parameters(request, "wait"), self._wait_max)
         wanted = run_id(request)
-        run = await (self._engine.get_run(wanted) if wait is None else self._ended(request, wanted, wait))
-        return Json(show_run(run))
+        if wait is None:
+            return Json(show_run(await self._engine.get_run(wanted)))
+        return Json(show_run(await _while_there(request, self._engine.wait(wanted, wait))))
+
+    async def events(self, request: Request) -> Response:
+        """Tell what happens to a run while it happens, from its beginning or from where a client was."""
+        after = last_event_id(request)
+        return Story(await self._engine.watch(run_id(request)), after)
+
+    async def move(self, request: Request) -> Response:
+        """Let a run that waits for its time start at another, or with another priority."""
+        parameters(request)
+        found = read_members(request, await read_body(request, self._limit), _MOVE)
+        run_at, delay = start_of(found)
+        priority = priority_of(found)
+        if run_at is None and delay is None and priority is None:
+            raise Invalid("member_missing", "say run_at, delay or priority", field="run_at")
+        return Json(show_run(await self._engine.move_run(run_id(request), run_at, delay=delay, priority=priority)))
 
     async def explain(self, request: Request) -> Response:
         """Say why a run is as it is: what holds it, or why it ended so."""
@@ -87,18 +116,19 @@ class Runs:
         read_members(request, await read_body(request, self._limit), _NOTHING)
         return Json(show_run(await self._engine.replay_run(run_id(request))))
 
-    async def _ended(self, request: Request, wanted: str, seconds: float) -> Run:
-        """Wait for the end of a run for so long, or until the client goes away."""
-        waiting = asyncio.ensure_future(self._engine.wait(wanted, seconds))
-        leaving = asyncio.ensure_future(_left(request))
-        try:
-            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            return await self._engine.get_run(wanted)
-        finally:
-            waiting.cancel()
-            leaving.cancel()
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Run]) -> Run:
+    """Return what the work returns; who has gone waits no longer. Raises `ClientDisconnect`."""
+    waiting = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        leaving.cancel()
 
 
 async def _left(request: Request) -> None:

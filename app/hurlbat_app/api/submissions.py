@@ -44,9 +44,7 @@ def read_submission(found: Members) -> Submission:
     payload = "null" if given is None else given.text
     if len(found) <= 1 + (given is not None):
         return Submission(task, payload)
-    delay, run_at = seconds_of(found, "delay", zero=True), time_of(found, "run_at")
-    if delay is not None and run_at is not None:
-        raise wrong("run_at", "and delay exclude each other")
+    run_at, delay = start_of(found)
     key, key_ttl = text_of(found, "idempotency_key", 256), seconds_of(found, "idempotency_ttl")
     if key is None and key_ttl is not None:
         raise wrong("idempotency_ttl", "needs an idempotency_key")
@@ -54,7 +52,7 @@ def read_submission(found: Members) -> Submission:
         task,
         payload,
         metadata=object_of(found, "metadata", MAX_METADATA_BYTES) or "{}",
-        priority=whole_of(found, "priority", -1000, 1000),
+        priority=priority_of(found),
         run_at=run_at,
         delay=delay,
         idempotency_key=key,
@@ -62,6 +60,19 @@ def read_submission(found: Members) -> Submission:
         ttl=seconds_of(found, "ttl"),
         parent=run_id_of(found, "parent"),
     )
+
+
+def start_of(found: Members) -> tuple[int | None, float | None]:
+    """Return `run_at` (ms) and `delay` (seconds), of which one at most is given. Raises `Invalid`."""
+    delay, run_at = seconds_of(found, "delay", zero=True), time_of(found, "run_at")
+    if delay is not None and run_at is not None:
+        raise wrong("run_at", "and delay exclude each other")
+    return run_at, delay
+
+
+def priority_of(found: Members) -> int | None:
+    """Return the priority, or None. Raises `Invalid`."""
+    return whole_of(found, "priority", -1000, 1000)
 
 
 def read_bulk(found: Members) -> list[Submission | Problem]:
