@@ -39,8 +39,7 @@ def routes(engine: Engine) -> list[Route]:
         "/runs/replay": Resource(engine, POST=operations.replay),
         "/operations": Resource(engine, GET=operations.list),
         "/operations/{operation_id}": Resource(engine, GET=operations.show),
-        "/runs/{run_id}": Resource(engine, GET=runs.show, PATCH=runs.move),
-        "/runs/{run_id}/events": Resource(engine, GET=runs.events),
+        "/runs/{run_id}": Resource(engine, GET=runs.show),
         "/runs/{run_id}/explain": Resource(engine, GET=runs.explain),
         f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
         f"{attempt}/complete": Resource(engine, access=Access.LEASE, POST=reports.complete),
@@ -57,7 +56,6 @@ def routes(engine: Engine) -> list[Route]:
         "/tasks/{name}": Resource(engine, GET=tasks.show),
         "/tasks/{name}/pause": Resource(engine, POST=tasks.pause),
         "/tasks/{name}/resume": Resource(engine, POST=tasks.resume),
-        "/rate-limits": Resource(engine, GET=limits.list),
         "/tasks/{name}/filters": Resource(engine, POST=filters.create, GET=filters.list),
         "/tasks/{name}/filters/{filter_id}": Resource(
             engine, GET=filters.show, PATCH=filters.update, DELETE=filters.remove
@@ -66,6 +64,7 @@ def routes(engine: Engine) -> list[Route]:
         "/events/bulk": Resource(engine, POST=events.publish_many),
         "/events/{event_id}": Resource(engine, GET=events.show),
         "/events/{event_id}/replay": Resource(engine, POST=events.replay),
+        "/rate-limits": Resource(engine, GET=limits.list),
         "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
         "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
         "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
