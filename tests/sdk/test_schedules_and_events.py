@@ -98,12 +98,10 @@ NAIVE = datetime(2030, 1, 31)  # noqa: DTZ001 - that it has no zone is the point
 async def test_a_time_that_cannot_be_is_refused_before_anything_is_sent(
     server: FakeServer, report: Any, call: Caller, when: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    for attempt in (
-        lambda: call(report, "schedule", Order(id=1), **when),
-        lambda: call(report.ref("r1"), "move", **when),
-    ):
-        with pytest.raises(error, match=said):
-            await attempt()
+    with pytest.raises(error, match=said):
+        await call(report, "schedule", Order(id=1), **when)
+    with pytest.raises(error, match=said):
+        await call(report.ref("r1"), "move", **when)
     with pytest.raises(TypeError, match="at=, not as run_at="):
         await call(report, "schedule", Order(id=1), run_at=AT)
     assert server.requests == []
@@ -172,7 +170,6 @@ async def test_the_clients_look_after_schedules(server: FakeServer, hurlbat: Hur
     client = hurlbat.sync_client if call.sync else hurlbat.client
     server.on("POST /schedules", answer(201, SCHEDULE))
     server.on("GET /schedules", answer(200, {"items": [SCHEDULE], "next_cursor": None}))
-    server.on("PATCH /schedules/a%2Fb", answer(200, SCHEDULE))
     server.on("PATCH /schedules/nightly", answer(200, SCHEDULE))
     server.on("POST /schedules/preview", answer(200, {"items": ["2030-01-31T02:00:00.000Z"]}))
     fire = {"due_at": "2030-01-31T02:00:00.000Z", "outcome": "started", "run": "r1"}
@@ -378,7 +375,4 @@ async def test_pauses_grow_and_are_never_the_same_for_all(
     server.on("POST /runs", httpx.ConnectError("refused"))
     with pytest.raises(ConnectionFailed):
         await call(report, "run_no_wait", Order(id=1))
-    assert [
-        round(most / pause, 9) >= 1 and most / pause <= 2
-        for most, pause in zip((0.1, 0.2, 0.4, 0.8), noted_pauses, strict=True)
-    ]
+    assert all(most / 2 <= pause <= most for most, pause in zip((0.1, 0.2, 0.4, 0.8), noted_pauses, strict=True))
