@@ -17,6 +17,7 @@ from hurlbat_dispatcher.domain.policies import (
     StaticLimit,
     Sticky,
     Strategy,
+    throttle_prefix,
 )
 from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
@@ -189,7 +190,12 @@ def to_flow(policy: TaskPolicy) -> FlowPolicy:
         if throttle is None
         else (
             RateRule(
-                None, throttle.key or "run.task", 1, throttle.limit, throttle.period, prefix=f"{policy.name}:throttle:"
+                None,
+                throttle.key or "run.task",
+                1,
+                throttle.limit,
+                throttle.period,
+                prefix=throttle_prefix(policy.name),
             ),
         )
     )

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from hurlbat_dispatcher.domain.holding import BudgetView, Kind
 from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.policies import throttle_prefix
 from hurlbat_dispatcher.domain.runs import Run
 from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
@@ -42,14 +43,14 @@ def why_held(task: str, budgets: Sequence[BudgetView], registry: Registry) -> st
     if holder is None:
         return "Nothing holds it: it starts in a moment."
     if holder.reserved_for is not None and holder.kind is not Kind.SLOTS:
-        return f"{_named(holder)} is kept for run {holder.reserved_for}, which was passed over too often."
+        return f"{_named(holder, task)} is kept for run {holder.reserved_for}, which was passed over too often."
     match holder.kind:
         case Kind.PAUSE:
             return f"Task {task} is paused."
         case Kind.CONCURRENCY:
-            return f"{_named(holder)} is full: {holder.used} of {holder.limit} runs are under way."
+            return f"{_named(holder, task)} is full: {holder.used} of {holder.limit} runs are under way."
         case Kind.RATE_LIMIT:
-            return _why_limited(holder)
+            return _why_limited(holder, task)
         case Kind.SLOTS:
             return _why_no_slot(task, [one for one in budgets if one.holds], registry)
 
@@ -80,21 +81,28 @@ def how_to_free(task: str, budgets: Sequence[BudgetView], registry: Registry) ->
             return "The end of a run that occupies a slot, more slots, or another worker."
 
 
-def _named(view: BudgetView) -> str:
+def _named(view: BudgetView, task: str) -> str:
     if view.kind is Kind.CONCURRENCY:
         return f"The concurrency group {view.key!r} of rule {view.name}"
+    if _throttles(view, task):
+        key = view.name.removeprefix(throttle_prefix(task))
+        return f"The throttle of task {task}{'' if key == task else f' for {key!r}'}"
     return f"The {'dynamic ' if view.dynamic else ''}rate limit {view.name}"
 
 
-def _why_limited(view: BudgetView) -> str:
-    name = _named(view)
+def _throttles(view: BudgetView, task: str) -> bool:
+    return bool(view.dynamic) and view.name.startswith(throttle_prefix(task))
+
+
+def _why_limited(view: BudgetView, task: str) -> str:
+    name, units = _named(view, task), "runs" if _throttles(view, task) else "units"
     until = f" There is room at {rfc3339(view.opens_at)}." if view.opens_at is not None else ""
     if view.note is not None:
         return f"{name}: {view.note}.{until}"
     if view.limit is None or view.units > view.limit:
         return f"{name} lets {view.limit or 0} units through, and the run takes {view.units}."
     takes = f", and the run takes {view.units}" if view.units > 1 else ""
-    return f"{name} is used up: {view.used} of {view.limit} units in {span(view.duration or 0)}{takes}.{until}"
+    return f"{name} is used up: {view.used} of {view.limit} {units} in {span(view.duration or 0)}{takes}.{until}"
 
 
 def _how_to_lift(view: BudgetView) -> str:

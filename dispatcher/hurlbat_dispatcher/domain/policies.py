@@ -72,6 +72,11 @@ class RateRule:
     prefix: str = ""
 
 
+def throttle_prefix(task: str) -> str:
+    """Return what stands before the keys of a task's throttle, so that they are its own."""
+    return f"{task}:throttle:"
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """What a task wants of the label of its worker: required, or preferred by its weight."""

@@ -1,16 +1,19 @@
-"""Remove finished runs, events and fires after their time, a few at a time so that nobody waits for it."""
+"""Remove finished runs, events, fires and gatherings after their time, a few at a time so that nobody waits for it."""
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.gathering import forget, over
 from hurlbat_dispatcher.store.retention import old_events, old_fires, remove_events, remove_finished, remove_fires
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 
 BATCH = 500
 REST_SECONDS = 0.05
+GATHERED_MS = 60_000
+"""How long what is over is kept of what gathers submits."""
 
 
 class Retention:
-    """Removes what finished, events that came and schedules' fires, more than `seconds` ago; 0 keeps everything."""
+    """Removes what finished, events that came and schedules' fires, more than `seconds` ago; 0 keeps all of that."""
 
     def __init__(self, tenant: int, database: Database, clock: Clock, *, seconds: float) -> None:
         self._tenant = tenant
@@ -20,9 +23,10 @@ class Retention:
 
     async def run_once(self) -> int:
         """Remove everything that is old enough; return how many runs that were."""
+        now = await self._database.read(database_now())
+        await self._forget_gatherings(now - GATHERED_MS)
         if not self._seconds:
             return 0
-        now = await self._database.read(database_now())
         before = now - int(self._seconds * 1000)
         await self._remove_events(before)
         await self._remove_fires(before)
@@ -35,6 +39,12 @@ class Retention:
             if len(gone) < BATCH:
                 return removed
             after = gone[-1]
+            await self._clock.sleep(REST_SECONDS)
+
+    async def _forget_gatherings(self, before: int) -> None:
+        """Forget what gathered submits; where none is over this only reads."""
+        while names := await self._database.read(over(before=before, most=BATCH)):
+            await self._database.write(forget(names, before=before))
             await self._clock.sleep(REST_SECONDS)
 
     async def _remove_fires(self, before: int) -> None:

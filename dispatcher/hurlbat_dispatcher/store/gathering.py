@@ -1,6 +1,6 @@
 """What gathers submits: the run of each key that takes more, and what becomes of that run when it does."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -78,10 +78,31 @@ APPEND = Statement(
 """Let a list have more items: `more` takes the place of its closing bracket."""
 TAKE_KEY = Statement(sa.update(run).where(_THIS).values(_KEY), ("key", "b_tenant", "b_id"))
 
-FORGET_SECONDS = 60
-_FORGET = Statement(sa.delete(gathering).where(gathering.c.until < bind("before", sa.BigInteger())), ("before",))
+Name = tuple[int, str, str]
+"""(tenant, task, key)."""
+_NAME = ("tenant", "task", "key")
+OVER = Statement(
+    sa.select(*(gathering.c[name] for name in _NAME))
+    .where(gathering.c.until < bind("before", sa.BigInteger()))
+    .order_by(gathering.c.until)
+    .limit(bind("most", sa.Integer())),
+    ("before", "most"),
+)
+FORGET = Statement(
+    sa.delete(gathering).where(
+        *(gathering.c[name] == bind(name, gathering.c[name].type) for name in _NAME),
+        gathering.c.until < bind("before", sa.BigInteger()),
+    ),
+    (*_NAME, "before"),
+)
 
 
-def forget_over(now: int) -> Generator[Ask, Rows, None]:
-    """Forget gatherings whose time is over."""
-    yield _FORGET.write([(now - FORGET_SECONDS * 1000,)])
+def over(*, before: int, most: int) -> Generator[Ask, Rows, list[Name]]:
+    """Read some gatherings that were over before then (ms), the oldest first."""
+    rows = yield OVER.fetch(before, most)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def forget(names: Sequence[Name], *, before: int) -> Generator[Ask, Rows, None]:
+    """Forget gatherings that were over before then (ms), and have not begun anew."""
+    yield FORGET.write([(*name, before) for name in sorted(names)])
