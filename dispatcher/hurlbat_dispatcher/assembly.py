@@ -258,6 +258,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         lease_tokens=lease_tokens,
         ids=Ids(clock, outside.chance),  # its own, as turns are made on a thread of theirs
         clock=clock,
+        most_input=settings.max_body_bytes,
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
     guard = Guard(settings.allowed_networks, own=own)
