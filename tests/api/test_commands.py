@@ -189,6 +189,29 @@ def test_runs_are_listed_shown_cancelled_and_replayed(
     assert f"echo  {run}  queued" in replayed.stdout
 
 
+def test_many_runs_are_cancelled_and_replayed_by_what_they_have_in_common(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    for _ in range(2):
+        hurlbat("run", "echo", "--delay", "60", **here)
+    hurlbat("run", "break", "--wait", **here)
+    many = ("runs", "cancel", "--task", "echo", "--state", "queued", "--state", "running")
+
+    dry = hurlbat(*many, "--dry-run", **here)
+    unsure = hurlbat(*many, **here)
+    done = hurlbat(*many, "--yes", "--reason", "enough", **here)
+    nothing = hurlbat(*many, "--yes", **here)
+    counted = _json(hurlbat("runs", "replay", "--task", "break", "--dry-run", "--json", **here))
+    replayed = _json(hurlbat("runs", "replay", "--task", "break", "--yes", "--json", **here))
+
+    assert (dry.returncode, dry.stdout) == (0, "2 runs would be cancelled.\n")
+    _fails(unsure, 2, "^hurlbat: 2 runs would be cancelled; say --yes to do it without being asked.\n$")
+    assert (done.returncode, done.stdout) == (0, "2 runs are cancelled.\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "There are no such runs.\n")
+    assert counted == {"matched": 1}
+    assert (replayed["kind"], replayed["state"], replayed["done"]) == ("replay", "done", 1)
+
+
 def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
     hurlbat: Callable[..., Done], here: dict[str, str], worker: str
 ) -> None:
@@ -287,6 +310,9 @@ def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server:
         (["workers", "add", "w", "http://x", "--label", "a"], "--label takes name=value, and 'a' is none"),
         (["dev", "--worker", "x"], "--worker takes a URL such as"),
         (["run"], "Missing argument"),
+        (["runs", "cancel"], "give a run's id, or say which runs: --task"),
+        (["runs", "replay", "id", "--task", "t"], "give a run's id, or say by options .*not both"),
+        (["runs", "cancel", "id", "--dry-run"], "--dry-run goes with --task"),
         (["serve", "--database", "mysql://h/d"], "HURLBAT_DATABASE_URL names the unknown kind of database 'mysql'"),
         (["migrate", "--database", "mysql://h/d"], "HURLBAT_DATABASE_URL names the unknown kind of database 'mysql'"),
     ],

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from hurlbat_app.cli import bulk
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
@@ -154,21 +155,50 @@ def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: 
 
 @runs.command("cancel")
 def cancel_run(
-    run_id: RunId,
-    reason: Annotated[str | None, typer.Option(help="Why; the run remembers it.")] = None,
+    run_id: bulk.OneRun = None,
+    task: bulk.OfTask = None,
+    state: bulk.InState = None,
+    created_after: bulk.After = None,
+    created_before: bulk.Before = None,
+    reason: Annotated[str | None, typer.Option(help="Why; the runs remember it.")] = None,
+    dry_run: bulk.DryRun = False,
+    yes: bulk.Yes = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Cancel a run, at once."""
-    body = json.dumps({"reason": reason}) if reason else None
-    _print(Remote(url, token).post(_path(run_id, "cancel"), body).text, as_json)
+    """Cancel a run, at once; or all runs of a task, in a state, of a time, those that have not ended."""
+    meant = bulk.filter_of(run_id, task, state, created_after, created_before)
+    if meant is not None:
+        bulk.do_to_many(Remote(url, token), bulk.Asked("cancel", meant, reason, dry_run, yes, as_json))
+    elif dry_run:
+        raise Failure("--dry-run goes with --task, --state and the like, not with one run.", Exit.BAD_INPUT)
+    else:
+        body = json.dumps({"reason": reason}) if reason else None
+        _print(Remote(url, token).post(_path(run_id or "", "cancel"), body).text, as_json)
 
 
 @runs.command("replay")
-def replay_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
-    """Queue a run again that has ended."""
-    _print(Remote(url, token).post(_path(run_id, "replay")).text, as_json)
+def replay_run(
+    run_id: bulk.OneRun = None,
+    task: bulk.OfTask = None,
+    state: bulk.InState = None,
+    created_after: bulk.After = None,
+    created_before: bulk.Before = None,
+    dry_run: bulk.DryRun = False,
+    yes: bulk.Yes = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Queue a run again that has ended; or all runs of a task, in a state, of a time, those that have failed."""
+    meant = bulk.filter_of(run_id, task, state, created_after, created_before)
+    if meant is not None:
+        bulk.do_to_many(Remote(url, token), bulk.Asked("replay", meant, None, dry_run, yes, as_json))
+    elif dry_run:
+        raise Failure("--dry-run goes with --task, --state and the like, not with one run.", Exit.BAD_INPUT)
+    else:
+        _print(Remote(url, token).post(_path(run_id or "", "replay")).text, as_json)
 
 
 def _path(run_id: str, *more: str) -> str:
