@@ -209,8 +209,8 @@ def test_a_delivery_is_good_for_five_minutes_on_either_side(sender: str) -> None
     assert TOLERANCE_SECONDS == 300
     for skew in (-300, 0, 300):
         assert why_refused(auth, headers, BODY, NOW + skew) is None
-    for skew in (-301, 301, 1e9):
-        assert "300 s" in (why_refused(auth, headers, BODY, NOW + skew) or "")
+    for much in (-301, 301, 10**9):
+        assert "300 s" in (why_refused(auth, headers, BODY, NOW + much) or "")
 
 
 @pytest.mark.parametrize("sender", ["stripe", "slack"])
