@@ -252,9 +252,11 @@ def _oversold(load: Load, worker: SeenWorker, taken: int, settling: int) -> Iter
 
 def _key(key: SeenKey) -> Iterator[Finding]:
     name = f"the idempotency key {key.key!r} of the task {key.task}"
-    if key.run_state is None:
-        code, says = Code.KEY_WITHOUT_RUN, f"{name} names run {key.run}, which is not there; a submit with it fails"
-    elif (key.run_task, key.run_key) != (key.task, key.key):
+    if key.run_state is None and key.until is None:
+        code, says = Code.KEY_WITHOUT_RUN, f"{name} ends with its run {key.run}, which is not there"
+    elif key.run_state is None:
+        return  # a run that gathered several submits may go before the last of their keys does
+    elif key.run_task != key.task or key.run_key is None:  # one that gathered has one of several
         code = Code.KEY_OF_ANOTHER_RUN
         says = f"{name} names run {key.run}, which was submitted as {key.run_task} with the key {key.run_key!r}"
     elif key.until is None and key.run_state in FINAL:

@@ -171,7 +171,7 @@ PLANTS = [
     plant(Code.CHARGES_WRONG, DELAYED, "charged 0 times", put(DELAYED, tries=0)),
     plant(Code.WAITING_UNEXPLAINED, DELAYED, "does not say why", put(DELAYED, attempt=2)),
     plant(Code.SLOTS_OVERSOLD, "w", "has 2 attempts in 1 slots, and the last", "UPDATE worker SET slots = 1"),
-    plant(Code.KEY_WITHOUT_RUN, MISSING, "names run", key(MISSING, "m")),
+    plant(Code.KEY_WITHOUT_RUN, MISSING, "ends with its run", key(MISSING, "m")),
     plant(Code.KEY_OF_ANOTHER_RUN, RUNS, "was submitted as echo with the key None", key(RUNS, "r")),
     plant(
         Code.KEY_OUTLIVES_RUN,

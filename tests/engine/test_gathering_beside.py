@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from hurlbat_dispatcher import Accepted, Conflict, EventSpec, Invalid, RunState, ScheduleSpec, Submission
+from hurlbat_dispatcher.checkup import strict_checkup
 from tests.engine.far_side import Call
 from tests.engine.gathered import BATCH, LEADING, TRAILING, count_runs, numbers, passes, policy, retain, said, submit
 from tests.engine.world import World, refused
@@ -60,11 +61,16 @@ async def test_a_key_whose_run_is_gone_is_free(world: World) -> None:
     await world.worker("w", policy(**LEADING))
     first = await submit(world, 1)
     await world.ended(first.run)
-    await submit(world, 2, idempotency_key="k", idempotency_ttl=9999.0)
+    for key in "kl":
+        await submit(world, 2, idempotency_key=key, idempotency_ttl=9999.0)
     await world.change("UPDATE run SET finished_at = 5")
     await retain(world)
-    await world.change("DELETE FROM gathering")
-    assert (await submit(world, 2, idempotency_key="k", idempotency_ttl=9999.0)).created
+    assert await count_runs(world) == 1  # its own key promises it
+    await world.change("UPDATE idempotency SET until = 5 WHERE key = 'k'")
+    await retain(world)
+    again = await submit(world, 2, idempotency_key="l", idempotency_ttl=9999.0)
+    assert (again.created, await count_runs(world)) == (True, 1)
+    await _is_as_it_should_be(world)
 
 
 # -- flow control ------------------------------------------------------------------------------------------------------
@@ -338,3 +344,20 @@ async def test_a_key_that_fails_stores_nothing(world: World) -> None:
     assert isinstance(problem, Invalid)
     assert (problem.code, problem.extra["policy"]) == ("expression_failed", "debounce.key")
     assert await count_runs(world) == 0
+
+
+@WAYS
+async def test_a_run_with_several_keys_is_as_it_should_be(world: World, way: dict[str, Any]) -> None:
+    await world.worker("w", policy(**way))
+    first = await submit(world, 1)
+    for key, ttl in (("k", None), ("l", 5000.0), ("m", None)):
+        await submit(world, 2, idempotency_key=key, idempotency_ttl=ttl)
+    await _is_as_it_should_be(world)
+    await passes(world, 1001)
+    await world.ended(first.run)
+    await _is_as_it_should_be(world)
+
+
+async def _is_as_it_should_be(world: World) -> None:
+    found = await world.parts.database.read(strict_checkup())
+    assert [finding.sentence for finding in found] == []

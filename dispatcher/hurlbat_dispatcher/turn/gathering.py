@@ -132,17 +132,20 @@ def begin_with(gatherings: Gatherings, row: NewRun, entry: Entry, now: int) -> N
     return row._replace(ready=0, joined_at=None, due_at=due, rank=rank(due, row.priority), expires_at=expires_at)
 
 
-def take_key(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, run_id: str, key: str) -> bool:
-    """Let a run that absorbed a submission have its idempotency key, where it has none; False for one that is over."""
-    if run_id in waiters:
-        row = waiters[run_id]
-        waiters[run_id] = row._replace(idempotency_key=row.idempotency_key or key)
-        return True
-    stored = ledger.rows[run_id]
-    if stored.state in FINAL:
+def take_key(
+    ledger: Ledger, gatherings: Gatherings, waiters: Waiters, run_id: str, key: str, *, until_its_end: bool
+) -> bool:
+    """Let a run that absorbed a submission have its idempotency key, where it has none.
+
+    Return False where the key would last until the end of a run that is over.
+    """
+    row = waiters.get(run_id) or ledger.rows[run_id]
+    if until_its_end and row.state in FINAL:
         return False
-    if stored.idempotency_key is None:
-        ledger.rows[run_id] = stored._replace(idempotency_key=key)
+    if row.idempotency_key is None and run_id in waiters:
+        waiters[run_id] = waiters[run_id]._replace(idempotency_key=key)
+    elif row.idempotency_key is None:
+        ledger.rows[run_id] = ledger.rows[run_id]._replace(idempotency_key=key)
         gatherings.keys[run_id] = key
     return True
 

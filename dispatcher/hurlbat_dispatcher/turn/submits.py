@@ -143,10 +143,10 @@ def _keep_key(ledger: Ledger, entry: Entry, intake: Intake, run_id: str) -> None
         return
     name = (entry.tenant, entry.task.name, asked.idempotency_key)
     until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
-    if run_id != entry.id:
-        lives = gathering.take_key(ledger, intake.gatherings, intake.waiters, run_id, asked.idempotency_key)
-        if until is None and not lives:
-            return  # it lasts until the run ends, and that was before
+    if run_id != entry.id and not gathering.take_key(
+        ledger, intake.gatherings, intake.waiters, run_id, asked.idempotency_key, until_its_end=until is None
+    ):
+        return
     intake.keys[name] = (run_id, entry.digest, until)
     ledger.new_keys.append((*name, run_id, entry.digest, until))
 
