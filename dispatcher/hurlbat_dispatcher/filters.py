@@ -192,9 +192,8 @@ def _changed(one: EventFilter, said: FilterChange) -> EventFilter:
         try:
             compile_for(one.expression, FILTER, EVENT_VARIABLES)
         except ExpressionError as error:
-            raise Invalid(
-                error.code, f"expression: {error.sentence}", field="expression", position=error.position
-            ) from error
+            place = "" if error.position is None else f", at character {error.position}"
+            raise Invalid(error.code, f"expression: {error.sentence}{place}", field="expression") from error
     return one
 
 
