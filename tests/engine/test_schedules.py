@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from hurlbat_dispatcher import Conflict, Invalid, NotFound, Run, Schedule, ScheduleFire, ScheduleSpec
+from hurlbat_dispatcher import (
+    Conflict,
+    Engine,
+    Invalid,
+    NotFound,
+    Outside,
+    Run,
+    Schedule,
+    ScheduleFire,
+    ScheduleSpec,
+)
+from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.schedules import Missed, Overlap
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.store.runs import database_now
@@ -336,6 +347,31 @@ async def test_a_schedule_is_triggered_by_hand_as_often_as_one_likes(world: Worl
     assert len(await runs(world)) == 5
 
 
+class Stopped(SystemClock):
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.stopped_at = super().now_ms()
+
+    def now_ms(self) -> int:
+        return self.stopped_at
+
+
+async def test_a_schedule_is_triggered_twice_in_one_moment(sqlite_url: str) -> None:
+    world = World(sqlite_url)
+    clock = Stopped()
+    world.engine = Engine(world.settings, Outside(clock=clock, network=world.network.transport()))
+    async with world:
+        await world.worker()
+        await make(world)
+        schedules = world.engine.schedules
+
+        made = [*(await asyncio.gather(*(schedules.trigger("s") for _ in range(3)))), await schedules.trigger("s")]
+
+        assert len({run.id for run in made}) == 4
+        assert [one.due_at - clock.stopped_at for one in await fires(world)] == [3, 2, 1, 0]
+
+
 async def test_what_is_not_there_cannot_be_triggered(local: World) -> None:
     problem = await refused(local.engine.schedules.trigger("nobody"))
     assert isinstance(problem, NotFound)
@@ -353,16 +389,19 @@ async def test_a_schedule_is_triggered_by_a_server_that_does_not_start_runs(owne
 
 
 async def test_the_server_that_starts_runs_learns_of_schedules_that_another_one_makes(
-    owner: World, other: World
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await owner.worker()
-    await other.until(lambda: "echo" in other.parts.registry.tasks)
-    due_at = await now_of(owner) + 300
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
+    async with World(postgres_url, lease=300.0) as owner, World(postgres_url, owner.network, lease=300.0) as other:
+        await owner.until(lambda: owner.parts.desk.peers == (other.parts.desk.me,))
+        await owner.worker()
+        await other.until(lambda: "echo" in other.parts.registry.tasks)
+        due_at = await now_of(owner) + 300
 
-    await make(other, run_at=due_at)
+        await make(other, run_at=due_at)
 
-    await owner.until(lambda: bool(owner.network.workers["w"].calls))
-    assert await outcomes(other) == [(due_at, "started")]
+        await owner.until(lambda: bool(owner.network.workers["w"].calls))  # nothing else lets it look so soon
+        assert await outcomes(other) == [(due_at, "started")]
 
 
 # -- pausing -----------------------------------------------------------------------------------------------------------
@@ -600,6 +639,8 @@ async def test_the_crons_of_a_policy_are_schedules_that_come_and_go_with_it(worl
     await make(world, "mine")
     await world.engine.schedules.pause("echo.1")
     await world.ended(await world.engine.schedules.trigger("echo.0"))
+    pending = (first[0].next_at or 0) - DAY
+    await world.change(f"UPDATE schedule SET next_at = {pending} WHERE name = 'echo.0'")
 
     await declare(world, plain, cron(YEARLY, input=7), tokyo | {"missed": "all"})
     second = {one.name: one for one in await listed(world)}
@@ -619,11 +660,12 @@ async def test_the_crons_of_a_policy_are_schedules_that_come_and_go_with_it(worl
     )
     assert (first[1].missed, first[1].overlap, first[1].paused) == ("once", "skip", False)
     assert set(second) == {"echo.0", "echo.1", "mine"}
-    assert (second["echo.0"].next_at, second["echo.0"].input) == (first[0].next_at, "7")
+    assert (second["echo.0"].next_at, second["echo.0"].input) == (pending, "7")
     assert second["echo.0"].last_run is not None
     assert (second["echo.1"].paused, second["echo.1"].next_at, second["echo.1"].missed) == (True, None, "all")
     assert set(third) == {"echo.0", "mine"}
-    assert third["echo.0"].next_at != second["echo.0"].next_at
+    assert third["echo.0"].expression == "@monthly"
+    assert await now_of(world) < (third["echo.0"].next_at or 0) < await now_of(world) + 32 * DAY
 
 
 async def test_the_schedules_of_a_policy_fire(local: World) -> None:
