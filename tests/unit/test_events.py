@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hurlbat_dispatcher.domain.events import EventFilter, Listeners, Pattern
+from hurlbat_dispatcher.domain.events import EventFilter, Listeners, Pattern, is_plain
 
 KEYS = st.text("ab*:.[?", max_size=9)
 TEXTS = st.text("ab:.[?", max_size=9)
@@ -78,3 +78,10 @@ def test_a_filter_with_a_scope_sees_only_events_of_that_very_scope(
     own: str | None, scope: str | None, sees: bool
 ) -> None:
     assert EventFilter("1", "true", own).sees(scope) is sees
+
+
+def test_a_key_a_scope_and_an_id_are_plain_texts() -> None:
+    bad = ["", "x" * 257, "a\nb", "a\x00", "\x7f", "a\x80", "a\x85b", "\x9f", "\ud800", "\x1f"]
+    assert [text for text in bad if is_plain(text)] == []
+    good = ["x" * 256, "é / 漢 𝄞", " ", "\u00a0", "*"]
+    assert [text for text in good if not is_plain(text)] == []
