@@ -258,10 +258,10 @@ class Waiting:
         """Wake those who watch runs to which something has happened, of which no word came."""
         for some in _slices(list(self._waiters.watched)):
             found = await self._database.read(views.marks_of(self._tenant, some))
+            gone = [run_id for run_id in some if run_id not in found]
             news = [run_id for run_id, mark in found.items() if self._marks.get(run_id) != mark]
-            news += [run_id for run_id in some if run_id not in found]
             self._marks.update((run_id, found[run_id]) for run_id in news if run_id in self._waiters.watched)
-            self._waiters.changed(news)
+            self._waiters.changed(gone + news)
 
 
 async def _settled(future: asyncio.Future[None], seconds: float) -> None:

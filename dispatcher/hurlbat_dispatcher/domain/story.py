@@ -12,6 +12,7 @@ Two things are not told for good: the start of an attempt that was not charged a
 before that), or whose timeline was full.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -47,8 +48,7 @@ class _Story:
         self._ends = [_end_before(row) for row in rows if row.kind == "replayed"]
         self._attempts = [row.attempt for row in rows if row.kind == "replayed"] + [run.attempt]
         if run.finished_at is not None:
-            detail = {} if run.reason is None else {"reason": run.reason}
-            self._ends.append(TimelineEntry(run.finished_at, str(run.state), run.attempt, detail))
+            self._ends.append(_end(run, run.finished_at))
         self._life = 0
         self._ended = False
         self._begun = 0
@@ -123,6 +123,14 @@ def _due_at_first(run: Run, rows: Sequence[TimelineEntry]) -> int | None:
 def _ends_attempt(row: TimelineEntry) -> bool:
     """Tell whether the row is of an attempt that was put back, or of a replay: both keep what columns said."""
     return "started_at" in row.detail
+
+
+def _end(run: Run, at: int) -> TimelineEntry:
+    """Return how a run has ended; said as it will be when the run is replayed, which keeps this much of an error."""
+    failure: Mapping[str, Any] = json.loads(run.error or "{}")
+    detail = {"reason": run.reason} | {name: failure.get(name) for name in ("code", "type", "message")}
+    shown = {name: value for name, value in detail.items() if value is not None}
+    return TimelineEntry(at, str(run.state), run.attempt, shown)
 
 
 def _end_before(replayed: TimelineEntry) -> TimelineEntry | None:
