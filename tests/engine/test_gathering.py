@@ -1,11 +1,14 @@
 """Debounce and batches: what one run takes in, when it starts, and what its submits are answered."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from hurlbat_dispatcher import Accepted, RunState, Submission
+from hurlbat_dispatcher.domain.outcome import Succeeded
+from hurlbat_dispatcher.turn.operations import AttemptEnd, Cancel, End, Move
 from tests.engine.far_side import Call
 from tests.engine.gathered import (
     BATCH,
@@ -242,3 +245,41 @@ async def test_a_batch_that_a_worker_fails_is_tried_again_as_it_was(world: World
     ended = await world.ended(runs[0].run)
     assert (ended.output, ended.tries) == ("3", 2)
     assert (await submit(world, 9)).created
+
+
+# -- what else happens in the same turn --------------------------------------------------------------------------------
+
+
+async def test_a_leading_run_that_ends_in_this_very_turn_takes_what_follows(local: World) -> None:
+    worker = await local.worker("w", policy(**LEADING))
+    worker.work = worker.held
+    first = await submit(local, 1)
+    local.parts.writer.put(End([AttemptEnd(first.run.id, 1, Succeeded("7"))]))
+    again = await submit(local, 2)
+    assert (again.created, again.run.output) == (False, "7")
+
+
+@pytest.mark.parametrize("way", [TRAILING, BATCH], ids=["trailing", "batch"])
+async def test_a_run_that_is_cancelled_or_moved_in_this_very_turn_takes_no_more(
+    local: World, way: dict[str, Any]
+) -> None:
+    await local.worker("w", policy(**way))
+    for n in range(2):
+        first = await submit(local, n)
+        due_at = first.run.due_at + 5_000
+        local.parts.writer.put(Move(first.run.id, due_at) if n else Cancel(first.run.id, "no"))
+        assert (await submit(local, 9)).created
+        found = await local.engine.get_run(first.run.id)
+        assert (found.state, found.input) == ("queued" if n else "cancelled", first.run.input)
+        assert found.due_at == due_at or not n
+        await local.change("DELETE FROM gathering")
+
+
+async def test_a_run_that_gathers_and_is_cancelled_in_one_turn_is_cancelled(local: World) -> None:
+    await local.worker("w", policy(**BATCH))
+    first = await submit(local, 1)
+    second = asyncio.ensure_future(submit(local, 2))
+    await asyncio.sleep(0)
+    local.parts.writer.put(Cancel(first.run.id, "no"))
+    assert not (await second).created
+    assert (await local.ended(first.run)).input == f"[{said(1)},{said(2)}]"

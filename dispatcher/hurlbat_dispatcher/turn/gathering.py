@@ -80,7 +80,8 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
     row = waiters.get(found.run) or ledger.rows.get(found.run)
     if row is None or not _may_take(gather.kind, row, ledger.now) or not takes(gather, found, ledger.now):
         return None
-    if row.id in ledger.touched and row.id not in gatherings.items and row.id not in gatherings.newest:
+    leads = gather.kind is GatherKind.LEADING
+    if not leads and row.id in ledger.touched and row.id not in gatherings.items and row.id not in gatherings.newest:
         return None  # somebody else has changed it in this turn: it was moved, or replayed
     size = _bytes(entry.submission.input)
     if not has_room(gather, found, size, gatherings.most):
@@ -90,7 +91,7 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
     grown = add(gather, found, size, ledger.now)
     gatherings.open[name] = grown
     gatherings.changed[name] = None
-    if gather.kind is GatherKind.LEADING:
+    if leads:
         return row.id
     asked = entry.submission
     priority = entry.task.priority if asked.priority is None else asked.priority
