@@ -66,14 +66,17 @@ async def test_the_story_of_a_life_with_everything_in_it_is_only_ever_added_to(w
     await world.time_comes(run, "due_at")
     await world.until(lambda: len(attempts) == 2)
     first, second = attempts
-    await world.engine.report_log(run.id, 2, second.lease_token, [("info", "half")])
     await refused(world.engine.report_complete(run.id, 1, first.lease_token, "1", b"late"))
+    await world.engine.report_log(run.id, 2, second.lease_token, [("info", "half")])
     go_on.set()
     told, ended = await following
     assert ended.output == "2"
     assert [entry.kind for entry in told] == [
-        *("created", "scheduled", "moved", "started", "retry", "started", "log", "late", "completed")
+        *("created", "scheduled", "moved", "started", "retry", "started", "late", "log", "completed")
     ]
+    await refused(world.engine.report_complete(run.id, 1, first.lease_token, "1", b"too late"))
+    told.append((await world.engine.get_run(run.id)).timeline[-1])
+    assert told[-1].kind == "late"
     await world.engine.replay_run(run.id)
     again = await world.ended(run)
     assert list(again.timeline[: len(told)]) == told
