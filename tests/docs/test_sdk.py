@@ -55,7 +55,7 @@ def app(processes: Processes, server: Server) -> str:
     return _registered(processes, server, "web:app", "/hurlbat/")
 
 
-@pytest.mark.parametrize("file", ["calls.py", "errors.py", "script.py"])
+@pytest.mark.parametrize("file", ["calls.py", "later.py", "events.py", "elsewhere.py", "errors.py", "script.py"])
 def test_a_program_prints_what_the_page_says(file: str, processes: Processes, server: Server, app: str) -> None:
     [code, output] = _with_output(file)
     assert code == file_block(PAGE, file)
@@ -63,7 +63,7 @@ def test_a_program_prints_what_the_page_says(file: str, processes: Processes, se
     assert (program.wait(60), program.output) == (0, output), program.output
 
 
-@pytest.mark.parametrize(("file", "count"), [("test_tasks.py", 2), ("test_limits.py", 3)])
+@pytest.mark.parametrize(("file", "count"), [("test_tasks.py", 2), ("test_limits.py", 3), ("test_ways.py", 6)])
 def test_the_tests_on_the_page_pass(folder: Path, file: str, count: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -1,0 +1,188 @@
+"""`hurlbat.testing`: crons, events, later runs, debounce and batches in a virtual world, each at its time."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hurlbat import Context, Cron, Debounce, Filter, Hurlbat, RunFailed, Throttle
+from hurlbat.testing import Faults, World, simulated, world_fixture
+
+hurlbat = Hurlbat()
+BEGIN = datetime(2027, 3, 26, 12, 0, tzinfo=UTC)
+"""Two days before Berlin's clocks go ahead."""
+world = world_fixture(hurlbat, path="/", begin=BEGIN)
+stormy = world_fixture(hurlbat, path="/", begin=BEGIN, seeds=range(2), faults=Faults.from_seed)
+
+
+@hurlbat.task(crons=[Cron("0 3 * * *", timezone="Europe/Berlin", input={"of": "yesterday"}, metadata={"by": "cron"})])
+async def nightly(input: dict[str, str], ctx: Context) -> Any:
+    return [input, ctx.trigger]
+
+
+@hurlbat.task
+async def echo(input: int) -> int:
+    return input
+
+
+@hurlbat.task(on_events="order.*")
+async def ship(order: dict[str, int], ctx: Context) -> Any:
+    return [order["id"], ctx.trigger and ctx.trigger["key"], ctx.filter_payload]
+
+
+@hurlbat.task(
+    on_events="order.placed",
+    filters=[Filter("input.id > payload.least", payload={"least": 3}), Filter(scope="eu", payload="eu")],
+)
+def bill(order: dict[str, int], ctx: Context) -> Any:
+    return ctx.filter_payload
+
+
+@hurlbat.task(debounce=Debounce(60, key="input.document", max_wait=300))
+async def save(draft: dict[str, Any]) -> str:
+    return str(draft["text"])
+
+
+@hurlbat.task(batch_size=3, batch_timeout=30)
+async def index(words: list[str]) -> list[str]:
+    return words
+
+
+@hurlbat.task(throttle=Throttle(1, 600))
+async def rare(input: int) -> int:
+    return input
+
+
+@hurlbat.task
+async def report(failure: dict[str, Any], ctx: Context) -> Any:
+    return [failure["run"]["input"], failure["run"]["error"]["type"], ctx.trigger and ctx.trigger["type"]]
+
+
+@hurlbat.task(on_failure=report)
+async def fragile(input: str) -> None:
+    raise ValueError(input)
+
+
+@simulated
+async def test_three_days_have_three_nights_by_the_clock_of_berlin(world: World) -> None:
+    await world.advance(days=3)
+    runs = await world.runs(task="nightly")
+    due = [run.trigger["due_at"] for run in runs if run.trigger]
+    assert due == ["2027-03-27T02:00:00.000Z", "2027-03-28T01:00:00.000Z", "2027-03-29T01:00:00.000Z"]
+    assert [str(run.created_at)[:-4] for run in runs] == [time[:-4] for time in due]
+    assert [run.output for run in runs] == [[{"of": "yesterday"}, run.trigger] for run in runs]
+    assert runs[0].metadata == {"by": "cron"}
+
+
+@simulated
+async def test_a_cron_is_made_triggered_paused_resumed_and_deleted(world: World) -> None:
+    ref = await echo.cron("30 * * * *", input=7, timezone="Asia/Kolkata")
+    assert await ref.next_times(2) == [BEGIN + timedelta(hours=1), BEGIN + timedelta(hours=2)]
+    assert (await echo.cron("30 * * * *", input=7, timezone="Asia/Kolkata")).name == ref.name
+    await world.advance(hours=2)
+    assert [run.output for run in await world.runs(task="echo")] == [7, 7]
+    await ref.pause()
+    await world.advance(hours=2)
+    await ref.resume()
+    assert len(await world.runs(task="echo")) == 2
+    assert await (await ref.trigger()).result() == 7
+    await world.advance(hours=1)
+    assert len(await world.runs(task="echo")) == 4
+    await ref.delete()
+    await world.advance(days=1)
+    assert len(await world.runs(task="echo")) == 4
+
+
+@simulated
+async def test_a_server_that_is_away_at_the_time_makes_up_for_it_once(world: World) -> None:
+    ref = await echo.cron("*/10 * * * *", input=1, missed="once")
+    await world.advance(minutes=25)
+    await world.restart_server()
+    await world.advance(minutes=10)
+    assert len(await world.runs(task="echo")) == 3
+    await ref.delete()
+
+
+@simulated
+async def test_an_event_starts_a_run_for_each_task_and_each_filter_that_is_true(world: World) -> None:
+    event = await hurlbat.events.push("order.placed", {"id": 7}, scope="eu")
+    assert sorted((start.task, start.outcome) for start in event.starts) == [
+        ("bill", "started"),
+        ("bill", "started"),
+        ("ship", "started"),
+    ]
+    await world.settle()
+    assert (await world.runs(task="ship"))[0].output == [7, "order.placed", None]
+    assert [run.output for run in await world.runs(task="bill")] == [{"least": 3}, "eu"]
+    small = await hurlbat.events.push("order.placed", {"id": 1}, id="once")
+    again = await hurlbat.events.push("order.placed", {"id": 1}, id="once")
+    assert (small.runs, small.id) == (again.runs, again.id)
+    assert len(small.runs) == 1
+    assert [start.task for start in small.starts if start.outcome == "filtered"] == ["bill"]
+    pushed = await hurlbat.events.push_many([{"key": "order.gone", "payload": {"id": n}} for n in range(5)])
+    assert [len(event.runs) for event in pushed] == [1] * 5
+    assert (await hurlbat.events.push("nobody.listens")).starts == ()
+
+
+def test_sync_code_pushes_events_and_schedules(world: World) -> None:
+    event = hurlbat.events.push_sync("order.placed", {"id": 1})
+    assert ship.ref(event.runs[0]).result_sync() == [1, "order.placed", None]
+    ref = echo.schedule_sync(5, at=BEGIN + timedelta(days=1))
+    ref.move_sync(delay=60)
+    assert ref.result_sync(timeout=120) == 5
+
+
+@simulated
+async def test_a_run_for_later_is_moved(world: World) -> None:
+    ref = await echo.schedule(1, at=BEGIN + timedelta(days=1))
+    await ref.move(BEGIN + timedelta(days=2), priority=3)
+    await world.advance(days=1, hours=1)
+    assert (await ref.status()).state == "queued"
+    await world.advance(days=1)
+    run = await ref.status()
+    assert (run.state, run.due_at, run.priority) == ("completed", "2027-03-28T12:00:00.000Z", 3)
+    assert str(run.started_at).startswith("2027-03-28T12:00:00.0")
+
+
+@simulated
+async def test_what_is_debounced_runs_once_when_it_is_quiet(world: World) -> None:
+    first = await save.run_no_wait({"document": "a", "text": "h"})
+    await world.advance(seconds=50)
+    second = await save.run_no_wait({"document": "a", "text": "hello"})
+    other = await save.run_no_wait({"document": "b", "text": "other"})
+    assert (first.id == second.id, first.id == other.id) == (True, False)
+    await world.advance(seconds=50)
+    assert (await first.status()).state == "queued"
+    assert (await first.result(), await other.result()) == ("hello", "other")
+
+
+@simulated
+async def test_a_batch_is_complete_or_its_time_is_over(world: World) -> None:
+    assert await index.run_many(["a", "b", "c"], timeout=1) == [["a", "b", "c"]] * 3
+    began = world.now()
+    assert await index.run("d") == ["d"]
+    assert timedelta(seconds=30) <= world.now() - began < timedelta(seconds=31)
+
+
+@simulated
+async def test_a_throttled_task_starts_once_in_a_while(world: World) -> None:
+    began = world.now()
+    assert await rare.run_many([1, 2, 3]) == [1, 2, 3]
+    assert timedelta(minutes=20) <= world.now() - began < timedelta(minutes=21)
+
+
+@simulated
+async def test_a_failure_calls_its_task(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RunFailed):
+        await fragile.run("glass")
+    await world.settle()
+    assert [run.output for run in await world.runs(task="report")] == [["glass", "ValueError", "failure"]]
+
+
+@simulated
+async def test_whatever_goes_wrong_each_night_has_its_run(stormy: World) -> None:
+    await stormy.advance(days=3)
+    stormy.calm()
+    await stormy.drain()
+    due = [run.trigger["due_at"] for run in await stormy.runs(task="nightly") if run.trigger]
+    assert due == ["2027-03-27T02:00:00.000Z", "2027-03-28T01:00:00.000Z", "2027-03-29T01:00:00.000Z"]
