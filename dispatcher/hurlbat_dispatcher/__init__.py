@@ -7,7 +7,7 @@ from hurlbat_dispatcher.domain.events import Event, Start
 from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
-from hurlbat_dispatcher.domain.schedules import Schedule, ScheduleFire
+from hurlbat_dispatcher.domain.schedules import Missed, Overlap, Schedule, ScheduleFire
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply
 from hurlbat_dispatcher.errors import (
@@ -65,11 +65,13 @@ __all__ = [
     "Invalid",
     "Limits",
     "MethodRefused",
+    "Missed",
     "Mode",
     "NotFound",
     "OperationKind",
     "OperationState",
     "Outside",
+    "Overlap",
     "Overloaded",
     "Page",
     "Problem",

@@ -12,6 +12,7 @@ from hurlbat_app.api.paths import EncodedRoute
 from hurlbat_app.api.rate_limits import RateLimits
 from hurlbat_app.api.reports import Reports
 from hurlbat_app.api.runs import Runs
+from hurlbat_app.api.schedules import Schedules
 from hurlbat_app.api.service import Service
 from hurlbat_app.api.tasks import Tasks
 from hurlbat_app.api.webhooks import Webhooks
@@ -30,7 +31,7 @@ def routes(engine: Engine) -> list[Route]:
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
     events, filters = Events(engine), Filters(engine)
     operations = Operations(engine)
-    hooks = Webhooks(engine)
+    hooks, schedules = Webhooks(engine), Schedules(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
@@ -69,6 +70,14 @@ def routes(engine: Engine) -> list[Route]:
         "/rate-limits/{key}": Resource(engine, PUT=limits.put, GET=limits.show, DELETE=limits.remove),
         "/rate-limits/{key:path}/pause": Resource(engine, POST=limits.pause),
         "/rate-limits/{key:path}/resume": Resource(engine, POST=limits.resume),
+        "/schedules": Resource(engine, POST=schedules.create, GET=schedules.list),
+        "/schedules/preview": Resource(engine, POST=schedules.preview),
+        "/schedules/{name}": Resource(engine, GET=schedules.show, PATCH=schedules.update, DELETE=schedules.remove),
+        "/schedules/{name}/pause": Resource(engine, POST=schedules.pause),
+        "/schedules/{name}/resume": Resource(engine, POST=schedules.resume),
+        "/schedules/{name}/trigger": Resource(engine, POST=schedules.trigger),
+        "/schedules/{name}/next": Resource(engine, GET=schedules.next),
+        "/schedules/{name}/fires": Resource(engine, GET=schedules.fires),
         "/webhooks": Resource(engine, GET=hooks.list),
         "/webhooks/{name}": Resource(
             engine,
