@@ -297,7 +297,14 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     )
     parts.limits = Limits(TENANT, store, registry, desk, clock, announce=parts.fleet.announce)
     parts.bulk_work = BulkWork(
-        TENANT, desk.me, store, clock, put=parts.writer.put, spawn=parts.spawn, keep=settings.retention
+        TENANT,
+        desk.me,
+        store,
+        clock,
+        put=parts.writer.put,
+        others=lambda: parts.writer.queued,
+        spawn=parts.spawn,
+        keep=settings.retention,
     )
     parts.bulk = Bulk(TENANT, store, ids, desk, parts.bulk_work)
     listening = Listening(registry, ids)

@@ -42,6 +42,7 @@ class BulkWork:
         clock: Clock,
         *,
         put: Callable[[Operation], None],
+        others: Callable[[], int],
         spawn: Callable[[Awaitable[None]], None],
         keep: float,
     ) -> None:
@@ -51,6 +52,7 @@ class BulkWork:
         self._database = database
         self._clock = clock
         self._put = put
+        self._others = others
         self._spawn = spawn
         self._keep = int(keep * 1000)
         self._at_work: set[str] = set()
@@ -104,13 +106,20 @@ class BulkWork:
                 return False
             chunk = ids[start : start + CHUNK]
             async with self._one_at_a_time:
-                await self._change(row, chunk)
+                await self._change_gently(row, chunk)
             await self._database.write(store.advance(self._tenant, id_, self.me, chunk[-1]))
         if until is None:
             await self._database.write(store.finish(self._tenant, id_, self.me))
             return False
         await self._database.write(store.advance(self._tenant, id_, self.me, until))
         return True
+
+    async def _change_gently(self, row: OperationRow, ids: Sequence[str]) -> None:
+        """Change these runs, and leave the writer to others for as long, where `others` say that they wait."""
+        began = self._clock.monotonic()
+        await self._change(row, ids)
+        if self._others():
+            await self._clock.sleep(self._clock.monotonic() - began)
 
     async def _change(self, row: OperationRow, ids: Sequence[str]) -> None:
         """Change these runs, and wait until that is stored. Raises `Unavailable` when nobody knows."""
