@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy.engine.interfaces import Dialect
@@ -46,6 +47,8 @@ ONES = {
     "COUNT_ROWS": (runs.COUNT_ROWS, "timeline_run"),
     "ONE": (views.ONE, "sqlite_autoindex_run_1"),
     "MANY": (views.MANY, "sqlite_autoindex_run_1"),
+    "MARKS": (views.MARKS, "sqlite_autoindex_run_1"),
+    "TIMELINES": (views.TIMELINES, "timeline_run"),
     "TIMELINE": (views.TIMELINE, "timeline_run"),
     "FENCE": (leases.FENCE, "PRIMARY KEY"),
     "OLD": (retention._OLD, "sqlite_autoindex_run_1"),
@@ -119,12 +122,16 @@ async def test_the_next_moment_is_read_from_the_ends_of_four_indexes(store: Data
     ]
 
 
+def _wanted(by_task: bool, state: RunState | None = None, **more: Any) -> views.Wanted:
+    return views.Wanted("echo" if by_task else None, state, **more)
+
+
 @pytest.mark.parametrize("state", [None, *RunState])
 @pytest.mark.parametrize("by_task", [False, True])
 async def test_a_page_walks_an_index_backwards_and_sorts_nothing(
     store: Database, by_task: bool, state: RunState | None
 ) -> None:
-    plan = await plan_of(store, views._page_of(by_task, state))
+    plan = await plan_of(store, views._page_of(_wanted(by_task, state)))
     if state is RunState.RUNNING:  # there are never more of these than slots
         assert plan == ["SCAN run USING INDEX run_running", "USE TEMP B-TREE FOR ORDER BY"]
     else:
@@ -136,7 +143,7 @@ async def test_a_page_walks_an_index_backwards_and_sorts_nothing(
 async def test_a_page_of_what_has_not_ended_looks_at_nothing_else(
     store: Database, by_task: bool, state: RunState, index: str
 ) -> None:
-    plan = await plan_of(store, views._page_of(by_task, state))
+    plan = await plan_of(store, views._page_of(_wanted(by_task, state)))
     assert [step.split(" INDEX ")[1].split(" ")[0] for step in plan if " INDEX " in step] == [index], plan
 
 
@@ -156,6 +163,73 @@ async def test_a_page_of_events_walks_an_index_backwards_and_sorts_nothing(
     assert step.startswith("SEARCH event USING INDEX"), step
     assert step.split(" INDEX ")[1].split(" ")[0] in indexes, step
     assert "(created_at,id)<(?,?)" in step.replace(" ", ""), step
+
+
+@pytest.mark.parametrize("window", [{}, {"since": 1}])
+@pytest.mark.parametrize("by_task", [False, True])
+async def test_a_page_of_what_waits_for_its_time_looks_at_nothing_else(
+    store: Database, by_task: bool, window: dict[str, int]
+) -> None:
+    [step] = await plan_of(store, views._page_of(_wanted(by_task, delayed=True, **window)))
+    assert step.startswith("SEARCH run USING INDEX run_later (tenant=? AND id"), step
+
+
+@pytest.mark.parametrize("state", [None, *RunState])
+@pytest.mark.parametrize("by_task", [False, True])
+async def test_a_page_of_a_while_looks_only_at_the_ids_of_that_while(
+    store: Database, by_task: bool, state: RunState | None
+) -> None:
+    plan = await plan_of(store, views._page_of(_wanted(by_task, state, since=1)))
+    if state is RunState.RUNNING:  # there are never more of these than slots
+        assert plan == ["SCAN run USING INDEX run_running", "USE TEMP B-TREE FOR ORDER BY"]
+    else:
+        [step] = plan
+        assert "id>? AND id<?)" in step, step
+
+
+PAGES_ON_POSTGRESQL = {
+    views.Wanted(delayed=True): "run_later",
+    views.Wanted("echo", delayed=True): "run_later",
+    views.Wanted(since=1): "run_pkey",
+    views.Wanted("echo", since=1, until=2): "run_task",
+    views.Wanted("echo", "completed", since=1): "run_task",
+}
+
+
+async def test_pages_are_found_by_an_index_on_postgresql_and_not_sorted(postgres_url: str) -> None:
+    shared = database(postgres_url, SystemClock())
+    await shared.open()
+    await shared.migrate()
+    ids = [f"0199a3c0-0000-7000-8000-{n:012x}" for n in range(6_000)]
+    tasks = ["echo", *(f"other-{n}" for n in range(49))]
+    rows = [
+        *(new_run(run_id, task=tasks[n % 50], state="completed") for n, run_id in enumerate(ids[:4_500])),
+        *(new_run(run_id, state="failed") for run_id in ids[4_500:5_000]),
+        *(new_run(run_id) for run_id in ids[5_000:5_600]),
+        *(new_run(run_id, ready=0, due_at=1 << 50) for run_id in ids[5_600:]),
+    ]
+    await shared.write(insert(*rows))
+    await shared.write(tell("ANALYZE run"))
+
+    def plan_of_page(wanted: views.Wanted) -> Script[str]:
+        statement = views._page_of(wanted)
+        values = VALUES | {"after": views.id_at(0), "since": 0, "until": 1 << 60, "most": 50, "state": wanted.state}
+
+        class Explained(Statement):
+            def prepared(self, dialect: Dialect) -> Prepared:
+                prepared = statement.prepared(dialect)
+                return replace(prepared, sql=f"EXPLAIN {prepared.sql}")
+
+        rows = yield Explained(statement.clause, statement.names).fetch(
+            *(values.get(name, 1) for name in statement.names)
+        )
+        return "\n".join(row[0] for row in rows)
+
+    plans = {wanted: await shared.read(plan_of_page(wanted)) for wanted in PAGES_ON_POSTGRESQL}
+    await shared.close()
+    for wanted, index in PAGES_ON_POSTGRESQL.items():
+        assert f"Index Scan Backward using {index}" in plans[wanted], plans[wanted]
+        assert "Sort" not in plans[wanted], plans[wanted]
 
 
 async def test_postgresql_reads_no_more_of_a_lane_than_its_heads(postgres_url: str) -> None:
@@ -195,7 +269,7 @@ async def test_so_does_postgresql_where_nearly_all_have_ended(
     few = [new_run(f"0199a3c0-0000-7000-9000-{n:012x}", state=state, worker="w", sender=FIRST) for n in range(3)]
     await shared.write(insert(*few, *others))
     await shared.write(tell("ANALYZE run"))
-    statement = views._page_of(by_task, state)
+    statement = views._page_of(_wanted(by_task, state))
     given = {"tenant": 1, "before": views.LAST_ID, "task": "echo", "most": 50}
 
     class Explained(Statement):
