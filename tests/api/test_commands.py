@@ -229,6 +229,35 @@ def test_workers_are_listed_shown_paused_resumed_proved_and_removed(
     assert "There are no workers" in hurlbat("workers", "list", **here).stdout
 
 
+def test_events_are_pushed_listed_shown_and_replayed_and_chosen_by_filters(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    task = json.dumps({"name": "echo", "on_events": ["order.*"]})
+    hurlbat("workers", "add", "w", worker, "--mode", "plain", "--task", task, **here)
+    added = hurlbat("tasks", "filters", "add", "echo", "-e", "input.n > payload.n", "--payload", '{"n": 1}', **here)
+    filter_id = added.stdout.split(" ")[0]
+
+    pushed = _json(hurlbat("events", "push", "order.paid", "-p", "-", "--id", "a/b", "--json", stdin='{"n":2}', **here))
+    run = pushed["starts"][0]["run"]
+    assert hurlbat("events", "show", "a/b", **here).stdout.splitlines() == [
+        "order.paid  a/b",
+        f"  echo started by input.n > payload.n: {run}",
+    ]
+    quiet = hurlbat("events", "push", "order.paid", "--payload", '{"n":1}', "--scope", "eu", **here).stdout
+    assert re.fullmatch(r"order.paid  \S+  of eu\n  echo filtered by input.n > payload.n\n", quiet)
+    assert "no task listens to it" in hurlbat("events", "push", "else", "--metadata", "{}", **here).stdout
+    assert "order.paid  " in (again := hurlbat("events", "replay", "a/b", **here).stdout)
+    assert "  again, of a/b\n  echo started by" in again
+    assert hurlbat("events", "list", "--key", "order.paid", **here).stdout.count("order.paid") == 3
+    assert "There are more: --cursor" in hurlbat("events", "list", "--limit", "1", **here).stdout
+    _fails(hurlbat("events", "push", "", **here), 2, r"key must be 1 to 256 characters.* \(member_invalid\)")
+    _fails(hurlbat("events", "show", "nothing", **here), 1, r"\(event_unknown\)")
+
+    assert '{"n": 1}' in hurlbat("tasks", "filters", "list", "echo", **here).stdout
+    assert hurlbat("tasks", "filters", "remove", "echo", filter_id, **here).stdout == f"{filter_id} is removed\n"
+    assert "every event will do" in hurlbat("tasks", "filters", "list", "echo", **here).stdout
+
+
 def test_rate_limits_are_set_listed_shown_paused_resumed_and_deleted(
     hurlbat: Callable[..., Done], here: dict[str, str]
 ) -> None:

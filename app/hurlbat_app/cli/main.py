@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
+    "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
     "rate-limits": (
         "hurlbat_app.cli.rate_limits:rate_limits",
         "Set, list, show, delete, pause and resume rate limits.",

@@ -6,12 +6,14 @@ from urllib.parse import quote
 
 import typer
 
+from hurlbat_app.cli.filters import filters
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_task
 
 tasks = typer.Typer(
     help="List, show, pause and resume the tasks that workers serve.", no_args_is_help=True, add_completion=False
 )
+tasks.add_typer(filters, name="filters")
 Name = Annotated[str, typer.Argument(help="The task's name.")]
 
 
