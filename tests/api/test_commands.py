@@ -276,6 +276,32 @@ def test_rate_limits_are_set_listed_shown_paused_resumed_and_deleted(
     _fails(hurlbat("rate-limits", "delete", "cdn", **here), 1, r"\(rate_limit_unknown\)")
 
 
+def test_webhooks_are_put_listed_shown_and_deleted(hurlbat: Callable[..., Done], here: dict[str, str]) -> None:
+    signed = ("--auth", "hmac", "--header", "X-Sig", "--encoding", "base64", "--secret", "-")
+    more = ("--key", "input.type", "--rate", "10/0.5", "--max-bytes", "1000")
+    put = _json(hurlbat("webhooks", "put", "shop", *signed, *more, "--json", stdin="new one\nold one\n", **here))
+    assert (put["auth"]["secret_count"], put["auth"]["header"], put["auth"]["encoding"]) == (2, "x-sig", "base64")
+    assert (put["key"], put["rate"], put["max_bytes"]) == ("input.type", {"limit": 10, "duration": 0.5}, 1000)
+    hurlbat("webhooks", "put", "basic", "--auth", "basic", "--username", "ada", "--secret", "pass", **here)
+
+    shown = hurlbat("webhooks", "show", "shop", **here).stdout
+    assert f"url        {here['HURLBAT_URL']}/webhooks/shop\n" in shown
+    assert "auth       hmac, 2 secrets, algorithm sha256, encoding base64, header x-sig\n" in shown
+    assert "rate       10 in 0.5 s\n" in shown
+    kept = _json(hurlbat("webhooks", "put", "shop", "--scope", "webhook.name", "--json", **here))
+    assert (kept["auth"], kept["key"], kept["scope"]) == (put["auth"], None, "webhook.name")
+    assert hurlbat("webhooks", "list", **here).stdout.splitlines() == [
+        "NAME   AUTH   KEY            SCOPE         RATE",
+        "basic  basic  webhook.basic  -             -",
+        "shop   hmac   webhook.shop   webhook.name  -",
+    ]
+    _fails(hurlbat("webhooks", "put", "x", "--auth", "github", **here), 2, r"auth.secret")
+    _fails(hurlbat("webhooks", "put", "x", "--secret", "abc", **here), 2, "--auth")
+    _fails(hurlbat("webhooks", "put", "x", "--rate", "often", **here), 2, "--rate")
+    assert hurlbat("webhooks", "delete", "shop", **here).stdout == "shop is deleted\n"
+    _fails(hurlbat("webhooks", "show", "shop", **here), 1, r"\(webhook_unknown\)")
+
+
 def test_the_token_may_stand_in_an_env_file(hurlbat: Callable[..., Done], server: Server, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"HURLBAT_URL={server.url}\nHURLBAT_API_TOKEN={TOKEN}\n")
 

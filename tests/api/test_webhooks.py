@@ -3,11 +3,9 @@
 import asyncio
 import base64
 import hashlib
-import hmac
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,13 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from standardwebhooks.webhooks import Webhook as OtherStandard
 
 from hurlbat.signing import new_secret
 from hurlbat_app.api import create_app
 from hurlbat_dispatcher import Engine
 from tests.api.conftest import ORIGIN, TOKEN, WORKER_URL
 from tests.api.contract import held_to_contract
+from tests.support.senders import by_github, by_slack, by_standard, by_stripe
 
 pytestmark = pytest.mark.anyio
 
@@ -60,22 +58,9 @@ async def events(api: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 def signed(body: bytes, secret: str = SECRET, **headers: str) -> dict[str, str]:
-    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return {"content-type": "application/json", "x-hub-signature-256": f"sha256={signature}"} | {
-        name.replace("_", "-"): text for name, text in headers.items()
-    }
-
-
-def by_slack(body: bytes, secret: str = SECRET, kind: str = "application/json") -> dict[str, str]:
-    at = str(int(time.time()))
-    signature = hmac.new(secret.encode(), f"v0:{at}:".encode() + body, hashlib.sha256).hexdigest()
-    return {"content-type": kind, "x-slack-request-timestamp": at, "x-slack-signature": f"v0={signature}"}
-
-
-def by_stripe(body: bytes, secret: str = SECRET, late: int = 0) -> dict[str, str]:
-    at = int(time.time()) - late
-    signature = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
-    return {"content-type": "application/json", "stripe-signature": f"t={at},v1={signature}"}
+    """Return what GitHub would say, and some headers more."""
+    more = {name.replace("_", "-"): text for name, text in headers.items()}
+    return {"content-type": "application/json"} | by_github(secret, body) | more
 
 
 async def deliver(
@@ -306,7 +291,7 @@ async def test_an_id_that_is_too_long_or_cannot_be_printed_is_told_by_its_digest
 
     async def send(given: str) -> httpx.Response:
         body = json.dumps({"id": given}).encode()
-        return await sender.post("/webhooks/hook", content=body, headers=by_stripe(body))
+        return await sender.post("/webhooks/hook", content=body, headers=by_stripe(SECRET, body, time.time()))
 
     answers = [await send(given) for given in ids]
     again = [await send(given) for given in ids]
@@ -323,16 +308,11 @@ async def test_standard_webhooks_are_taken_as_their_own_library_signs_them(
 ) -> None:
     old, new = new_secret(), new_secret()
     await put(api, auth={"type": "standard", "secrets": [new, old]})
-    body = '{"type": "user.created", "name": "\u00e9"}'
-
-    def headers(secret: str, message: str) -> dict[str, str]:
-        now = datetime.now(UTC)
-        signature = OtherStandard(secret).sign(message, now, body)
-        at = str(int(now.timestamp()))
-        return {"webhook-id": message, "webhook-timestamp": at, "webhook-signature": signature}
+    body = '{"type": "user.created", "name": "\u00e9"}'.encode()
 
     async def send(secret: str, message: str) -> httpx.Response:
-        return await sender.post("/webhooks/hook", content=body.encode(), headers=headers(secret, message))
+        headers = by_standard(secret, body, time.time(), message)
+        return await sender.post("/webhooks/hook", content=body, headers=headers)
 
     answers = [await send(new, "msg_1"), await send(old, "msg_1"), await send(old, "msg_2")]
     await put(api, auth={"type": "standard", "secret": new})
@@ -346,10 +326,10 @@ async def test_stripe_names_its_events_in_the_body(api: httpx.AsyncClient, sende
     await put(api, auth={"type": "stripe", "secret": SECRET}, key='"stripe." + input.type')
     body = b'{"id": "evt_1", "type": "invoice.paid"}'
 
-    taken = await sender.post("/webhooks/hook", content=body, headers=by_stripe(body, late=290))
-    again = await sender.post("/webhooks/hook", content=body, headers=by_stripe(body))
-    late = await sender.post("/webhooks/hook", content=body, headers=by_stripe(body, late=310))
-    early = await sender.post("/webhooks/hook", content=body, headers=by_stripe(body, late=-310))
+    taken = await sender.post("/webhooks/hook", content=body, headers=by_stripe(SECRET, body, time.time() - 290))
+    again = await sender.post("/webhooks/hook", content=body, headers=by_stripe(SECRET, body, time.time()))
+    late = await sender.post("/webhooks/hook", content=body, headers=by_stripe(SECRET, body, time.time() - 310))
+    early = await sender.post("/webhooks/hook", content=body, headers=by_stripe(SECRET, body, time.time() + 310))
 
     assert [one.status_code for one in (taken, again, late, early)] == [201, 200, 401, 401]
     assert [(one["id"], one["key"]) for one in await events(api)] == [("hook~evt_1", "stripe.invoice.paid")]
@@ -362,10 +342,10 @@ async def test_slack_is_answered_its_challenge_once_it_has_proved_itself(
     asked = b'{"type": "url_verification", "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P"}'
     event = b'{"type": "event_callback", "event_id": "Ev08", "challenge": "x"}'
 
-    stranger = await sender.post("/webhooks/hook", content=asked, headers=by_slack(asked, "another"))
-    answer = await sender.post("/webhooks/hook", content=asked, headers=by_slack(asked))
+    stranger = await sender.post("/webhooks/hook", content=asked, headers=by_slack("another", asked, time.time()))
+    answer = await sender.post("/webhooks/hook", content=asked, headers=by_slack(SECRET, asked, time.time()))
     before = await events(api)
-    told = await sender.post("/webhooks/hook", content=event, headers=by_slack(event))
+    told = await sender.post("/webhooks/hook", content=event, headers=by_slack(SECRET, event, time.time()))
 
     assert stranger.status_code == 401
     assert (answer.status_code, answer.json()["challenge"][:6], before) == (200, "3eZbrw", [])
@@ -383,7 +363,9 @@ async def test_a_form_becomes_an_object_and_the_payload_of_slack_and_github_is_j
     fields = b"a=1&b=&a=%C3%A9+%26&payload=%7B"
 
     answers = [
-        await wild.post("/webhooks/slack", content=payload, headers=by_slack(payload, kind=form)),
+        await wild.post(
+            "/webhooks/slack", content=payload, headers={"content-type": form} | by_slack(SECRET, payload, time.time())
+        ),
         await wild.post("/webhooks/github", content=payload, headers=signed(payload, content_type=form)),
         await wild.post("/webhooks/plain", content=fields, headers={"x-api-key": "k", "content-type": form}),
     ]
@@ -475,7 +457,7 @@ async def test_who_does_not_prove_himself_learns_nothing_and_leaves_nothing(
         await sender.post("/webhooks/hook", content=body),
         await sender.post("/webhooks/hook", content=body + b" ", headers=signed(body)),
         await sender.post("/webhooks/hook", content=b"{", headers={"content-encoding": "gzip"}),
-        await sender.post("/webhooks/timed", content=body, headers=by_stripe(body, late=10_000)),
+        await sender.post("/webhooks/timed", content=body, headers=by_stripe(SECRET, body, time.time() - 10_000)),
         await sender.post("/webhooks/basic", content=body, auth=("a", "c")),
         await sender.post("/webhooks/basic", content=body, headers={"authorization": f"Bearer {TOKEN}"}),
         await sender.post("/webhooks/hook"),

@@ -1,7 +1,5 @@
 """Webhooks outlast their server and a change of its key, and every server knows them."""
 
-import hashlib
-import hmac
 import json
 from collections.abc import MutableMapping
 from typing import Any
@@ -15,6 +13,7 @@ from hurlbat_dispatcher import CannotOpen, Conflict, Receipt, TooMany, Unauthori
 from hurlbat_dispatcher.store import webhooks as store
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
 from tests.engine.world import KEY, World, refused
+from tests.support.senders import by_github
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +23,7 @@ BODY = b'{"n": 1}'
 
 
 def signed(body: bytes = BODY, secret: str = SECRET, delivery: str = "one") -> dict[str, str]:
-    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return {"x-hub-signature-256": f"sha256={signature}", "x-github-delivery": delivery}
+    return by_github(secret, body) | {"x-github-delivery": delivery}
 
 
 async def deliver(world: World, delivery: str = "one", body: bytes = BODY) -> Receipt:

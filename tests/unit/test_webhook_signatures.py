@@ -1,21 +1,19 @@
-"""A request is taken for its sender's exactly when the sender's own library made it so."""
+"""A request is taken for its sender's exactly when it is signed as the sender documents it."""
 
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standardwebhooks.webhooks import Webhook as OtherStandard
 
 from hurlbat.signing import new_key_pair, new_secret, sign
 from hurlbat_dispatcher import Invalid
 from hurlbat_dispatcher.incoming.auth import KINDS, Auth, read_auth, stored_auth
 from hurlbat_dispatcher.incoming.verify import TOLERANCE_SECONDS, why_refused
+from tests.support.senders import Sender, by_api_key, by_basic, by_github, by_hmac, by_slack, by_standard, by_stripe
 
 NOW = 1_700_000_000.0
 BODY = b'{"id": "evt_1", "amount": 100}'
@@ -34,51 +32,6 @@ SLACK_HEADERS = {
 }
 
 
-# -- senders, written from their documentation and from nothing of ours ------------------------------------------------
-
-
-def by_github(secret: str, body: bytes, now: float) -> dict[str, str]:
-    return {"x-hub-signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
-
-
-def by_stripe(secret: str, body: bytes, now: float) -> dict[str, str]:
-    signed = f"{int(now)}.{body.decode()}".encode()
-    signature = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-    return {"stripe-signature": f"t={int(now)},v0=ab,v1={signature}"}
-
-
-def by_slack(secret: str, body: bytes, now: float) -> dict[str, str]:
-    base = f"v0:{int(now)}:{body.decode()}".encode()
-    signature = "v0=" + hmac.new(secret.encode(), base, hashlib.sha256).hexdigest()
-    return {"x-slack-signature": signature, "x-slack-request-timestamp": str(int(now))}
-
-
-def by_standard(secret: str, body: bytes, now: float) -> dict[str, str]:
-    at = datetime.fromtimestamp(now, UTC)
-    return {
-        "webhook-id": "msg_1",
-        "webhook-timestamp": str(int(now)),
-        "webhook-signature": OtherStandard(secret).sign("msg_1", at, body.decode()),
-    }
-
-
-def by_basic(secret: str, body: bytes, now: float) -> dict[str, str]:
-    return {"authorization": "Basic " + base64.b64encode(f"ada:{secret}".encode()).decode()}
-
-
-def by_api_key(secret: str, body: bytes, now: float) -> dict[str, str]:
-    return {"x-api-key": secret.encode().decode("latin-1")}
-
-
-def by_hmac(algorithm: str, encoding: str, prefix: str) -> Callable[[str, bytes, float], dict[str, str]]:
-    def made(secret: str, body: bytes, now: float) -> dict[str, str]:
-        digest = hmac.new(secret.encode(), body, algorithm).digest()
-        text = digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()
-        return {"x-signature": prefix + text}
-
-    return made
-
-
 def hmac_auth(algorithm: str, encoding: str, prefix: str) -> dict[str, Any]:
     return {
         "type": "hmac",
@@ -89,16 +42,16 @@ def hmac_auth(algorithm: str, encoding: str, prefix: str) -> dict[str, Any]:
     }
 
 
-SENDERS: dict[str, tuple[dict[str, Any], Callable[[str, bytes, float], dict[str, str]]]] = {
+SENDERS: dict[str, tuple[dict[str, Any], Sender]] = {
     "standard": ({"type": "standard"}, by_standard),
     "github": ({"type": "github"}, by_github),
     "stripe": ({"type": "stripe"}, by_stripe),
     "slack": ({"type": "slack"}, by_slack),
     "basic": ({"type": "basic", "username": "ada"}, by_basic),
     "api_key": ({"type": "api_key"}, by_api_key),
-    "hmac, hex": (hmac_auth("sha256", "hex", ""), by_hmac("sha256", "hex", "")),
-    "hmac, base64": (hmac_auth("sha512", "base64", ""), by_hmac("sha512", "base64", "")),
-    "hmac, old": (hmac_auth("sha1", "hex", "sha1="), by_hmac("sha1", "hex", "sha1=")),
+    "hmac, hex": (hmac_auth("sha256", "hex", ""), by_hmac("x-signature")),
+    "hmac, base64": (hmac_auth("sha512", "base64", ""), by_hmac("x-signature", "sha512", "base64")),
+    "hmac, old": (hmac_auth("sha1", "hex", "sha1="), by_hmac("x-signature", "sha1", "hex", "sha1=")),
 }
 TIMED = ("standard", "stripe", "slack")
 

@@ -25,6 +25,7 @@ COMMANDS = {
         "hurlbat_app.cli.rate_limits:rate_limits",
         "Set, list, show, delete, pause and resume rate limits.",
     ),
+    "webhooks": ("hurlbat_app.cli.webhooks:webhooks", "Set, list, show and delete incoming webhooks."),
     "expressions": ("hurlbat_app.cli.expressions:expressions", "Try the expressions of a task's policy."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
     "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it."),

@@ -61,7 +61,7 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     ]
     if worker["labels"]:
         rows.append(("labels", short(worker["labels"])))
-    _print_rows(rows)
+    print_rows(rows)
     if "secret" in worker:
         typer.echo("\n  The signing secret, shown this once; the worker needs it:")
         typer.echo(f"  export HURLBAT_SIGNING_SECRET={worker['secret']}")
@@ -82,7 +82,7 @@ def print_task(task: Mapping[str, Any]) -> None:
     typer.echo(task["name"])
     backoff = {name: value for name, value in task["backoff"].items() if value not in (None, [])}
     start = task["schedule_timeout"]
-    _print_rows(
+    print_rows(
         [
             *([("paused", "until resumed; its runs are held")] if task["paused"] else []),
             ("workers", ", ".join(task["workers"]) or "none"),
@@ -121,7 +121,7 @@ def print_rate_limit(one: Mapping[str, Any]) -> None:
     """Print a rate limit, and what is used of it."""
     typer.echo(one["key"])
     heads = ("limit", "used", "waiting", "paused")
-    _print_rows([(head, cell) for head, cell in zip(heads, rate_limit_cells(one)[1:], strict=True) if cell is not None])
+    print_rows([(head, cell) for head, cell in zip(heads, rate_limit_cells(one)[1:], strict=True) if cell is not None])
 
 
 def rate_limit_cells(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -133,6 +133,7 @@ def rate_limit_cells(one: Mapping[str, Any]) -> tuple[Any, ...]:
     return one["key"], limit, used, waiting, paused
 
 
-def _print_rows(rows: Sequence[tuple[str, Any]]) -> None:
+def print_rows(rows: Sequence[tuple[str, Any]]) -> None:
+    """Print what is said of one thing, each below a name."""
     for name, value in rows:
         typer.echo(f"  {name:<10} {value}")
