@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.holding import BudgetView, Holding
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Run
+from hurlbat_dispatcher.domain.runs import Run, Task
 from hurlbat_dispatcher.errors import NotFound, Unavailable
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.sentences import holder_of, how_to_free, why_ended, why_held
@@ -83,7 +84,7 @@ class Explainer:
             return await self.explain(run.id)
         place, ahead = found
         if not place.ready:
-            return _delayed(run, self._desk.last_now)
+            return _delayed(run, self._desk.last_now, self._registry.tasks.get(run.task))
         try:
             holding = await (self._look(place.lane) if self._desk.owns else self._ask(place.lane))
         except TimeoutError:
@@ -104,17 +105,20 @@ class Explainer:
         )
 
 
-def _delayed(run: Run, now: int) -> Explanation:
+def _delayed(run: Run, now: int, task: Task | None) -> Explanation:
     if run.due_at <= now:
         return Explanation(run, "It is due, and joins its line in a moment.", earliest_start=run.due_at)
     at = rfc3339(run.due_at)
     if run.attempt == 0:
-        return Explanation(
-            run,
-            f"It is scheduled for {at}.",
-            earliest_start=run.due_at,
-            frees="Time; or cancel it and submit it anew.",
-        )
+        gather = None if task is None else task.gather
+        if gather is None or gather.kind is GatherKind.LEADING:
+            said, frees = "", "Time; or cancel it and submit it anew."
+        elif gather.kind is GatherKind.TRAILING:
+            said, frees = " Its task's debounce puts it off when more is submitted.", "Time, when no more is submitted."
+        else:
+            said = f" Its task gathers up to {gather.size} submits into one run, which starts at once when it has them."
+            frees = "Time, or the rest of its batch."
+        return Explanation(run, f"It is scheduled for {at}.{said}", earliest_start=run.due_at, frees=frees)
     last = next((entry for entry in reversed(run.timeline) if "message" in entry.detail), None)
     why = "" if last is None else f": {last.detail['message']}"
     return Explanation(

@@ -276,7 +276,7 @@ async def test_a_key_of_a_bad_form_is_refused_and_found_nowhere(api: httpx.Async
         assert (answer.status_code, answer.json()["code"]) == (404, "rate_limit_unknown")
 
 
-@pytest.mark.parametrize("key", ["x" * 257, "é" * 129, "%00"])
+@pytest.mark.parametrize("key", ["x" * 401, "é" * 201, "%00"])
 async def test_a_dynamic_key_that_no_run_can_have_is_refused(api: httpx.AsyncClient, key: str) -> None:
     answer = await api.post(f"/rate-limits/{key}/pause?dynamic=true")
 

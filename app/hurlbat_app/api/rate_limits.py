@@ -25,8 +25,8 @@ MAX_LIMIT: Final = 1_000_000_000
 MIN_SECONDS: Final = 0.01
 MAX_SECONDS: Final = 31_622_400
 """366 days."""
-MAX_KEY_BYTES: Final = 256
-"""Of a dynamic key, in UTF-8."""
+MAX_KEY_BYTES: Final = 400
+"""Of a dynamic key, in UTF-8: a throttle's has its task before it."""
 
 _KEY: Final = re.compile(NAME_PATTERN)
 _SPEC: Final = frozenset({"limit", "duration"})
