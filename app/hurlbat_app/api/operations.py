@@ -28,7 +28,8 @@ from hurlbat_dispatcher import BulkOperation, Engine, Invalid, OperationKind, Ru
 
 MAX_IDS: Final = 1_000
 _MEMBERS: Final = frozenset({"filter", "dry_run", "reason"})
-_FILTER: Final = frozenset({"task", "state", "created_after", "created_before", "ids"})
+FILTER: Final = frozenset({"task", "state", "created_after", "created_before", "ids"})
+"""What a filter may say."""
 _NAME: Final = re.compile(NAME_PATTERN)
 _RUN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -86,7 +87,7 @@ def read_filter(found: Members) -> RunFilter:
 
 def _read_filter(filter_: Member) -> RunFilter:
     found = members(filter_.text)
-    refuse_unknown(found, _FILTER)
+    refuse_unknown(found, FILTER)
     task = optional(found, "task")
     if task is not None and not (isinstance(task, str) and _NAME.fullmatch(task)):
         raise wrong("task", "must be 1 to 128 letters, digits and any of _ . : -")
