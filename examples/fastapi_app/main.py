@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from hurlbat import Backoff, Context, Hurlbat, NonRetryable
+from hurlbat import Backoff, Context, Cron, Filter, Hurlbat, NonRetryable
 
 hurlbat = Hurlbat()
 
@@ -29,6 +29,11 @@ class Photo(BaseModel):
 class Payment(BaseModel):
     card: str
     amount: int
+
+
+class SignUp(BaseModel):
+    name: str
+    newsletter: bool = False
 
 
 # A sync function runs in a thread, so it may block.
@@ -61,6 +66,24 @@ async def charge(input: Payment) -> str:
     raise NonRetryable(f"the card that ends in {input.card[-4:]} was declined")
 
 
+# An event starts a run of every task that listens to its key.
+@hurlbat.task(on_events="user.signed_up")
+async def welcome(user: SignUp) -> str:
+    return f"Welcome, {user.name}!"
+
+
+# With filters it starts a run for each that is true; a filter may have something to say to its runs.
+@hurlbat.task(on_events="user.*", filters=Filter("input.newsletter", payload={"list": "weekly"}))
+async def subscribe(user: SignUp, ctx: Context) -> str:
+    return f"{user.name} gets the {ctx.filter_payload['list']} letter"
+
+
+# At three every night, by the clocks of Berlin, and not while the last night's run is still at it.
+@hurlbat.task(crons=Cron("0 3 * * *", timezone="Europe/Berlin", overlap="skip"))
+async def tidy_up() -> str:
+    return "nothing to tidy"
+
+
 app = FastAPI(title="Photo shop", lifespan=hurlbat.lifespan)
 app.mount("/hurlbat", hurlbat.asgi())
 
@@ -76,3 +99,10 @@ async def upload(photo: Photo) -> dict[str, str]:
 async def hello(name: str) -> dict[str, str]:
     """Wait for the result of a task."""
     return {"greeting": await greet.run(Greeting(name=name))}
+
+
+@app.post("/users", status_code=202)
+async def sign_up(user: SignUp) -> dict[str, list[str]]:
+    """Say what has happened, and leave it to the tasks to listen."""
+    event = await hurlbat.events.push("user.signed_up", user)
+    return {"runs": list(event.runs)}

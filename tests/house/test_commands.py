@@ -24,6 +24,11 @@ def test_the_demo_shows_its_runs_and_leaves(processes: Processes, app: str) -> N
     assert "attempt 3 started on photo-shop" in told
     assert "the card that ends in 0002 was declined" in told
     assert "nmae" in told
+    assert 'completed with "Hello, Grace!"' in told
+    assert "started by the event user.signed_up" in told
+    assert 'completed with "Welcome, Ada!"' in told
+    assert 'completed with "Ada gets the weekly letter"' in told
+    assert "started by hand from the schedule tidy_up.0" in told
 
 
 @pytest.mark.parametrize("submit", ["single", "bulk"])

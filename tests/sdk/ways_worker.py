@@ -15,7 +15,6 @@ class Order(BaseModel):
     """What the tasks are about."""
 
     id: int
-    shop: str = "a"
 
 
 @hurlbat.task
@@ -28,24 +27,6 @@ async def echo(order: Order) -> int:
 def ship(order: Order, ctx: Context) -> dict[str, Any]:
     """Tell what the run was started by, in a thread."""
     return {"id": order.id, "trigger": ctx.trigger, "payload": ctx.filter_payload}
-
-
-@hurlbat.task(batch_size=3, batch_timeout=0.3, batch_key="input.shop")
-async def pack(orders: list[Order], ctx: Context) -> dict[str, Any]:
-    """Tell what was gathered."""
-    return {"ids": sorted(order.id for order in orders), "run": ctx.run_id}
-
-
-@hurlbat.task
-async def report(failure: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """Tell what failed."""
-    return {"failure": failure["run"]["task"], "trigger": ctx.trigger}
-
-
-@hurlbat.task(on_failure=report)
-async def fragile(order: Order) -> None:
-    """Fail."""
-    raise ValueError(f"order {order.id} is broken")
 
 
 app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())])

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import httpx
 import typer
@@ -28,22 +28,35 @@ WAIT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One run of the demo: what it shows, what is submitted, and how it must end."""
+    """Something that starts runs: what it shows, what is posted where, and how its runs must end."""
 
     title: str
-    task: str
-    input: Any
+    path: str
+    body: Mapping[str, Any]
     ends: str
+
+    @classmethod
+    def run(cls, title: str, task: str, input: Any, ends: str, **more: Any) -> Self:
+        """Return a scene of one run that is submitted."""
+        return cls(title, "/runs", {"task": task, "input": input, **more}, ends)
 
 
 SCENES = (
-    Scene("A task that succeeds", "greet", {"name": "Ada"}, "completed"),
-    Scene("A long task tells how far it has come", "resize", {"photo": "sunset.jpg", "width": 1200}, "completed"),
-    Scene("A task that fails twice is tried again, by its policy", "fetch_rates", "EUR", "completed"),
-    Scene(
+    Scene.run("A task that succeeds", "greet", {"name": "Ada"}, "completed"),
+    Scene.run("A long task tells how far it has come", "resize", {"photo": "sunset.jpg", "width": 1200}, "completed"),
+    Scene.run("A task that fails twice is tried again, by its policy", "fetch_rates", "EUR", "completed"),
+    Scene.run(
         "A task that knows better is not tried again", "charge", {"card": "4000000000000002", "amount": 1290}, "failed"
     ),
-    Scene("An input that the task's model refuses is not tried again either", "greet", {"nmae": "Ada"}, "failed"),
+    Scene.run("An input that the task's model refuses is not tried again either", "greet", {"nmae": "Ada"}, "failed"),
+    Scene.run("A run for later starts at its time", "greet", {"name": "Grace"}, "completed", delay=1),
+    Scene(
+        "An event starts every task that listens, and each filter that is true",
+        "/events",
+        {"key": "user.signed_up", "payload": {"name": "Ada", "newsletter": True}},
+        "completed",
+    ),
+    Scene("A task that runs every night, run by hand", "/schedules/tidy_up.0/trigger", {}, "completed"),
 )
 
 
@@ -89,28 +102,37 @@ def _register(api: httpx.Client, url: str, secret: str) -> None:
 
 
 def _play(api: httpx.Client, console: Console) -> list[str]:
-    """Submit every scene, show each when it has ended, and return what ended otherwise than it must."""
-    submitted = []
+    """Post every scene, show its runs when they have ended, and return what ended otherwise than it must."""
+    begun = []
     for scene in SCENES:
-        answer = api.post("/runs", json={"task": scene.task, "input": scene.input})
+        answer = api.post(scene.path, json=scene.body)
         answer.raise_for_status()
-        submitted.append((scene, answer.json()["id"]))
+        begun.append((scene, _runs_of(answer.json())))
     surprises = []
-    for scene, run_id in submitted:
-        answer = api.get(f"/runs/{run_id}", params={"wait": WAIT_SECONDS})
-        answer.raise_for_status()
-        run = answer.json()
-        _show(console, scene, run)
-        if run["state"] != scene.ends:
-            surprises.append(
-                f"{scene.title}: the run should be {scene.ends} and is {run['state']}: {short(run['error'])}"
-            )
+    for scene, run_ids in begun:
+        console.print(f"[bold]{escape(scene.title)}[/bold]")
+        if not run_ids:
+            surprises.append(f"{scene.title}: it started no run")
+        for run_id in run_ids:
+            answer = api.get(f"/runs/{run_id}", params={"wait": WAIT_SECONDS})
+            answer.raise_for_status()
+            run = answer.json()
+            _show(console, run)
+            if run["state"] != scene.ends:
+                surprises.append(
+                    f"{scene.title}: the run should be {scene.ends} and is {run['state']}: {short(run['error'])}"
+                )
     return surprises
 
 
-def _show(console: Console, scene: Scene, run: Mapping[str, Any]) -> None:
+def _runs_of(answer: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the runs that the answer to a scene tells of."""
+    starts = answer.get("starts")
+    return [answer["id"]] if starts is None else [start["run"] for start in starts if start["run"]]
+
+
+def _show(console: Console, run: Mapping[str, Any]) -> None:
     color = "green" if run["state"] == "completed" else "red"
-    console.print(f"[bold]{escape(scene.title)}[/bold]")
     console.print(f"  {run['task']}  [dim]{run['id']}[/dim]  [{color}]{ending(run)}[/{color}]")
     for moment in tell(run):
         console.print(f"  [dim]{moment.after:7.3f} s[/dim]  {escape(moment.text)}")

@@ -46,7 +46,7 @@ def short(value: Any) -> str:
 def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     match entry["kind"]:
         case "created":
-            return f"submitted with {short(run['input'])}"
+            return f"{_origin(run.get('trigger'))} with {short(run['input'])}"
         case "started":
             return _started(entry)
         case "progress":
@@ -63,6 +63,18 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             return f"failed: {_error(run['error'] or {})}"
         case kind:
             return " ".join([kind.replace("_", " "), *_rest(entry)])
+
+
+def _origin(trigger: Mapping[str, Any] | None) -> str:
+    match trigger:
+        case None:
+            return "submitted"
+        case {"type": "event", "key": key}:
+            return f"started by the event {key}"
+        case {"type": "schedule", "schedule": name, "manual": manual}:
+            return f"started by hand from the schedule {name}" if manual else f"started by the schedule {name}"
+        case _:
+            return f"started by a {trigger['type']}"
 
 
 def _started(entry: Mapping[str, Any]) -> str:

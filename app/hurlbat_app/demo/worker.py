@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from hurlbat import Backoff, Context, Hurlbat, NonRetryable
+from hurlbat import Backoff, Context, Cron, Filter, Hurlbat, NonRetryable
 
 hurlbat = Hurlbat()
 
@@ -30,6 +30,13 @@ class Payment(BaseModel):
 
     card: str
     amount: int
+
+
+class SignUp(BaseModel):
+    """Who has signed up."""
+
+    name: str
+    newsletter: bool = False
 
 
 @hurlbat.task
@@ -60,6 +67,24 @@ async def fetch_rates(currency: str, ctx: Context) -> dict[str, float]:
 async def charge(input: Payment) -> str:
     """Fail for good: trying again would not help, so it says so."""
     raise NonRetryable(f"the card that ends in {input.card[-4:]} was declined")
+
+
+@hurlbat.task(on_events="user.signed_up")
+async def welcome(user: SignUp) -> str:
+    """Listen to an event: its payload is the input."""
+    return f"Welcome, {user.name}!"
+
+
+@hurlbat.task(on_events="user.*", filters=Filter("input.newsletter", payload={"list": "weekly"}))
+async def subscribe(user: SignUp, ctx: Context) -> str:
+    """Listen to events for which a filter is true, and see what the filter has to say."""
+    return f"{user.name} gets the {ctx.filter_payload['list']} letter"
+
+
+@hurlbat.task(crons=Cron("0 3 * * *", timezone="Europe/Berlin", overlap="skip"))
+async def tidy_up() -> str:
+    """Run every night at three, by the clocks of Berlin."""
+    return "nothing to tidy"
 
 
 app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())], lifespan=hurlbat.lifespan)
