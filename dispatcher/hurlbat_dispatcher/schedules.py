@@ -82,12 +82,12 @@ class Schedules:
         Raises `Invalid`, and `Conflict` where another schedule has its name.
         """
         self._check_task(spec.task)
-        if (spec.expression is None) == (spec.run_at is None):
-            raise Invalid(
-                "member_invalid",
-                "expression and run_at exclude each other: a schedule has one of them, for many times or for one",
-                field="expression",
-            )
+        if spec.expression is None and spec.run_at is None:
+            said = "a schedule needs an expression, to fire again and again, or a run_at, to fire once"
+            raise Invalid("member_missing", said, field="expression")
+        if spec.expression is not None and spec.run_at is not None:
+            said = "run_at and expression exclude each other: one is for a single time, the other for many"
+            raise Invalid("member_invalid", said, field="run_at")
         if spec.name is not None and _OF_TASK.fullmatch(spec.name):
             raise Invalid(
                 "member_invalid",

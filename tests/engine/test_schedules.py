@@ -480,8 +480,8 @@ async def test_a_schedule_without_a_name_gets_one_of_its_own(local: World) -> No
 
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no such task": ({"task": "nobody", "expression": YEARLY}, "task_unknown", "task"),
-    "neither time": ({}, "member_invalid", "expression"),
-    "both times": ({"expression": YEARLY, "run_at": 1}, "member_invalid", "expression"),
+    "neither time": ({}, "member_missing", "expression"),
+    "both times": ({"expression": YEARLY, "run_at": 1}, "member_invalid", "run_at"),
     "a bad expression": ({"expression": "* * *"}, "cron_invalid", "expression"),
     "a bad zone": ({"expression": YEARLY, "timezone": "Mars"}, "timezone_unknown", "timezone"),
     "a bad zone without need": ({"run_at": 1, "timezone": "Mars"}, "timezone_unknown", "timezone"),

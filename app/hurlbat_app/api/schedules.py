@@ -132,7 +132,7 @@ class Schedules:
         if "priority" in found:
             changes["priority"] = _priority(found, "priority")
         if "expression" in changes and "run_at" in changes:
-            raise wrong("run_at", "and expression exclude each other")
+            raise wrong("run_at", "and expression exclude each other: one is for a single time, the other for many")
         return Json(show_schedule(await self._engine.schedules.update(_path_name(request), changes)))
 
     async def remove(self, request: Request) -> Response:
