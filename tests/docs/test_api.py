@@ -51,7 +51,7 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
 
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     submitted, waited, first, again, bulk, shown, listed, second, *later = answers
-    explained, cancelled, replayed, *rest = later
+    explained, cancelled, replayed, dry, begun, nothing, operations, *rest = later
     added, _, changed, paused, resumed, synced, task, *limits = rest
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
@@ -63,6 +63,8 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert explained["summary"]
     assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "withdrawn")
     assert replayed["state"] in ("queued", "running")
+    assert (dry.keys(), begun["kind"], nothing["matched"]) == ({"matched"}, "cancel", 0)
+    assert [one["id"] for one in operations["items"]] == [nothing["id"], begun["id"]]
     assert added["secret"].startswith("whsec_")
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
     assert synced["state"] == "unverified"
