@@ -56,3 +56,25 @@ def test_a_failed_run_tells_its_error_with_the_fields_that_were_refused() -> Non
     told = tell(RUN | {"state": "failed", "error": error, "timeline": timeline})
 
     assert told == [Moment(0.25, 'failed: invalid_input: one field [{"loc": ["name"]}]')]
+
+
+def test_what_started_a_run_and_what_it_waits_for_is_told() -> None:
+    created = {"at": "2030-01-01T00:00:00.000Z", "kind": "created", "attempt": 0}
+    scheduled = created | {"kind": "scheduled", "due_at": "2030-01-01T00:01:00.000Z"}
+    run = RUN | {"timeline": [created, scheduled]}
+    event = {"type": "event", "event": "e1", "key": "order", "scope": None, "filter": None, "payload": None}
+    schedule = {"type": "schedule", "schedule": "nightly", "due_at": created["at"], "manual": False}
+    failure = {"type": "failure", "run": "r1", "task": "work"}
+
+    told = [
+        tell(run | {"trigger": trigger}) for trigger in (None, event, schedule, schedule | {"manual": True}, failure)
+    ]
+
+    assert [moments[0].text for moments in told] == [
+        'submitted with "EUR"',
+        'started by the event order with "EUR"',
+        'started by the schedule nightly with "EUR"',
+        'started by hand from the schedule nightly with "EUR"',
+        'started by a failure with "EUR"',
+    ]
+    assert told[0][1].text == "waits for its time, in 60.0 s"

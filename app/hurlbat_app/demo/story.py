@@ -47,6 +47,8 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     match entry["kind"]:
         case "created":
             return f"{_origin(run.get('trigger'))} with {short(run['input'])}"
+        case "scheduled" if entry.get("due_at"):
+            return f"waits for its time, in {_seconds(entry['due_at']) - _seconds(entry['at']):.1f} s"
         case "started":
             return _started(entry)
         case "progress":
