@@ -21,6 +21,8 @@ from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.operations import Operation, Publication, Publish, Published
 
 MAX_BULK: Final = 1_000
+MAX_ROWS: Final = 2_000
+"""Events and those who listen in one commit, about; it has at least one event, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +78,26 @@ class Events:
         return await self._published(self._checked(spec))
 
     async def publish_many(self, specs: Sequence[EventSpec]) -> list[AcceptedEvent | Problem]:
-        """Store up to 1,000 events in one commit, with an outcome for each, in order."""
+        """Store up to 1,000 events, each with its runs, with an outcome for each, in order.
+
+        Raises `Invalid`, and `Overloaded` or `Unavailable` where none of them is stored.
+        """
         if len(specs) > MAX_BULK:
             raise Invalid("too_many", f"at most {MAX_BULK} events at a time", limit=MAX_BULK)
-        good: list[Publication] = []
-        problems: list[Problem | None] = []
+        outcomes: list[AcceptedEvent | Problem] = []
+        portion: list[Publication | Problem] = []
+        rows = 0
         for spec in specs:
             try:
-                good.append(self._checked(spec))
-                problems.append(None)
+                event = self._checked(spec)
+                rows += 1 + len(event.starts)
+                portion.append(event)
             except Problem as problem:
-                problems.append(problem)
-        outcomes = iter(await self._accepted(good) if good else ())
-        return [next(outcomes) if problem is None else problem for problem in problems]
+                portion.append(problem)
+            if rows >= MAX_ROWS:
+                outcomes += await self._portion(portion, begun=bool(outcomes))
+                portion, rows = [], 0
+        return outcomes + await self._portion(portion, begun=bool(outcomes))
 
     async def get(self, event_id: str) -> Event:
         """Return an event with those who listened. Raises `NotFound`."""
@@ -136,6 +145,18 @@ class Events:
             (),
         )
         return event._replace(starts=self._listening.starts(event))
+
+    async def _portion(self, portion: Sequence[Publication | Problem], *, begun: bool) -> list[AcceptedEvent | Problem]:
+        """Store some of many events in one commit. When others are stored already, a failure is an outcome."""
+        good = [one for one in portion if isinstance(one, Publication)]
+        try:
+            stored = await self._accepted(good) if good else []
+        except Unavailable as failed:
+            if not begun:
+                raise
+            stored = [Unavailable(failed.code, failed.detail, **failed.extra) for _ in good]
+        outcomes = iter(stored)
+        return [one if isinstance(one, Problem) else next(outcomes) for one in portion]
 
     async def _published(self, event: Publication) -> AcceptedEvent:
         [outcome] = await self._accepted([event])

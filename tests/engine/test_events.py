@@ -15,6 +15,7 @@ from hurlbat_dispatcher import (
     EventSpec,
     Invalid,
     NotFound,
+    Overloaded,
     Problem,
     Run,
     RunState,
@@ -22,6 +23,7 @@ from hurlbat_dispatcher import (
     Unavailable,
 )
 from hurlbat_dispatcher.loops.retention import Retention
+from hurlbat_dispatcher.turn.operations import Operation, Publish
 from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio
@@ -326,6 +328,32 @@ async def test_of_many_the_bad_ones_stay_out_and_the_others_go_in(world: World) 
     assert (await count(world), await count(world, "event")) == (2, 2)
     assert await world.engine.events.publish_many([]) == []
     assert isinstance(await refused(world.engine.events.publish_many([EventSpec("key")] * 1001)), Invalid)
+
+
+async def test_many_events_that_many_listen_to_go_in_by_portions(local: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.events.MAX_ROWS", 6)
+    await local.worker("w", listens("a", "key"), listens("b", "key"))
+    put = local.parts.writer.put
+    taken: list[int] = []
+
+    def counted(operation: Operation) -> None:
+        if isinstance(operation, Publish):
+            if len(taken) == 3:
+                raise Overloaded("overloaded", "too many wait", retry_after=1)
+            taken.append(len(operation.events))
+        put(operation)
+
+    monkeypatch.setattr(local.engine.events, "_put", counted)
+    found = await local.engine.events.publish_many([EventSpec("key" if n != 1 else "", str(n)) for n in range(8)])
+    refusal = await refused(local.engine.events.publish_many([EventSpec("key")] * 3))
+
+    assert taken == [2, 2, 2]
+    assert [one.event.payload if isinstance(one, AcceptedEvent) else one.code for one in found] == [
+        *("0", "member_invalid", "2", "3", "4", "5", "6"),
+        "overloaded",
+    ]
+    assert isinstance(refusal, Overloaded)
+    assert (await count(local), await count(local, "event")) == (12, 6)
 
 
 async def test_an_event_is_stored_with_its_runs_or_not_at_all(world: World) -> None:
