@@ -13,7 +13,7 @@ from hurlbat_dispatcher.store.database import Clash
 from hurlbat_dispatcher.store.statement import Write
 from hurlbat_dispatcher.turn import crank
 from hurlbat_dispatcher.turn.knowing import find_lanes
-from hurlbat_dispatcher.turn.operations import Entry, Submit
+from hurlbat_dispatcher.turn.operations import Entry
 from tests.engine.far_side import Call, marked
 from tests.engine.world import World
 
@@ -156,7 +156,7 @@ async def test_new_lanes_are_made_in_one_order_by_all_servers(local: World) -> N
     task: Any = SimpleNamespace(name="echo")
     asked: Any = None
     names = ["c", "a", "d", "b"]
-    wanted = [Submit([Entry(name, 1, asked, task, "{}", name, name) for name in names])]
+    wanted = [Entry(name, 1, asked, task, "{}", name, name) for name in names]
     script = find_lanes(local.parts.desk, wanted, 1)
     next(script)
     made = script.send(())
@@ -172,11 +172,11 @@ async def test_a_submit_that_clashes_is_put_off_and_refused_at_last(
     await local.worker("w")
     left = [2 * clashes]
 
-    def clash(desk: Any, operations: Any, now: int) -> Any:
-        if left[0] and any(isinstance(one, Submit) for one in operations):
+    def clash(desk: Any, entries: Any, now: int) -> Any:
+        if left[0] and entries:
             left[0] -= 1
             raise Clash("deadlock detected")
-        yield from find_lanes(desk, operations, now)
+        yield from find_lanes(desk, entries, now)
 
     monkeypatch.setattr(crank, "find_lanes", clash)
     asked = await asyncio.gather(local.submit(), return_exceptions=True)
