@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from hurlbat import Context, Cron, Debounce, Filter, Hurlbat, RunFailed, Throttle
+from hurlbat import ApiError, Context, Cron, Debounce, Filter, Hurlbat, RunFailed, Throttle
 from hurlbat.testing import Faults, World, simulated, world_fixture
 
 hurlbat = Hurlbat()
 BEGIN = datetime(2027, 3, 26, 12, 0, tzinfo=UTC)
 """Two days before Berlin's clocks go ahead."""
 world = world_fixture(hurlbat, path="/", begin=BEGIN)
-stormy = world_fixture(hurlbat, path="/", begin=BEGIN, seeds=range(2), faults=Faults.from_seed)
+stormy = world_fixture(hurlbat, path="/", begin=BEGIN, seeds=range(1), faults=Faults.from_seed)
 
 
 @hurlbat.task(crons=[Cron("0 3 * * *", timezone="Europe/Berlin", input={"of": "yesterday"}, metadata={"by": "cron"})])
@@ -186,3 +186,62 @@ async def test_whatever_goes_wrong_each_night_has_its_run(stormy: World) -> None
     await stormy.drain()
     due = [run.trigger["due_at"] for run in await stormy.runs(task="nightly") if run.trigger]
     assert due == ["2027-03-27T02:00:00.000Z", "2027-03-28T01:00:00.000Z", "2027-03-29T01:00:00.000Z"]
+
+
+@simulated
+async def test_the_client_looks_after_schedules(world: World) -> None:
+    client = world.client
+    once = await client.create_schedule("echo", run_at=BEGIN + timedelta(hours=2), input=5, name="once")
+    assert (once.task, once.expression, once.next_at) == ("echo", None, "2027-03-26T14:00:00.000Z")
+    hourly = await client.create_schedule("echo", "@hourly", input=6, name="hourly", priority=3, metadata={"a": 1})
+    changed = await client.update_schedule("hourly", expression="30 * * * *", input=7, overlap="skip")
+    assert (hourly.next_at, changed.next_at) == ("2027-03-26T13:00:00.000Z", "2027-03-26T12:30:00.000Z")
+    assert (changed.priority, changed.metadata, changed.input) == (3, {"a": 1}, 7)
+    await client.pause_schedule("nightly.0")
+    names = [one.name for one in (await client.list_schedules()).items]
+    assert sorted(names) == ["hourly", "nightly.0", "once"]
+    assert [one.name for one in (await client.list_schedules(task="echo", paused=False)).items] == ["hourly", "once"]
+    assert [one.source for one in (await client.list_schedules(paused=True)).items] == ["task"]
+    assert await client.preview_schedule("0 12 * * *", "Europe/Berlin", 1) == [BEGIN + timedelta(hours=23)]
+    await world.advance(hours=3)
+    fires = (await client.list_fires("hourly", limit=1)).items
+    assert [(fire["due_at"], fire["outcome"]) for fire in fires] == [("2027-03-26T14:30:00.000Z", "started")]
+    assert sorted(run.output for run in await world.runs(task="echo")) == [5, 7, 7, 7]
+    with pytest.raises(ApiError, match="schedule_of_task"):
+        await client.delete_schedule("nightly.0")
+    with pytest.raises(ApiError, match="schedule_exists"):
+        await echo.cron("@daily", input=1, name="hourly")
+    with pytest.raises(ApiError, match="expression"):
+        await echo.cron("0 0 30 2 *", input=1)
+
+
+@simulated
+async def test_the_client_looks_after_events_and_filters(world: World) -> None:
+    client = world.client
+    added = await client.add_filter("bill", "input.id == 1", payload={"one": True})
+    assert [one["source"] for one in await client.list_filters("bill")] == ["task", "task", "api"]
+    first = await client.push_event("order.placed", {"id": 1}, metadata={"a": 1})
+    await world.settle()
+    assert [run.output for run in await world.runs(task="bill")] == [{"one": True}]
+    await client.delete_filter("bill", added["id"])
+    again = await client.replay_event(first.id)
+    assert (again.replay_of, again.payload, again.metadata) == (first.id, {"id": 1}, {"a": 1})
+    assert (await client.get_event(first.id)).runs == first.runs
+    listed = (await client.list_events(key="order.placed")).items
+    assert [event.id for event in listed] == [again.id, first.id]
+
+
+@simulated
+async def test_the_client_moves_cancels_and_replays_many_runs(world: World) -> None:
+    client = world.client
+    refs = [await echo.schedule(number, delay=60 * number) for number in (1, 2, 3)]
+    assert [run.id for run in (await client.list_runs(delayed=True)).items] == [ref.id for ref in reversed(refs)]
+    assert await client.cancel_runs(task="echo", state="queued", dry_run=True) == {"matched": 3}
+    cancelled = await client.cancel_runs(ids=[ref.id for ref in refs[:2]], reason="enough")
+    await world.advance(seconds=1)
+    assert (await client.get_operation(cancelled["id"]))["done"] == 2
+    assert [(await ref.status()).reason for ref in refs] == ["enough", "enough", None]
+    replayed = await client.replay_runs(state=["cancelled", "failed"], created_after=BEGIN)
+    assert [one["id"] for one in (await client.list_operations()).items] == [replayed["id"], cancelled["id"]]
+    await world.drain()
+    assert [(await ref.status()).output for ref in refs] == [1, 2, 3]
