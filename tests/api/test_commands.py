@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,34 @@ def test_events_are_pushed_listed_shown_and_replayed_and_chosen_by_filters(
     assert '{"n": 1}' in hurlbat("tasks", "filters", "list", "echo", **here).stdout
     assert hurlbat("tasks", "filters", "remove", "echo", filter_id, **here).stdout == f"{filter_id} is removed\n"
     assert "every event will do" in hurlbat("tasks", "filters", "list", "echo", **here).stdout
+
+
+def test_schedules_are_made_changed_listed_paused_triggered_asked_for_their_times_and_deleted(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    made = ("create", "echo", "--name", "s", "--cron", "30 6 * * *", "--timezone", "Asia/Tokyo", "-i", '{"n":1.0}')
+    shown = hurlbat("schedules", *made, "--overlap", "skip", **here).stdout.splitlines()
+    assert shown[:3] == ["s", "  task       echo", "  when       30 6 * * * (Asia/Tokyo)"]
+    assert '  input      {"n": 1.0}' in shown
+    assert "overlap    cancel\n" in hurlbat("schedules", "update", "s", "--overlap", "cancel", **here).stdout
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%M:%S}"
+    once = hurlbat("schedules", "create", "echo", "--run-at", f"{tomorrow}Z", "--json", **here)
+    assert f"once, {tomorrow}.000Z" in hurlbat("schedules", "show", _json(once)["name"], **here).stdout
+    times = hurlbat("schedules", "next", "s", "--count", "2", **here).stdout.split()
+    assert [time[10:] for time in times] == ["T21:30:00.000Z"] * 2
+    assert hurlbat("schedules", "preview", "30 21 * * *", "--count", "2", **here).stdout.split() == times
+    assert "next       paused\n" in hurlbat("schedules", "pause", "s", **here).stdout
+    assert "It fires no more" in hurlbat("schedules", "next", "s", **here).stdout
+    listed = hurlbat("schedules", "list", "--paused", **here).stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["NAME", "TASK"], ["s", "echo"]]
+    run = _json(hurlbat("schedules", "trigger", "s", "--json", **here))["id"]
+    assert f"started, by hand  {run}" in hurlbat("schedules", "fires", "s", **here).stdout
+    assert _json(hurlbat("schedules", "resume", "s", "--json", **here))["paused"] is False
+    assert "There are more: --cursor" in hurlbat("schedules", "list", "--limit", "1", **here).stdout
+    _fails(hurlbat("schedules", "preview", "0 0 30 2 *", **here), 2, r"never fires.* \(cron_invalid\)")
+    _fails(hurlbat("schedules", "update", "s", **here), 2, r"say what to change")
+    assert hurlbat("schedules", "delete", "s", **here).stdout == "s is deleted\n"
+    _fails(hurlbat("schedules", "show", "s", **here), 1, r"\(schedule_unknown\)")
 
 
 def test_rate_limits_are_set_listed_shown_paused_resumed_and_deleted(

@@ -21,6 +21,10 @@ COMMANDS = {
     "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
+    "schedules": (
+        "hurlbat_app.cli.schedules:schedules",
+        "Make, change, list, pause, trigger and delete schedules, and ask for their times.",
+    ),
     "rate-limits": (
         "hurlbat_app.cli.rate_limits:rate_limits",
         "Set, list, show, delete, pause and resume rate limits.",
