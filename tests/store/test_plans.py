@@ -9,7 +9,7 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.store import events, heads, leases, publishing, retention, runs, views
+from hurlbat_dispatcher.store import events, gathering, heads, leases, publishing, retention, runs, views
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
@@ -59,8 +59,15 @@ ONES = {
     "LEASE": (runs.LEASE, "sqlite_autoindex_run_1"),
     "RELEASE": (runs.RELEASE, "sqlite_autoindex_run_1"),
     "MARK_READY": (runs.MARK_READY, "sqlite_autoindex_run_1"),
-    "END_KEY": (runs.END_KEY, "sqlite_autoindex_idempotency_1"),
+    "END_KEY": (runs.END_KEY, "idempotency_run"),
     "DROP_KEY": (runs.DROP_KEY, "sqlite_autoindex_idempotency_1"),
+    "OPEN": (gathering.OPEN, "sqlite_autoindex_gathering_1"),
+    "GO_ON": (gathering.GO_ON, "sqlite_autoindex_gathering_1"),
+    "OVER": (gathering.OVER, "gathering_until"),
+    "FORGET": (gathering.FORGET, "sqlite_autoindex_gathering_1"),
+    "REPLACE": (gathering.REPLACE, "sqlite_autoindex_run_1"),
+    "APPEND": (gathering.APPEND, "sqlite_autoindex_run_1"),
+    "TAKE_KEY": (gathering.TAKE_KEY, "sqlite_autoindex_run_1"),
     "KNOWN": (publishing.KNOWN, "sqlite_autoindex_event_1"),
     "EVENTS": (events.EVENTS, "sqlite_autoindex_event_1"),
     "STARTS": (events.STARTS, "sqlite_autoindex_event_start_1"),
@@ -165,12 +172,12 @@ async def test_a_page_of_events_walks_an_index_backwards_and_sorts_nothing(
     assert "(created_at,id)<(?,?)" in step.replace(" ", ""), step
 
 
-@pytest.mark.parametrize("window", [{}, {"since": 1}])
+@pytest.mark.parametrize("since", [None, 1])
 @pytest.mark.parametrize("by_task", [False, True])
 async def test_a_page_of_what_waits_for_its_time_looks_at_nothing_else(
-    store: Database, by_task: bool, window: dict[str, int]
+    store: Database, by_task: bool, since: int | None
 ) -> None:
-    [step] = await plan_of(store, views._page_of(_wanted(by_task, delayed=True, **window)))
+    [step] = await plan_of(store, views._page_of(_wanted(by_task, delayed=True, since=since)))
     assert step.startswith("SEARCH run USING INDEX run_later (tenant=? AND id"), step
 
 
