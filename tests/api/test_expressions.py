@@ -63,6 +63,15 @@ async def test_an_expression_that_is_wrong_is_an_answer_with_its_place(api: http
         ({"expression": "'5'", "kind": "number"}, False, False, "number_wrong_type"),
         ({"expression": "input.a", "input": {"a": 2**70}, "kind": "number"}, True, True, None),
         ({"expression": "input.a", "input": {"a": 1}, "kind": "filter"}, True, True, "filter_wrong_type"),
+        ({"expression": "run.id", "kind": "filter"}, False, False, "expression_invalid"),
+        ({"expression": "payload.a == 1", "kind": "filter"}, True, False, "expression_failed"),
+        (
+            {"expression": "payload.a && event.key == 'k'", "kind": "filter"}
+            | {"payload": {"a": True}, "event": {"key": "k"}},
+            True,
+            True,
+            None,
+        ),
         ({"expression": 'duration("1h")', "kind": "duration"}, True, True, None),
         ({"expression": ""}, False, False, "expression_invalid"),
         ({"expression": "(" * 600}, False, False, "expression_invalid"),
@@ -85,7 +94,10 @@ async def test_each_way_to_go_wrong_has_its_code(
         ('{"expression": "1", "kind": ["key"]}', "member_invalid", "kind"),
         ('{"expression": "1", "metadata": []}', "member_invalid", "metadata"),
         ('{"expression": "1", "run": "r1"}', "member_invalid", "run"),
-        ('{"expression": "1", "payload": {}}', "member_unknown", "payload"),
+        ('{"expression": "1", "colour": {}}', "member_unknown", "colour"),
+        ('{"expression": "1", "payload": {}}', "member_invalid", "payload"),
+        ('{"expression": "1", "kind": "key", "event": {}}', "member_invalid", "event"),
+        ('{"expression": "true", "kind": "filter", "run": {}}', "member_invalid", "run"),
         ('{"expression": "\\ud800"}', "json_invalid", None),
     ],
 )

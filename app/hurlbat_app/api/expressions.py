@@ -11,7 +11,7 @@ from hurlbat_app.api.reading import optional, parameters, read_body, read_member
 from hurlbat_dispatcher import CheckedExpression, Engine, check_expression
 
 KINDS: Final = ("key", "number", "duration", "filter")
-MEMBERS: Final = frozenset({"expression", "kind", "input", "metadata", "run"})
+MEMBERS: Final = frozenset({"expression", "kind", "input", "metadata", "run", "payload", "event"})
 
 
 class Expressions:
@@ -29,10 +29,16 @@ class Expressions:
             raise wrong("expression", "must be a string")
         if kind is not None and kind not in KINDS:
             raise wrong("kind", f"must be one of {', '.join(KINDS)}")
+        if kind == "filter" and "run" in found:
+            raise wrong("run", "is not there for a filter, which reads input, payload, metadata and event")
+        for name in ("payload", "event"):
+            if kind != "filter" and name in found:
+                raise wrong(name, "is there for the kind filter only")
         given: dict[str, Any] = {}
-        if "input" in found:
-            given["input"] = found["input"].value
-        for name in ("metadata", "run"):
+        for name in ("input", "payload"):
+            if name in found:
+                given[name] = found[name].value
+        for name in ("metadata", "run", "event"):
             value = optional(found, name)
             if value is not None and not isinstance(value, dict):
                 raise wrong(name, "must be a JSON object")

@@ -25,6 +25,8 @@ def check(
     ] = None,
     metadata: Annotated[str | None, typer.Option(help="A JSON object, or @file.")] = None,
     run: Annotated[str | None, typer.Option(help="A JSON object with members of `run`, or @file.")] = None,
+    payload: Annotated[str | None, typer.Option(help="JSON: the payload of a filter, or @file.")] = None,
+    event: Annotated[str | None, typer.Option(help="A JSON object with members of `event`, or @file.")] = None,
     kind: Annotated[str | None, typer.Option(help="What it is for: key, number, duration or filter.")] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -32,7 +34,8 @@ def check(
 ) -> None:
     """Compile an expression, and with --input say what comes of it. Leaves with 1 where it is wrong, or fails."""
     body = [f'"expression": {json.dumps(expression)}']
-    for name, text in (("input", input), ("metadata", metadata), ("run", run)):
+    given = {"input": input, "metadata": metadata, "run": run, "payload": payload, "event": event}
+    for name, text in given.items():
         if text is not None:
             body.append(f'"{name}": {read_json(text, f"--{name}")}')
     if kind is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from hurlbat_dispatcher.expressions.compiled import compile_expression, compile_for
+from hurlbat_dispatcher.expressions.compiled import EVENT_VARIABLES, VARIABLES, compile_expression, compile_for
 from hurlbat_dispatcher.expressions.errors import ExpressionError
 from hurlbat_dispatcher.expressions.results import FILTER, KEY, NUMBER, SECONDS, Kind, type_name
 
@@ -20,6 +20,8 @@ EXAMPLE_RUN: Final[Mapping[str, Any]] = {
     "parent": None,
 }
 """What `run` is when nothing is said of it."""
+EXAMPLE_EVENT: Final[Mapping[str, Any]] = {"id": EXAMPLE_RUN["id"], "key": "example", "scope": None}
+"""What `event` is when nothing is said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,18 @@ class CheckedExpression:
 def check_expression(source: str, given: Mapping[str, Any], kind: str | None = None) -> CheckedExpression:
     """Return what becomes of an expression with the variables that are `given`, where it is for a `kind`, or for none.
 
-    `metadata` is empty and `run` an example unless given; without the `input` that it reads it is only compiled.
+    `metadata` is empty and `run` an example unless given; without the `input` that it reads it is only compiled. The
+    variables of a filter are those of events: `payload` is empty and `event` an example unless given.
     """
     wanted = None if kind is None else KINDS[kind]
+    variables = EVENT_VARIABLES if wanted is FILTER else VARIABLES
     try:
-        expression = compile_expression(source) if wanted is None else compile_for(source, wanted)
+        expression = compile_expression(source) if wanted is None else compile_for(source, wanted, variables)
     except ExpressionError as error:
         return CheckedExpression(valid=False, error=error)
     reads = tuple(sorted(expression.reads))
-    scope = {"metadata": {}, **given, "run": {**EXAMPLE_RUN, **given.get("run", {})}}
+    scope = {"metadata": {}, "payload": {}, **given, "run": {**EXAMPLE_RUN, **given.get("run", {})}}
+    scope["event"] = {**EXAMPLE_EVENT, **given.get("event", {})}
     if any(name not in scope for name in reads):
         return CheckedExpression(valid=True, type=expression.result, reads=reads)
     try:
