@@ -332,12 +332,11 @@ BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
 
 # -- idempotency -----------------------------------------------------------------------------------------------------
 
+_its_state = (
+    sa.select(run.c.state).where(run.c.tenant == idempotency.c.tenant, run.c.id == idempotency.c.run).scalar_subquery()
+)
 KEYS = Statement(
-    sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until")), run.c.state)
-    .select_from(
-        idempotency.outerjoin(run, sa.and_(run.c.tenant == idempotency.c.tenant, run.c.id == idempotency.c.run))
-    )
-    .where(
+    sa.select(*(idempotency.c[name] for name in ("task", "key", "run", "digest", "until")), _its_state).where(
         idempotency.c.tenant == bind("tenant", sa.Integer()),
         AnyOf(idempotency.c.task, "tasks", "varchar"),
         AnyOf(idempotency.c.key, "keys", "varchar"),
