@@ -79,7 +79,13 @@ WAYS: dict[str, tuple[Callable[[], Awaitable[int]], int, Callable[[Caller], Awai
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
+SYNC = ("run", "run_many", "push")
+"""Of the two manners, which are driven alike, the sync one is tried for these."""
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), [("async", name) for name in WAYS] + [("sync", name) for name in SYNC], indirect=["call"]
+)
 async def test_what_is_repeated_after_lost_answers_happens_once(way: Cutter, call: Caller, name: str) -> None:
     count, expected, ask, outcome = WAYS[name]
     before = await count()
