@@ -190,6 +190,44 @@ def test_runs_are_listed_shown_cancelled_and_replayed(
     assert f"echo  {run}  queued" in replayed.stdout
 
 
+def test_a_run_is_watched_to_its_end(hurlbat: Callable[..., Done], here: dict[str, str], worker: str) -> None:
+    run = _json(hurlbat("run", "echo", "-i", '{"a": 1}', "--delay", "0.3", "--json", **here))
+
+    told = hurlbat("runs", "watch", run["id"], **here)
+
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0] == f"echo  {run['id']}"
+    assert [re.sub(r"^ +[0-9.]+ s  ", "", line) for line in lines[1:4]] == [
+        'submitted with {"a": 1}',
+        "waits for its time, in 0.3 s",
+        "attempt 1 started on w",
+    ]
+    assert lines[4].endswith('completed with {"a": 1}')
+    assert lines[5].startswith("  completed after ")
+    failed = _json(hurlbat("run", "break", "--json", **here))
+    told = hurlbat("runs", "watch", failed["id"], "--json", **here)
+    shown = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (told.returncode, [entry["kind"] for entry in shown[:-1]]) == (1, ["created", "started", "failed"])
+    assert (shown[-1]["id"], shown[-1]["state"]) == (failed["id"], "failed")
+
+
+def test_a_run_that_waits_for_its_time_is_listed_and_moved(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    run = _json(hurlbat("run", "echo", "--delay", "3600", "--json", **here))
+
+    assert [one["id"] for one in _json(hurlbat("runs", "list", "--delayed", "--json", **here))["items"]] == [run["id"]]
+    before = ("--created-before", run["created_at"])
+    assert _json(hurlbat("runs", "list", "--delayed", *before, "--json", **here))["items"] == []
+    assert _json(hurlbat("runs", "move", run["id"], "--priority", "7", "--json", **here))["priority"] == 7
+    assert hurlbat("runs", "move", run["id"], "--delay", "0", **here).returncode == 0
+    assert hurlbat("runs", "watch", run["id"], **here).returncode == 0
+    again = hurlbat("runs", "move", run["id"], "--delay", "0", **here)
+    assert (again.returncode, "run_finished" in again.stderr) == (1, True)
+    assert hurlbat("runs", "move", run["id"], **here).returncode == 2
+
+
 def test_many_runs_are_cancelled_and_replayed_by_what_they_have_in_common(
     hurlbat: Callable[..., Done], here: dict[str, str], worker: str
 ) -> None:

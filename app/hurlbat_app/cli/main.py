@@ -17,7 +17,7 @@ COMMANDS = {
         "Start a server and a worker, run a few tasks and show what happened.",
     ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
-    "runs": ("hurlbat_app.cli.runs:runs", "List, show, cancel and replay runs."),
+    "runs": ("hurlbat_app.cli.runs:runs", "List, show, watch, move, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),

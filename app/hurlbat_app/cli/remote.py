@@ -1,6 +1,7 @@
 """How the commands ask a server."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -65,6 +66,19 @@ class Remote:
     def delete(self, path: str) -> None:
         """Remove something."""
         self._ask("DELETE", path, None, None, TIMEOUT)
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
+        """Ask for something that comes in lines, while it happens."""
+        try:
+            with self._http.stream("GET", self._url + path, headers=headers, timeout=TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                if response.is_server_error:  # it stops, or has too many of these
+                    raise Failure(str(self._refusal(response)), Exit.NOT_REACHED)
+                yield self._good(response).iter_lines()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Failure(f"the server at {self._url} was lost ({error}).", Exit.NOT_REACHED) from error
 
     def _ask(
         self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float

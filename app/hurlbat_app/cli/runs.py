@@ -12,10 +12,11 @@ from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
+from hurlbat_app.cli.watching import watch_run
 
 POLL_SECONDS = 30.0
 
-runs = typer.Typer(help="List, show, cancel and replay runs.", no_args_is_help=True, add_completion=False)
+runs = typer.Typer(help="List, show, watch, move, cancel and replay runs.", no_args_is_help=True, add_completion=False)
 RunId = Annotated[str, typer.Argument(help="The run's id.")]
 
 
@@ -86,6 +87,11 @@ def _until_final(remote: Remote, body: str, timeout: float | None) -> str:
 def list_runs(
     task: Annotated[str | None, typer.Option(help="Only runs of this task.")] = None,
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    delayed: Annotated[bool, typer.Option("--delayed", help="Only runs that wait for their time.")] = False,
+    created_after: Annotated[
+        str | None, typer.Option(help="Only runs of then or later, e.g. 2030-01-31T12:00:00Z.")
+    ] = None,
+    created_before: Annotated[str | None, typer.Option(help="Only runs from before then.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: AsJson = False,
@@ -93,7 +99,15 @@ def list_runs(
     token: Token = None,
 ) -> None:
     """List runs, the newest first."""
-    query = {"task": task, "state": state, "limit": limit, "cursor": cursor}
+    query = {
+        "task": task,
+        "state": state,
+        "delayed": "true" if delayed else None,
+        "created_after": created_after,
+        "created_before": created_before,
+        "limit": limit,
+        "cursor": cursor,
+    }
     response = Remote(url, token).get("/runs", query)
     if as_json:
         typer.echo(response.text)
@@ -151,6 +165,25 @@ def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: 
     if rows:
         typer.echo()
         print_columns(heads, rows, nothing="")
+
+
+runs.command("watch")(watch_run)
+
+
+@runs.command("move")
+def move_run(
+    run_id: RunId,
+    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2030-01-31T12:00:00Z.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Start in so many seconds from now.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Let a run that waits for its time start at another, or with another priority."""
+    said = {"run_at": run_at, "delay": delay, "priority": priority}
+    body = json.dumps({name: value for name, value in said.items() if value is not None})
+    _print(Remote(url, token).patch(_path(run_id), body).text, as_json)
 
 
 @runs.command("cancel")

@@ -28,10 +28,15 @@ def print_run(run: Mapping[str, Any]) -> None:
     for moment in tell(run):
         typer.echo(f"  {moment.after:9.3f} s  {moment.text}")
     if run["state"] in FINAL:
-        typer.echo(f"  {ending(run)}")
-        _print_stack(run["error"] or {})
+        print_run_end(run)
     else:
         typer.echo(f"  {standing(run)}")
+
+
+def print_run_end(run: Mapping[str, Any]) -> None:
+    """Print how a run ended, and where its error came from."""
+    typer.echo(f"  {ending(run)}")
+    _print_stack(run["error"] or {})
 
 
 def _print_stack(error: Mapping[str, Any]) -> None:

@@ -30,6 +30,11 @@ def tell(run: Mapping[str, Any]) -> list[Moment]:
     return [Moment(max(0.0, at - begun), text) for at, text in sorted(moments, key=lambda moment: moment[0])]
 
 
+def moment(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Moment:
+    """Return one entry of a run's timeline; of the run only what is known of it so far is said."""
+    return Moment(max(0.0, _seconds(entry["at"]) - _seconds(run["created_at"])), _say(entry, run))
+
+
 def ending(run: Mapping[str, Any]) -> str:
     """Return how the run ended, in a few words."""
     begun, ended = _seconds(run["created_at"]), _seconds(run["finished_at"] or run["created_at"])
@@ -49,6 +54,8 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             return f"{_origin(run.get('trigger'))} with {short(run['input'])}"
         case "scheduled" if entry.get("due_at"):
             return f"waits for its time, in {_seconds(entry['due_at']) - _seconds(entry['at']):.1f} s"
+        case "moved" if entry.get("due_at"):
+            return f"moved, to start in {_seconds(entry['due_at']) - _seconds(entry['at']):.1f} s"
         case "started":
             return _started(entry)
         case "progress":
@@ -62,7 +69,7 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         case "completed":
             return f"completed with {short(run['output'])}"
         case "failed":
-            return f"failed: {_error(run['error'] or {})}"
+            return f"failed: {_error(run['error'] or entry)}"
         case kind:
             return " ".join([kind.replace("_", " "), *_rest(entry)])
 
