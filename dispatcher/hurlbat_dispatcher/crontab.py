@@ -1,10 +1,10 @@
 """When a crontab expression is due, in its time zone: to the second, and as Debian's cron where clocks change.
 
 cronsim finds matching times on the clock on the wall, where no hour is left out or comes twice; where on the line of
-time they lie is told here. A shift of the clock of up to three hours does not touch what is due at fixed times: what
-it leaps over is due the moment it has leapt, and what it goes through again is not due again. Fixed are expressions
-whose second, minute and hour do not start with `*`. The others, and all of them where the shift is greater, follow
-the clock as it goes.
+time they lie is told here. A shift of the clock of less than three hours does not touch what is due at fixed times:
+what it leaps over is due the moment it has leapt, and what it goes through again is not due again. Fixed are
+expressions whose second, minute and hour do not start with `*`. The others, and all of them where the shift is
+greater, follow the clock as it goes.
 """
 
 from collections import deque
@@ -129,7 +129,7 @@ class Crontab(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
                 time = self._shift(time, seen)
                 before, offset = offset, self._offset(time)
                 leap = offset - before
-                if not self._fixed or abs(leap) > _LEAP:
+                if not self._fixed or not -_LEAP <= leap < _LEAP:
                     start = time + offset
                 elif found <= time + offset:
                     return time
