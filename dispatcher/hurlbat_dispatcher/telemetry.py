@@ -11,6 +11,7 @@ class Telemetry:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._accepted = Counter("hurlbat_runs_accepted", "Runs accepted.", registry=self._registry)
+        self._published = Counter("hurlbat_events_published", "Events taken in.", registry=self._registry)
         self._started = Counter("hurlbat_attempts_started", "Attempts started.", registry=self._registry)
         self._finished = Counter(
             "hurlbat_runs_finished", "Runs finished, by state.", ["state"], registry=self._registry
@@ -32,6 +33,7 @@ class Telemetry:
     def committed(self, ledger: Ledger, operations: int) -> None:
         """Count what a turn did."""
         self._accepted.inc(len(ledger.inserts))
+        self._published.inc(len(ledger.events))
         self._started.inc(len(ledger.deliveries))
         self._put_back.inc(len(ledger.put_backs))
         self._turns.observe(operations)

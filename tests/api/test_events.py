@@ -101,6 +101,7 @@ async def test_a_known_id_is_answered_with_the_event_that_was(api: httpx.AsyncCl
     other = await publish(api, "key", 409, id="e1", payload=2)
 
     assert again == first
+    assert "hurlbat_events_published_total 1.0\n" in (await api.get("/metrics")).text
     assert (other["code"], other["event"]) == ("event_conflict", "e1")
     assert len((await api.get("/runs")).json()["items"]) == 1
 
