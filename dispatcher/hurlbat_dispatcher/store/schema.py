@@ -101,7 +101,7 @@ partial("run_waiting", run.c.lane, run.c.rank, run.c.id, where=WAITING)
 partial("run_delayed", run.c.due_at, run.c.id, where=DELAYED)
 partial("run_later", run.c.tenant, run.c.id, where=DELAYED)
 partial("run_expiring", run.c.expires_at, where=EXPIRING)
-partial("run_queued", run.c.tenant, run.c.id, where=QUEUED)
+partial("run_queued", run.c.tenant, run.c.id, run.c.task, where=QUEUED)
 partial("run_running", run.c.sender, where=RUNNING)
 partial("run_leased", run.c.lease_until, where=LEASED)
 partial("run_held", run.c.holds_until, where=HELD)
@@ -179,6 +179,7 @@ idempotency = sa.Table(
 UNTIL_ITS_END = idempotency.c.until.is_(None)
 """A key that holds until its run ends, not for a time."""
 partial("idempotency_run", idempotency.c.tenant, idempotency.c.run, where=UNTIL_ITS_END)
+partial("idempotency_until", idempotency.c.until, where=idempotency.c.until.is_not(None))
 
 ScheduleName = sa.String(160)
 

@@ -15,10 +15,17 @@ def upgrade() -> None:
     op.add_column("run", sa.Column("trigger", sa.Text(), nullable=True))
     ends = sa.text("until IS NULL")
     op.create_index("idempotency_run", "idempotency", ["tenant", "run"], sqlite_where=ends, postgresql_where=ends)
+    for_a_time = sa.text("until IS NOT NULL")
+    op.create_index(
+        "idempotency_until", "idempotency", ["until"], sqlite_where=for_a_time, postgresql_where=for_a_time
+    )
     for table in ("rate_use", "rate_pause"):  # a throttle's key has its task before it
         with op.batch_alter_table(table) as keyed:
             keyed.alter_column("key", type_=sa.String(420), existing_type=sa.String(300), existing_nullable=False)
     later = sa.text("state = 'queued' AND ready = 0")
+    queued = sa.text("state = 'queued'")
+    op.drop_index("run_queued", "run")
+    op.create_index("run_queued", "run", ["tenant", "id", "task"], sqlite_where=queued, postgresql_where=queued)
     op.create_index("run_later", "run", ["tenant", "id"], sqlite_where=later, postgresql_where=later)
     op.create_table(
         "schedule",
