@@ -277,6 +277,17 @@ async def test_a_run_that_is_refused_is_recorded_and_the_others_start(local: Wor
     assert await count(local) == 1
 
 
+async def test_events_that_are_gathered_into_one_run_all_name_it(local: World) -> None:
+    worker = await local.worker("w", listens("echo", "key", batch_size=3))
+
+    events = [await publish(local, "key", n) for n in range(3)]
+    [run] = {start.run for event in events for start in event.starts}
+
+    assert (await local.ended(run or "")).input == "[0,1,2]"
+    assert [start.outcome for event in events for start in event.starts] == ["started"] * 3
+    assert [call.input for call in worker.calls] == [[0, 1, 2]]
+
+
 # -- once --------------------------------------------------------------------------------------------------------------
 
 
