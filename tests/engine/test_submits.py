@@ -263,6 +263,18 @@ async def test_a_key_that_still_holds_names_a_run_that_is_there(world: World) ->
     assert (again.created, again.run.id) == (False, run.id)
 
 
+async def test_keys_go_when_their_time_is_over_also_where_runs_are_kept_for_ever(world: World) -> None:
+    await world.worker()
+    for number in range(3):
+        await world.engine.submit(Submission("echo", "1", idempotency_key=f"k{number}", idempotency_ttl=7200.0))
+    await world.engine.submit(Submission("echo", "1", idempotency_key="until its end", delay=3600.0))
+    await world.change("UPDATE idempotency SET until = 5 WHERE key <> 'k0'")
+    await world.change("UPDATE idempotency SET until = NULL WHERE key = 'until its end'")
+    await _retain(world, 0)
+    kept = await world.rows("SELECT key FROM idempotency ORDER BY key")
+    assert [key for (key,) in kept] == ["k0", "until its end"]
+
+
 async def _retain(world: World, seconds: float) -> int:
     return await Retention(1, world.parts.database, world.parts.clock, seconds=seconds).run_once()
 

@@ -1,9 +1,17 @@
-"""Remove finished runs, events, fires and gatherings after their time, a few at a time so that nobody waits for it."""
+"""Remove what has had its time (runs, events, fires, gatherings, keys), a few at a time: nobody waits for it."""
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.gathering import forget, over
-from hurlbat_dispatcher.store.retention import old_events, old_fires, remove_events, remove_finished, remove_fires
+from hurlbat_dispatcher.store.retention import (
+    old_events,
+    old_fires,
+    over_keys,
+    remove_events,
+    remove_finished,
+    remove_fires,
+    remove_keys,
+)
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 
 BATCH = 500
@@ -25,6 +33,7 @@ class Retention:
         """Remove everything that is old enough; return how many runs that were."""
         now = await self._database.read(database_now())
         await self._forget_gatherings(now - GATHERED_MS)
+        await self._remove_keys(now)
         if not self._seconds:
             return 0
         before = now - int(self._seconds * 1000)
@@ -45,6 +54,12 @@ class Retention:
         """Forget what gathered submits; where none is over this only reads."""
         while names := await self._database.read(over(before=before, most=BATCH)):
             await self._database.write(forget(names, before=before))
+            await self._clock.sleep(REST_SECONDS)
+
+    async def _remove_keys(self, now: int) -> None:
+        """Forget idempotency keys whose time is over; where none is this only reads."""
+        while keys := await self._database.read(over_keys(now, BATCH)):
+            await self._database.write(remove_keys(keys, now))
             await self._clock.sleep(REST_SECONDS)
 
     async def _remove_fires(self, before: int) -> None:

@@ -37,7 +37,24 @@ _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
-_DELETE_KEYS = Statement(sa.delete(idempotency).where(idempotency.c.until < bind("now", sa.BigInteger())), ("now",))
+Key = tuple[int, str, str]
+"""A tenant, a task, and an idempotency key."""
+_KEY = ("tenant", "task", "key")
+OVER_KEYS = Statement(
+    sa.select(*(idempotency.c[name] for name in _KEY))
+    .where(idempotency.c.until < bind("now", sa.BigInteger()))
+    .order_by(idempotency.c.until)
+    .limit(bind("most", sa.Integer())),
+    ("now", "most"),
+)
+_DELETE_KEY = Statement(
+    sa.delete(idempotency).where(
+        *(idempotency.c[name] == bind(name, idempotency.c[name].type) for name in _KEY),
+        idempotency.c.until < bind("now", sa.BigInteger()),
+    ),
+    (*_KEY, "now"),
+)
+"""A key that was taken again meanwhile stays."""
 OLD_EVENTS = Statement(
     sa.select(event.c.id)
     .where(event.c.tenant == _TENANT, event.c.created_at < bind("before", event.c.created_at.type))
@@ -86,10 +103,20 @@ def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int
     if ids:
         for statement in _DELETE:
             yield statement.write([(tenant, ids)])
-    yield _DELETE_KEYS.write([(now,)])
     if len(ids) < most:
         yield FORGET_LANES.write([(now - LANE_MS,)])
     return ids
+
+
+def over_keys(now: int, most: int) -> Generator[Ask, Rows, list[Key]]:
+    """Read which idempotency keys have had their time, some, the oldest first."""
+    rows = yield OVER_KEYS.fetch(now, most)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def remove_keys(keys: Sequence[Key], now: int) -> Generator[Ask, Rows, None]:
+    """Forget idempotency keys that have had their time."""
+    yield _DELETE_KEY.write([(*key, now) for key in keys])
 
 
 def old_events(tenant: int, *, before: int, most: int) -> Generator[Ask, Rows, list[str]]:
