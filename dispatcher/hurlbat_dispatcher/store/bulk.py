@@ -14,7 +14,7 @@ from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 from hurlbat_dispatcher.store.schema import QUEUED, RUNNING, UNHAPPY, dispatcher, inline, operation, run
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Row, Rows, Statement, Unindexed, bind
-from hurlbat_dispatcher.store.views import LAST_ID
+from hurlbat_dispatcher.store.views import LAST_ID, id_at
 
 FIRST_ID: Final = BEFORE_ALL[1]
 FOR_EVER: Final = 1 << 62
@@ -126,8 +126,8 @@ def matching(tenant: int, wanted: RunFilter, bounds: Bounds, after: str, most: i
         return (yield from _named(tenant, wanted, wanted.ids, bounds, after))
     since = wanted.created_after or 0
     until = FOR_EVER if wanted.created_before is None else wanted.created_before
-    first = max(after, _id_at(since - ROOM_MS))
-    last = _id_at(until + ROOM_MS)
+    first = max(after, id_at(since - ROOM_MS))
+    last = id_at(until + ROOM_MS)
     more = (wanted.task,) if wanted.task is not None else ()
     found: list[str] = []
     looked: str | None = None
@@ -159,12 +159,6 @@ def _is_meant(row: Row, wanted: RunFilter, bounds: Bounds) -> bool:
         and (created_at, id_) < bounds
         and (finished_at is None or finished_at <= bounds.at)
     )
-
-
-def _id_at(ms: int) -> str:
-    """Return the smallest id of that time."""
-    ms = min(max(ms, 0), (1 << 48) - 1)
-    return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-0000-0000-000000000000"
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
