@@ -176,6 +176,7 @@ class Webhooks:
             self._rates = {name: one for name, one in self._rates.items() if name in known}
             rate = self._rates[webhook.name] = Rate(webhook.name, span=duration)
         now = self._clock.now_ms()
+        rate.used(now)  # what no longer counts is forgotten, also where there is room anyway
         if not rate.room(now, 1, most):
             opens_at = rate.opens_at(now, 1, most)
             wait = 1 if opens_at is None else max(1, math.ceil((opens_at - now) / 1000))

@@ -111,6 +111,7 @@ async def test_a_webhook_is_put_shown_listed_changed_and_removed(api: httpx.Asyn
     assert listed == {"items": [first.json()], "next_cursor": None}
     assert changed.json()["auth"] == {"type": "api_key", "header": "x-api-key", "secret_count": 1}
     assert {name: changed.json()[name] for name in said} == said
+    assert changed.json()["created_at"] == first.json()["created_at"] < changed.json()["updated_at"]
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await api.get("/webhooks")).json()["items"] == []
     for method in ("GET", "DELETE"):
@@ -236,7 +237,8 @@ async def test_a_delivery_becomes_an_event_that_starts_the_tasks_which_listen(
     headers = signed(body, x_github_event="push", x_github_delivery="72d3162e")
 
     answer = await sender.post("/webhooks/hook", content=body, headers=headers)
-    event = (await api.get("/events/hook~72d3162e")).json()
+    shown = await api.get("/events/hook~72d3162e")
+    event = shown.json()
     [start] = event["starts"]
     run = (await api.get(f"/runs/{start['run']}?wait=10")).json()
 
@@ -244,6 +246,7 @@ async def test_a_delivery_becomes_an_event_that_starts_the_tasks_which_listen(
     assert (event["key"], event["scope"], event["metadata"]) == ("github.push", "ada/engine", {"webhook": "hook"})
     assert (start["outcome"], run["state"], run["metadata"]) == ("started", "completed", {"webhook": "hook"})
     assert run["output"] == json.loads(body)
+    assert body.strip() in shown.content
 
 
 async def test_a_delivery_that_comes_again_starts_nothing_again_whatever_its_body(
@@ -522,7 +525,9 @@ FAILING: list[tuple[dict[str, Any], str]] = [
     ({"key": 'headers["x-missing"]'}, "key"),
     ({"scope": "input.missing"}, "scope"),
     ({"scope": "input.control"}, "scope"),
+    ({"scope": '""'}, "scope"),
     ({"id": "input.ref.name"}, "id"),
+    ({"id": '""'}, "id"),
 ]
 
 

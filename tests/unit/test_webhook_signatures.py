@@ -109,6 +109,23 @@ def test_a_header_of_stripe_with_several_signatures_needs_one_that_is_good() -> 
     assert refused(f"t={int(NOW) + 1},{v1}")
 
 
+def test_a_signature_of_another_version_or_prefix_is_refused() -> None:
+    digest = by_github("secret", BODY)["x-hub-signature-256"].removeprefix("sha256=")
+    prefixes = {"sha256=": None, "sha512=": "", "sha-256": "", "SHA256=": "", "": ""}
+    found = {
+        prefix: why_refused(auth_of("github", "secret"), {"x-hub-signature-256": prefix + digest}, BODY, NOW)
+        for prefix in prefixes
+    }
+    slack = by_slack("secret", BODY, NOW)
+    other = slack | {"x-slack-signature": slack["x-slack-signature"].replace("v0=", "v1=")}
+
+    assert {prefix: reason and "" for prefix, reason in found.items()} == prefixes
+    assert why_refused(auth_of("slack", "secret"), other, BODY, NOW) is not None
+    assert (
+        why_refused(auth_of("github", "secret"), {"x-hub-signature-256": f"sha256={digest.upper()}"}, BODY, NOW) is None
+    )
+
+
 def test_standard_webhooks_by_ed25519_and_by_the_older_names_of_headers_are_taken() -> None:
     private, public = new_key_pair()
     auth = read_auth({"type": "standard", "secrets": [new_secret(), public]})
