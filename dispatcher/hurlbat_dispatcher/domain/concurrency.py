@@ -32,6 +32,7 @@ class Ranking:
         self._entries: dict[str, Entry] = {}
         self._heap: list[Entry] = []
         self._running: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._joined = 0
         for member in sorted(members, key=lambda member: (member.joined_at, member.run_id)):
             self.note(member)
@@ -39,11 +40,13 @@ class Ranking:
     def note(self, member: Member) -> None:
         """Know of a run that lives in the group, as it is now."""
         run_id = member.run_id
+        if run_id not in self._numbers:
+            self._numbers[run_id] = self._joined
+            self._joined += 1
         (self._running.add if member.running else self._running.discard)(run_id)
         if self.strategy is Strategy.CANCEL_IN_PROGRESS or not (member.started or member.running):
             if run_id not in self._entries:
                 self._entries[run_id] = entry = self._entry(member)
-                self._joined += 1
                 heappush(self._heap, entry)
                 if len(self._heap) > 2 * len(self._entries) + SPARE:
                     self._heap = list(self._entries.values())
@@ -55,6 +58,7 @@ class Ranking:
         """Know that a run lives in the group no longer."""
         self._running.discard(run_id)
         self._entries.pop(run_id, None)
+        self._numbers.pop(run_id, None)
 
     def cancelled(self, cap: int, newcomer: Member) -> list[str]:
         """Return the runs that are too many when one more joins, perhaps that one among them; the worst come last."""
@@ -78,9 +82,10 @@ class Ranking:
         return [str(entry[3]) for entry in sorted([*worst, self._entry(newcomer)])[: max(0, many)][::-1]]
 
     def _entry(self, member: Member) -> Entry:
+        number = self._numbers.get(member.run_id, self._joined)
         if self.strategy in (Strategy.CANCEL_IN_PROGRESS, Strategy.QUEUE_NEWEST_ONLY):
-            return (member.priority, member.joined_at, self._joined, member.run_id)
-        return (member.priority, -member.joined_at, -self._joined, member.run_id)
+            return (member.priority, member.joined_at, number, member.run_id)
+        return (member.priority, -member.joined_at, -number, member.run_id)
 
 
 def judge(groups: Iterable[Group], newcomer: Member) -> list[Displaced]:
