@@ -131,7 +131,7 @@ def test_a_ranking_that_is_told_of_every_change_judges_as_one_that_is_made_anew(
     for n, (kind, priority) in enumerate(data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3))))):
         known = data.draw(st.sampled_from(sorted(living))) if living else None
         if kind == 0 or known is None:
-            member = living[f"run50-{n:03}"] = Member(f"run50-{n:03}", priority, data.draw(st.integers(1, 4)))
+            member = living[f"run999-{n:03}"] = Member(f"run999-{n:03}", priority, data.draw(st.integers(1, 4)))
         elif kind == 1:
             del living[known]
             ranking.forget(known)
