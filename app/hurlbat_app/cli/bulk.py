@@ -17,6 +17,8 @@ from hurlbat_app.cli.remote import Remote
 POLL_SECONDS: Final = 0.2
 COUNT_SECONDS: Final = 300.0
 """How long the server may take to count the runs."""
+AWAY_SECONDS: Final = 60.0
+"""How long the server may be away while it is at it: it goes on after a restart."""
 
 OneRun = Annotated[str | None, typer.Argument(help="The run's id. Or say by --task, --state, … which runs.")]
 OfTask = Annotated[str | None, typer.Option("--task", help="All runs of this task.")]
@@ -91,9 +93,14 @@ def _until_done(remote: Remote, asked: Asked, found: dict[str, Any]) -> dict[str
     try:
         with Progress(*columns, console=console, disable=asked.as_json or not console.is_terminal) as progress:
             bar = progress.add_task(_DONE[asked.kind], total=found["matched"])
+            heard = time.monotonic()
             while found["state"] == "running":
                 time.sleep(POLL_SECONDS)
-                found = remote.get(path).json()
+                try:
+                    found, heard = remote.get(path).json(), time.monotonic()
+                except Failure as failure:
+                    if failure.status is Exit.NOT_ALLOWED or time.monotonic() - heard > AWAY_SECONDS:
+                        raise
                 progress.update(bar, completed=found["done"] + found["skipped"], total=found["matched"])
     except KeyboardInterrupt:
         typer.echo(f"The server goes on with it; {path} says how far it is.", err=True)
