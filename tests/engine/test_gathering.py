@@ -91,18 +91,20 @@ async def test_a_run_that_was_cancelled_or_is_due_takes_no_more(world: World) ->
     assert [call.input["n"] for call in worker.calls] == [2]
 
 
-async def test_the_lane_of_a_debounced_run_is_the_newest_ones(world: World) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_the_lane_of_a_debounced_run_is_the_newest_ones(world: World, at_once: bool) -> None:
     rule = {"key": "input.user", "max_runs": 1}
     worker = await world.worker("w", policy(debounce={"period": 1000}, concurrency=[rule]))
     worker.work = worker.held
-    for user in ("x", "y"):
-        accepted = await world.engine.submit(Submission("echo", json.dumps({"user": user})))
+    asked = [Submission("echo", json.dumps({"user": user})) for user in "xy"]
+    for some in [asked] if at_once else [asked[:1], asked[1:]]:
+        await world.engine.submit_many(some)
     await passes(world, 1001)
     await world.until(lambda: len(worker.open) == 1)
     used = {group.value: group.used for group in world.parts.desk.picture.groups.values() if group.used}
     assert used == {"y": 1}
     worker.gate.set()
-    await world.ended(accepted.run)
+    await world.until(lambda: not worker.open)
 
 
 async def test_a_debounced_run_can_be_moved_and_what_comes_after_moves_it_again(world: World) -> None:
@@ -275,11 +277,20 @@ async def test_a_run_that_is_cancelled_or_moved_in_this_very_turn_takes_no_more(
         await local.change("DELETE FROM gathering")
 
 
-async def test_a_run_that_gathers_and_is_cancelled_in_one_turn_is_cancelled(local: World) -> None:
-    await local.worker("w", policy(**BATCH))
+@pytest.mark.parametrize("way", [TRAILING, BATCH], ids=["trailing", "batch"])
+async def test_a_run_that_gathers_and_is_moved_or_cancelled_in_one_turn_has_all_of_that(
+    local: World, way: dict[str, Any]
+) -> None:
+    await local.worker("w", policy(**way | ({} if way is TRAILING else {"batch_size": 9})))
     first = await submit(local, 1)
-    second = asyncio.ensure_future(submit(local, 2))
-    await asyncio.sleep(0)
-    local.parts.writer.put(Cancel(first.run.id, "no"))
-    assert not (await second).created
-    assert (await local.ended(first.run)).input == f"[{said(1)},{said(2)}]"
+    due_at = first.run.due_at + 5_000
+    for n, then in enumerate((Move(first.run.id, due_at), Cancel(first.run.id, "no")), 2):
+        more = asyncio.ensure_future(submit(local, n))
+        await asyncio.sleep(0)
+        local.parts.writer.put(then)
+        assert not (await more).created
+        await local.turns()
+        found = await local.engine.get_run(first.run.id)
+        assert said(n) in found.input
+        assert (found.state, found.due_at == due_at) in (("queued", True), ("cancelled", way is BATCH))
+    assert found.state is RunState.CANCELLED

@@ -95,7 +95,9 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
         return row.id
     asked = entry.submission
     priority = entry.task.priority if asked.priority is None else asked.priority
+    due = grown.until
     if gather.kind is GatherKind.BATCH:
+        due = row.due_at if takes(gather, grown, ledger.now) else due  # it stays where it was, unless it is full
         gatherings.items.setdefault(row.id, []).append(asked.input)
         priority = max(priority, row.priority)
     elif row.id in waiters:
@@ -107,7 +109,7 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
         ledger.rows[row.id] = row = ledger.rows[row.id]._replace(lane=lane)
         if found.until == found.first_at + gather.period < grown.until:  # what was told of it first, and once
             ledger.note(row, "gathered", {"due_at": grown.until, "was_due_at": row.due_at})
-    _let_wait(ledger, waiters, row, due_at(gather, grown), priority, entry)
+    _let_wait(ledger, waiters, row, due, priority, entry)
     return row.id
 
 
