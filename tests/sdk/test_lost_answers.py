@@ -10,7 +10,7 @@ from hurlbat import AsyncClient, Client, ConnectionFailed, Event, RunRef, Schedu
 from hurlbat.signing import new_secret
 from tests.sdk.cutter import Cutter, Fate, cutter
 from tests.sdk.fake_server import Caller
-from tests.sdk.ways_worker import Order, echo, hurlbat
+from tests.sdk.ways_worker import Order, echo, hurlbat, pack
 from tests.support.processes import TOKEN, Processes, Server
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,15 @@ async def test_what_is_repeated_after_lost_answers_happens_once(way: Cutter, cal
     assert way.fates == []
     assert isinstance(found, outcome) if isinstance(outcome, type) else found == outcome
     assert await count() - before == expected
+
+
+async def test_a_batch_has_each_input_once_whatever_is_lost(way: Cutter, call: Caller) -> None:
+    way.fates = [Fate.LOST, Fate.CUT]
+    refs = await call(pack, "run_many_no_wait", [Order(id=1), Order(id=2)])
+    way.fates = [Fate.CUT, Fate.LOST]
+    refs.append(await call(pack, "run_no_wait", Order(id=3)))
+    assert {ref.id for ref in refs} == {refs[0].id}
+    assert await call(refs[0], "result", timeout=30) == [1, 2, 3]
 
 
 async def test_what_might_happen_twice_is_told_and_not_repeated(way: Cutter, call: Caller) -> None:

@@ -29,4 +29,10 @@ def ship(order: Order, ctx: Context) -> dict[str, Any]:
     return {"id": order.id, "trigger": ctx.trigger, "payload": ctx.filter_payload}
 
 
+@hurlbat.task(batch_size=3, batch_timeout=3600)
+async def pack(orders: list[Order]) -> list[int]:
+    """Return the ids that were gathered."""
+    return sorted(order.id for order in orders)
+
+
 app = Starlette(routes=[Mount("/hurlbat", hurlbat.asgi())])
