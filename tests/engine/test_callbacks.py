@@ -1,18 +1,21 @@
 """When a run has finally failed, the task that its own names runs: once, and in the very commit that fails it."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 import pytest
 
+from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import Run, RunState
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed
 from hurlbat_dispatcher.store import postgres, sqlite
 from hurlbat_dispatcher.store.database import DatabaseTrouble
 from hurlbat_dispatcher.telling import rfc3339
 from hurlbat_dispatcher.turn.operations import AttemptEnd, End
-from tests.engine.far_side import Call, Output
+from tests.engine.far_side import Call, Output, accepted, lines
 from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +197,41 @@ async def test_the_loser_of_two_ends_calls_nobody(local: World) -> None:
     assert first is None
     assert [getattr(problem, "code", None) for problem in late] == ["attempt_over"] * 2
     assert len(await called(local)) == 1
+
+
+async def work_later(calls: list[Call]) -> httpx.Response:
+    """Say of work that it will be reported, and clean up at once."""
+    return accepted() if calls[0].task == "work" else lines(calls[0].completed())
+
+
+async def test_two_servers_that_hear_of_a_failure_call_once_between_them(owner: World, other: World) -> None:
+    worker = await owner.worker("w", WORK, "clean", answer=work_later)
+    await other.until(lambda: "clean" in other.parts.registry.tasks)
+    run = await owner.submit("work")
+    await owner.until_detached(run)
+    token, failure = worker.calls[0].lease_token, FailedLine("", 0, "E", "boom")
+
+    both = [
+        world.engine.report_fail(run.id, 1, token, failure, digest) for world, digest in ((owner, b"x"), (other, b"y"))
+    ]
+    told = await asyncio.gather(*both, return_exceptions=True)
+    ended = await owner.ended(run)
+    [callback] = await called(owner)
+
+    assert sorted(type(one).__name__ for one in told) == ["Conflict", "NoneType"]
+    assert callbacks(ended) == [{"task": "clean", "run": callback.id}]
+    assert callback.state is RunState.COMPLETED
+
+
+async def test_a_failure_that_only_the_other_server_hears_of_calls_just_so(owner: World, other: World) -> None:
+    worker = await owner.worker("w", WORK, "clean", answer=work_later)
+    await other.until(lambda: "clean" in other.parts.registry.tasks)
+    run = await owner.submit("work")
+    await owner.until_detached(run)
+
+    await other.engine.report_fail(run.id, 1, worker.calls[0].lease_token, FailedLine("", 0, "E", "boom"), b"x")
+
+    assert [one.state for one in await called(other)] == [RunState.COMPLETED]
 
 
 # -- which task --------------------------------------------------------------------------------------------------------
