@@ -17,11 +17,13 @@ from hurlbat_app.api.app import create_app
 from hurlbat_dispatcher import WorkerSpec
 from tests.engine.far_side import SECRET, Call, FakeWorker, marked
 from tests.engine.world import KEY, World
+from tests.support.senders import by_github
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "hb_" + "t0ken" * 8
 HEADER = "Bearer the-header-of-a-worker"
+HOOK = "the-secret-of-a-webhook"
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ async def test_no_secret_is_told_anywhere(
         "the API token": TOKEN,
         "the lease token": lease_token,
         "a worker's header": HEADER,
+        "a webhook's secret": HOOK,
         "the server's key": KEY.get_secret_value(),
     }
     assert len(logged) > 1
@@ -103,6 +106,12 @@ async def _all_that_the_api_answers(api: httpx.AsyncClient, lease_token: str) ->
         await api.post(f"/runs/{run_id}/attempts/1/heartbeat", headers=lease),
         await api.post(f"/runs/{run_id}/attempts/2/heartbeat", headers=lease),
         await api.post(f"/runs/{run_id}/attempts/1/heartbeat", headers=good),
+        await api.put("/webhooks/h", headers=good, json={"auth": {"type": "github", "secret": HOOK}, "key": "input.k"}),
+        await api.put("/webhooks/h", headers=good, json={"auth": {"type": "standard", "secret": HOOK}}),
+        await api.put("/webhooks/h", headers=good, json={"auth": {"type": "hmac", "header": " ", "secret": HOOK}}),
+        await api.get("/webhooks", headers=good),
+        await api.post("/webhooks/h", headers=by_github(HOOK[:-1], b"{}"), content=b"{}"),
+        await api.post("/webhooks/h", headers=by_github(HOOK, b"{}"), content=b"{}"),
     ]
     assert {answer.status_code for answer in answers} >= {200, 401, 409, 422}
     return [answer.text + repr(answer.headers) for answer in answers]

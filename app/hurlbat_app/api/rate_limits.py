@@ -9,8 +9,8 @@ from starlette.responses import Response
 from hurlbat.wire import NAME_PATTERN
 from hurlbat_app.api.answers import Json, page, show_rate_limit
 from hurlbat_app.api.reading import (
-    Members,
     flag_parameter,
+    millis_of,
     page_parameters,
     parameters,
     read_body,
@@ -49,7 +49,7 @@ class RateLimits:
         found = read_members(request, await read_body(request, self._limit), _SPEC)
         for name in ("limit", "duration"):
             required(found, name)
-        most, duration = whole_of(found, "limit", 0, MAX_LIMIT), _millis(found, "duration")
+        most, duration = whole_of(found, "limit", 0, MAX_LIMIT), millis_of(found, "duration", MIN_SECONDS, MAX_SECONDS)
         assert most is not None  # it is required
         limit, created = await self._engine.limits.put(key, most, duration)
         return Json(show_rate_limit(limit), 201 if created else 200, {"location": f"/rate-limits/{key}"})
@@ -103,12 +103,3 @@ def _dynamic_key(request: Request) -> str:
     if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES:
         raise Invalid("parameter_invalid", f"a dynamic key has 1 to {MAX_KEY_BYTES} bytes, and no NUL", field="key")
     return key
-
-
-def _millis(found: Members, name: str) -> int:
-    """Return a duration in whole ms, never less than what was asked for."""
-    value = required(found, name)
-    if type(value) not in (int, float) or not MIN_SECONDS <= value <= MAX_SECONDS:
-        raise wrong(name, f"must be a number of seconds from {MIN_SECONDS} to {MAX_SECONDS}")
-    micros: int = round(value * 1_000_000)
-    return -(-micros // 1_000)

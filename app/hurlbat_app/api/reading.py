@@ -163,6 +163,15 @@ def seconds_of(found: Members, name: str, *, zero: bool = False) -> float | None
     return float(value)
 
 
+def millis_of(found: Members, name: str, low: float, high: float) -> int:
+    """Return a duration from `low` to `high` seconds, which must be there, in whole ms; never less than asked for."""
+    value = required(found, name)
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise wrong(name, f"must be a number of seconds from {low} to {high}")
+    micros: int = round(value * 1_000_000)
+    return -(-micros // 1_000)
+
+
 def time_of(found: Members, name: str) -> int | None:
     """Return a time in RFC 3339 with its zone as milliseconds since the epoch, or None."""
     value = optional(found, name)

@@ -12,6 +12,7 @@ from hurlbat_app.api.answers import Json, page, rfc3339
 from hurlbat_app.api.reading import (
     Members,
     bad_json,
+    millis_of,
     optional,
     page_parameters,
     parameters,
@@ -131,7 +132,7 @@ def _rate(found: Members) -> tuple[int, int] | None:
         refuse_unknown(inner, _RATE)
         for name in ("limit", "duration"):
             required(inner, name)
-        return _whole(inner), _millis(inner)
+        return _whole(inner), millis_of(inner, "duration", MIN_SECONDS, MAX_SECONDS)
     except JsonTextError as error:
         raise bad_json(error) from error
     except Invalid as error:
@@ -143,12 +144,3 @@ def _whole(found: Members) -> int:
     most = whole_of(found, "limit", 1, MAX_RATE)
     assert most is not None  # it is required
     return most
-
-
-def _millis(found: Members) -> int:
-    """Return a duration in whole ms, never less than what was asked for."""
-    value = required(found, "duration")
-    if type(value) not in (int, float) or not MIN_SECONDS <= value <= MAX_SECONDS:
-        raise wrong("duration", f"must be a number of seconds from {MIN_SECONDS} to {MAX_SECONDS}")
-    micros: int = round(value * 1_000_000)
-    return -(-micros // 1_000)
