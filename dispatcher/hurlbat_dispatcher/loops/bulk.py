@@ -62,10 +62,8 @@ class BulkWork:
         """Take up what was left by servers that are gone, and forget what ended long ago (`keep`; 0 keeps it)."""
         if self.stopping:
             return
-        for id_ in await self._database.write(store.take_over(self._tenant, self.me)):
+        for id_ in await self._database.write(store.take_over(self._tenant, self.me, self._keep)):
             self.begin(id_)
-        if self._keep:
-            await self._database.write(store.forget(self._tenant, self._keep))
 
     def begin(self, id_: str) -> None:
         """Begin to do an operation of ours, or go on with it."""

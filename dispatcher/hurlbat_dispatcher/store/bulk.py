@@ -284,15 +284,15 @@ def finish(tenant: int, id_: str, server: str) -> Generator[Ask, Rows, None]:
     yield FINISH.write([(now, tenant, id_, server)])
 
 
-def take_over(tenant: int, server: str) -> Generator[Ask, Rows, list[str]]:
-    """Give the operations whose server is gone to this one; return their ids, the oldest first."""
+def take_over(tenant: int, server: str, keep: int) -> Generator[Ask, Rows, list[str]]:
+    """Give the operations whose server is gone to this one; return their ids, the oldest first.
+
+    Those that ended more than `keep` ms ago are forgotten; with 0 none are.
+    """
     rows = yield _ABANDONED.fetch(tenant)
     ids = [row[0] for row in rows]
     yield _TAKE.write([(server, tenant, id_) for id_ in ids])
+    if keep:
+        now = yield from database_now()
+        yield _FORGET.write([(tenant, now - keep)])
     return ids
-
-
-def forget(tenant: int, keep: int) -> Generator[Ask, Rows, None]:
-    """Forget operations that ended more than so many ms ago."""
-    now = yield from database_now()
-    yield _FORGET.write([(tenant, now - keep)])
