@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from hurlbat import outside
@@ -36,8 +37,10 @@ from hurlbat.sending import (
 
 WAIT_SECONDS = 30.0
 """How long one request waits for a run to end; proxies like to cut what is silent for a minute."""
-KEY_SECONDS = 600.0
-"""How long a key holds that a submit was given here, so that it can be repeated; longer than all its tries take."""
+KEY_SECONDS = 120.0
+"""How long a key holds that a submit was given here, so that it can be repeated."""
+KEY_MARGIN = 20.0
+"""So long before a key's time is over a submit is repeated no more: it might come when the key has gone."""
 FIRST_PAUSE = 0.1
 LOST_SECONDS = 60.0
 """How long whoever waits without a timeout bears with a server that cannot be reached: a restart takes less."""
@@ -49,7 +52,7 @@ UNHELD_PAUSE = 2.0
 
 def submit(task: str, input: str, options: RunOptions) -> Call[Run]:
     """Submit a run; `input` is raw JSON."""
-    return _run((yield from send(Request("POST", "/runs", _submission(task, input, options)))))
+    return _run((yield from send(Request("POST", "/runs", _submission(task, input, options), within=_held(options)))))
 
 
 def run(task: str, input: str, options: RunOptions, timeout: float | None) -> Call[Run]:
@@ -57,7 +60,8 @@ def run(task: str, input: str, options: RunOptions, timeout: float | None) -> Ca
     until = _until(timeout)
     seconds = _wait_seconds(until)
     body = _submission(task, input, options)
-    request = Request("POST", f"/runs?wait={seconds:.3f}", body, timeout=seconds + REQUEST_SECONDS)
+    path = f"/runs?wait={seconds:.3f}"
+    request = Request("POST", path, body, within=_held(options), timeout=seconds + REQUEST_SECONDS)
     found = _run((yield from send(request)))
     if found.finished:
         return found
@@ -71,7 +75,7 @@ def submit_many(task: str, inputs: Sequence[str], options: RunOptions) -> Call[l
         _submission(task, text, options if key is None else {**options, "idempotency_key": f"{key}:{number}"})
         for number, text in enumerate(inputs)
     ]
-    return [_outcome(text) for text in (yield from in_bulk("/runs/bulk", "runs", bodies))]
+    return [_outcome(text) for text in (yield from in_bulk("/runs/bulk", "runs", bodies, _held(options)))]
 
 
 def run_many(
@@ -174,6 +178,14 @@ def _submission(task: str, input: str, options: RunOptions) -> str:
         said |= {"idempotency_key": new_key(), "idempotency_ttl": KEY_SECONDS}
     more = encode(said, what="run's options")
     return f'{{"task":{json.dumps(task)},"input":{input},{more[1:]}'
+
+
+def _held(options: RunOptions) -> float:
+    """Return for how many seconds a repeat surely finds the key of a submit."""
+    if options.get("idempotency_key") is None:
+        return KEY_SECONDS - KEY_MARGIN
+    held = options.get("idempotency_ttl")
+    return inf if held is None else held - min(held / 2, KEY_MARGIN)
 
 
 def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -31,12 +32,16 @@ LONGEST_PAUSE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. `repeatable` says that sending it twice does no harm. `timeout` is in seconds."""
+    """A request to send. `repeatable` says that sending it twice does no harm, `within` for how many seconds.
+
+    `timeout` is in seconds.
+    """
 
     method: str
     path: str
     body: str | None = None
     repeatable: bool = True
+    within: float = inf
     timeout: float = REQUEST_SECONDS
 
 
@@ -78,22 +83,24 @@ class Page(Generic[T]):
 def send(request: Request, most: int = MAX_TRIES) -> Call[Reply]:
     """Send a request until it is answered, as long as repeating it is safe. Raises `ApiError`, `ConnectionFailed`."""
     tries = 0
+    end = outside.monotonic() + request.within
     while True:
         tries += 1
-        asked: float | None = None
         try:
             reply: Reply = yield request
         except ConnectionFailed as error:
-            if tries >= most or (error.sent and not request.repeatable):
+            pause = backoff(tries, FIRST_PAUSE, LONGEST_PAUSE)
+            if tries >= most or (error.sent and not request.repeatable) or outside.monotonic() + pause > end:
                 raise
         else:
             if reply.status < 300:
                 return reply
             refusal = _refusal(reply)
-            if tries >= most or not _may_repeat(request, refusal):
-                raise refusal
             asked = _retry_after(reply)
-        yield Pause(backoff(tries, FIRST_PAUSE, LONGEST_PAUSE) if asked is None else asked)
+            pause = backoff(tries, FIRST_PAUSE, LONGEST_PAUSE) if asked is None else asked
+            if tries >= most or not _may_repeat(request, refusal) or outside.monotonic() + pause > end:
+                raise refusal
+        yield Pause(pause)
 
 
 def backoff(tries: int, first: float, most: float, factor: float = 2.0) -> float:
@@ -123,11 +130,11 @@ def list_page(path: str, asked: Mapping[str, Any], read: Callable[[Mapping[str, 
     return Page(tuple(read(members(text)) for text in items(found["items"].text)), found["next_cursor"].value)
 
 
-def in_bulk(path: str, name: str, bodies: Sequence[str]) -> Call[list[str]]:
+def in_bulk(path: str, name: str, bodies: Sequence[str], within: float = inf) -> Call[list[str]]:
     """Post raw items in as few requests as their number and size allow; return each one's raw result, in order."""
     results: list[str] = []
     for chunk in _chunks(bodies):
-        reply = yield from send(Request("POST", path, f'{{"{name}":[{",".join(chunk)}]}}'))
+        reply = yield from send(Request("POST", path, f'{{"{name}":[{",".join(chunk)}]}}', within=within))
         results += items(object_in(reply, "a list of results")["results"].text)
     return results
 

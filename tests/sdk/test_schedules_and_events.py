@@ -343,7 +343,7 @@ async def test_every_run_of_many_has_a_key_of_its_own(server: FakeServer, report
     keys = [run["idempotency_key"] for run in first["runs"]]
     assert len(set(keys)) == 2
     assert all(key.startswith("auto:") and len(key) == 37 for key in keys)
-    assert [run["idempotency_ttl"] for run in first["runs"]] == [600, 600]
+    assert [run["idempotency_ttl"] for run in first["runs"]] == [120, 120]
 
 
 async def test_a_time_for_a_key_needs_the_key(server: FakeServer, report: Any, call: Caller) -> None:

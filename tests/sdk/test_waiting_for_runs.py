@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from hurlbat import ApiError, ConnectionFailed, Run, RunTimedOut, calls
+from hurlbat.runs import RunOptions
 from hurlbat.sending import Call, Pause, Reply
 from tests.sdk.fake_server import run_json
 
@@ -62,6 +63,33 @@ def test_a_wait_for_what_is_not_there_ends_at_once(clock: Clock) -> None:
     missing = json.dumps({"code": "run_not_found", "detail": "no such run", "status": 404})
     with pytest.raises(ApiError, match="no such run"):
         _drive(calls.wait_for("r1", None), [Reply(404, {}, missing)], clock)
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [
+        ({}, 2),
+        ({"idempotency_key": "k"}, 5),
+        ({"idempotency_key": "k", "idempotency_ttl": 3600}, 5),
+        ({"idempotency_key": "k", "idempotency_ttl": 60}, 1),
+    ],
+)
+def test_a_submit_is_not_repeated_when_the_time_of_its_key_may_be_over(
+    clock: Clock, options: RunOptions, times: int
+) -> None:
+    call = calls.submit("double", "1", options)
+    asked = 0
+    wanted = next(call)
+    with pytest.raises(ConnectionFailed, match="slow"):
+        while True:
+            if isinstance(wanted, Pause):
+                clock.now += wanted.seconds
+                wanted = next(call)
+            else:
+                asked += 1
+                clock.now += 60.0
+                wanted = call.throw(ConnectionFailed("slow", sent=True))
+    assert asked == times
 
 
 def _drive(call: Call[Run], outcomes: Iterable[Reply | ConnectionFailed], clock: Clock) -> tuple[Run, list[float]]:
