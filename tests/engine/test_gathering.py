@@ -44,78 +44,78 @@ async def test_the_newest_of_a_debounce_starts_when_none_has_come_for_its_period
     assert (ended.attempt, await count_runs(world)) == (1, 1)
 
 
-async def test_a_debounce_is_put_off_no_longer_than_its_longest_wait(world: World) -> None:
-    worker = await world.worker("w", policy(**TRAILING))
+async def test_a_debounce_is_put_off_no_longer_than_its_longest_wait(local: World) -> None:
+    worker = await local.worker("w", policy(**TRAILING))
     runs = set()
     for n in range(4):
-        runs.add((await submit(world, n)).run.id)
-        await passes(world, 700)
-    ended = await world.ended(next(iter(runs)))
+        runs.add((await submit(local, n)).run.id)
+        await passes(local, 700)
+    ended = await local.ended(next(iter(runs)))
     assert (len(runs), worker.calls[0].input["n"]) == (1, 3)
-    next_one = await submit(world, 9)
+    next_one = await submit(local, 9)
     assert (next_one.created, next_one.run.id == ended.id) == (True, False)
 
 
-async def test_each_key_has_a_run_of_its_own_and_null_has_none(world: World) -> None:
-    worker = await world.worker("w", policy(**TRAILING))
-    one, two = await submit(world, 1, "a"), await submit(world, 2, "b")
+async def test_each_key_has_a_run_of_its_own_and_null_has_none(local: World) -> None:
+    worker = await local.worker("w", policy(**TRAILING))
+    one, two = await submit(local, 1, "a"), await submit(local, 2, "b")
     assert (one.created, two.created) == (True, True)
-    plain = await submit(world, 3, None)
+    plain = await submit(local, 3, None)
     assert plain.run.state is RunState.RUNNING
-    await world.ended(plain.run)
+    await local.ended(plain.run)
     assert [call.input["n"] for call in worker.calls] == [3]
 
 
-async def test_submits_of_one_turn_gather_among_themselves(world: World) -> None:
-    await world.worker("w", policy(**TRAILING))
-    outcomes = await submit_all(world, range(5))
+async def test_submits_of_one_turn_gather_among_themselves(local: World) -> None:
+    await local.worker("w", policy(**TRAILING))
+    outcomes = await submit_all(local, range(5))
     assert [one.created for one in outcomes] == [True, False, False, False, False]
     assert {one.run.id for one in outcomes} == {outcomes[0].run.id}
     assert {one.run.input for one in outcomes} == {said(4)}
-    assert await world.rows("SELECT submits FROM gathering") == [(5,)]
+    assert await local.rows("SELECT submits FROM gathering") == [(5,)]
 
 
-async def test_a_run_that_was_cancelled_or_is_due_takes_no_more(world: World) -> None:
-    worker = await world.worker("w", policy(**TRAILING))
-    first = await submit(world, 1)
-    await world.engine.cancel_run(first.run.id)
-    second = await submit(world, 2)
+async def test_a_run_that_was_cancelled_or_is_due_takes_no_more(local: World) -> None:
+    worker = await local.worker("w", policy(**TRAILING))
+    first = await submit(local, 1)
+    await local.engine.cancel_run(first.run.id)
+    second = await submit(local, 2)
     assert second.created
-    await world.engine.pause_worker("w")
-    await passes(world, 1001)
-    third = await submit(world, 3)
+    await local.engine.pause_worker("w")
+    await passes(local, 1001)
+    third = await submit(local, 3)
     assert third.created
-    assert (await world.engine.get_run(second.run.id)).input == said(2)
-    await world.engine.resume_worker("w")
-    await world.ended(second.run)
+    assert (await local.engine.get_run(second.run.id)).input == said(2)
+    await local.engine.resume_worker("w")
+    await local.ended(second.run)
     assert [call.input["n"] for call in worker.calls] == [2]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_the_lane_of_a_debounced_run_is_the_newest_ones(world: World, at_once: bool) -> None:
+async def test_the_lane_of_a_debounced_run_is_the_newest_ones(local: World, at_once: bool) -> None:
     rule = {"key": "input.user", "max_runs": 1}
-    worker = await world.worker("w", policy(debounce={"period": 1000}, concurrency=[rule]))
+    worker = await local.worker("w", policy(debounce={"period": 1000}, concurrency=[rule]))
     worker.work = worker.held
     asked = [Submission("echo", json.dumps({"user": user})) for user in "xy"]
     for some in [asked] if at_once else [asked[:1], asked[1:]]:
-        await world.engine.submit_many(some)
-    await passes(world, 1001)
-    await world.until(lambda: len(worker.open) == 1)
-    used = {group.value: group.used for group in world.parts.desk.picture.groups.values() if group.used}
+        await local.engine.submit_many(some)
+    await passes(local, 1001)
+    await local.until(lambda: len(worker.open) == 1)
+    used = {group.value: group.used for group in local.parts.desk.picture.groups.values() if group.used}
     assert used == {"y": 1}
     worker.gate.set()
-    await world.until(lambda: not worker.open)
+    await local.until(lambda: not worker.open)
 
 
-async def test_a_debounced_run_can_be_moved_and_what_comes_after_moves_it_again(world: World) -> None:
-    worker = await world.worker("w", policy(**TRAILING))
-    first = await submit(world, 1)
-    moved = await world.engine.move_run(first.run.id, first.run.due_at + 100_000)
+async def test_a_debounced_run_can_be_moved_and_what_comes_after_moves_it_again(local: World) -> None:
+    worker = await local.worker("w", policy(**TRAILING))
+    first = await submit(local, 1)
+    moved = await local.engine.move_run(first.run.id, first.run.due_at + 100_000)
     assert moved.due_at == first.run.due_at + 100_000
-    second = await submit(world, 2)
+    second = await submit(local, 2)
     assert (second.run.id, second.run.due_at < moved.due_at) == (first.run.id, True)
-    await world.engine.move_run(first.run.id, first.run.created_at)
-    await world.ended(first.run)
+    await local.engine.move_run(first.run.id, first.run.created_at)
+    await local.ended(first.run)
     assert [call.input["n"] for call in worker.calls] == [2]
 
 
@@ -136,67 +136,67 @@ async def test_the_first_of_a_leading_debounce_starts_at_once_and_those_that_fol
     assert (fresh.created, [call.input["n"] for call in worker.calls]) == (True, [1, 5])
 
 
-async def test_a_leading_run_that_waits_or_runs_stays_as_it_is(world: World) -> None:
-    worker = await world.worker("w", policy(**LEADING))
+async def test_a_leading_run_that_waits_or_runs_stays_as_it_is(local: World) -> None:
+    worker = await local.worker("w", policy(**LEADING))
     worker.work = worker.held
-    first, *others = await submit_all(world, range(3))
+    first, *others = await submit_all(local, range(3))
     assert [one.created for one in others] == [False, False]
-    assert (await submit(world, 7, priority=9)).run.priority == first.run.priority
+    assert (await submit(local, 7, priority=9)).run.priority == first.run.priority
     worker.gate.set()
-    await world.ended(first.run)
+    await local.ended(first.run)
     assert [call.input["n"] for call in worker.calls] == [0]
 
 
-async def test_a_leading_run_that_never_started_and_never_will_stands_for_nobody(world: World) -> None:
-    await world.worker("w", policy(**LEADING))
-    await world.engine.pause_worker("w")
-    first = await submit(world, 1)
-    assert not (await submit(world, 2)).created
-    await world.engine.cancel_run(first.run.id)
-    assert (await submit(world, 3)).created
+async def test_a_leading_run_that_never_started_and_never_will_stands_for_nobody(local: World) -> None:
+    await local.worker("w", policy(**LEADING))
+    await local.engine.pause_worker("w")
+    first = await submit(local, 1)
+    assert not (await submit(local, 2)).created
+    await local.engine.cancel_run(first.run.id)
+    assert (await submit(local, 3)).created
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_is_one_run_with_the_list_of_all_inputs_in_their_order(world: World) -> None:
-    worker = await world.worker("w", policy(**BATCH))
-    first = await submit(world, 1)
-    await passes(world, 700)
-    second = await submit(world, 2)
+async def test_a_batch_is_one_run_with_the_list_of_all_inputs_in_their_order(local: World) -> None:
+    worker = await local.worker("w", policy(**BATCH))
+    first = await submit(local, 1)
+    await passes(local, 700)
+    second = await submit(local, 2)
     assert (first.created, second.created, second.run.id) == (True, False, first.run.id)
     assert (first.run.input, second.run.input) == (f"[{said(1)}]", f"[{said(1)},{said(2)}]")
     assert worker.calls == []
-    await passes(world, 700)
-    await world.ended(first.run)
+    await passes(local, 700)
+    await local.ended(first.run)
     assert list(map(numbers, worker.calls)) == [[1, 2]]
 
 
-async def test_a_batch_that_is_full_starts_at_once_and_the_next_begins_another(world: World) -> None:
-    worker = await world.worker("w", policy(**BATCH))
-    runs = [await submit(world, n) for n in range(4)]
+async def test_a_batch_that_is_full_starts_at_once_and_the_next_begins_another(local: World) -> None:
+    worker = await local.worker("w", policy(**BATCH))
+    runs = [await submit(local, n) for n in range(4)]
     assert [one.created for one in runs] == [True, False, False, True]
-    await world.ended(runs[0].run)
+    await local.ended(runs[0].run)
     assert list(map(numbers, worker.calls)) == [[0, 1, 2]]
 
 
-async def test_a_batch_of_one_is_a_list_and_so_is_what_is_not_gathered(world: World) -> None:
-    worker = await world.worker("w", policy(**BATCH))
-    await world.ended((await submit(world, 1, None)).run)
-    alone = await submit(world, 2)
-    await passes(world, 1001)
-    await world.ended(alone.run)
+async def test_a_batch_of_one_is_a_list_and_so_is_what_is_not_gathered(local: World) -> None:
+    worker = await local.worker("w", policy(**BATCH))
+    await local.ended((await submit(local, 1, None)).run)
+    alone = await submit(local, 2)
+    await passes(local, 1001)
+    await local.ended(alone.run)
     assert list(map(numbers, worker.calls)) == [[1], [2]]
 
 
-async def test_many_submits_of_one_turn_fill_batch_after_batch(world: World) -> None:
-    worker = await world.worker("w", policy(**BATCH))
-    before = await submit(world, 0)
-    outcomes = await submit_all(world, range(1, 8))
+async def test_many_submits_of_one_turn_fill_batch_after_batch(local: World) -> None:
+    worker = await local.worker("w", policy(**BATCH))
+    before = await submit(local, 0)
+    outcomes = await submit_all(local, range(1, 8))
     assert len(outcomes) == 7
     ids = list(dict.fromkeys([before.run.id, *(one.run.id for one in outcomes)]))
-    await passes(world, 1001)
-    await world.all_ended(ids)
+    await passes(local, 1001)
+    await local.all_ended(ids)
     assert sorted(map(numbers, worker.calls)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
@@ -213,40 +213,40 @@ async def test_a_batch_keeps_the_text_of_its_inputs_and_its_highest_priority(wor
     assert json.loads(ended.output or "") == [json.loads(text) for text in texts]
 
 
-async def test_a_batch_whose_list_would_be_too_long_starts_without_what_comes(world: World) -> None:
-    worker = await world.worker("w", policy(batch_size=100, batch_timeout=1000))
+async def test_a_batch_whose_list_would_be_too_long_starts_without_what_comes(local: World) -> None:
+    worker = await local.worker("w", policy(batch_size=100, batch_timeout=1000))
     half = json.dumps("x" * 600_000)
-    first = await world.engine.submit(Submission("echo", half))
-    second = await world.engine.submit(Submission("echo", half))
+    first = await local.engine.submit(Submission("echo", half))
+    second = await local.engine.submit(Submission("echo", half))
     assert (second.created, second.run.id == first.run.id) == (True, False)
-    await world.ended(first.run)
+    await local.ended(first.run)
     assert [len(call.input) for call in worker.calls] == [1]
-    outcomes = await world.engine.submit_many([Submission("echo", half), Submission("echo", half)])
+    outcomes = await local.engine.submit_many([Submission("echo", half), Submission("echo", half)])
     assert [isinstance(one, Accepted) and one.created for one in outcomes] == [True, True]
 
 
-async def test_a_batch_gathers_only_what_draws_on_the_same(world: World) -> None:
+async def test_a_batch_gathers_only_what_draws_on_the_same(local: World) -> None:
     rule = {"key": "input.user", "max_runs": 1}
-    worker = await world.worker("w", policy(batch_size=2, concurrency=[rule]))
+    worker = await local.worker("w", policy(batch_size=2, concurrency=[rule]))
     runs = [
-        await world.engine.submit(Submission("echo", json.dumps({"user": user, "n": n})))
+        await local.engine.submit(Submission("echo", json.dumps({"user": user, "n": n})))
         for n, user in enumerate("abba")
     ]
     assert [one.created for one in runs] == [True, True, False, False]
-    await world.all_ended([one.run for one in runs])
+    await local.all_ended([one.run for one in runs])
     assert sorted(map(numbers, worker.calls)) == [[0, 3], [1, 2]]
 
 
-async def test_a_batch_that_a_worker_fails_is_tried_again_as_it_was(world: World) -> None:
+async def test_a_batch_that_a_worker_fails_is_tried_again_as_it_was(local: World) -> None:
     async def flaky(call: Call) -> Any:
         return call.failed() if call.attempt == 1 else json.dumps(len(call.input))
 
     retry = {"retries": 1, "backoff": {"strategy": "fixed", "initial": 0.01}}
-    await world.worker("w", policy(**BATCH, **retry), work=flaky)
-    runs = [await submit(world, n) for n in range(3)]
-    ended = await world.ended(runs[0].run)
+    await local.worker("w", policy(**BATCH, **retry), work=flaky)
+    runs = [await submit(local, n) for n in range(3)]
+    ended = await local.ended(runs[0].run)
     assert (ended.output, ended.tries) == ("3", 2)
-    assert (await submit(world, 9)).created
+    assert (await submit(local, 9)).created
 
 
 # -- what else happens in the same turn --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from hurlbat_dispatcher import Accepted, Conflict, EventSpec, Invalid, RunState, ScheduleSpec, Submission
 from hurlbat_dispatcher.checkup import strict_checkup
-from tests.engine.far_side import Call
+from tests.engine.far_side import Call, FakeWorker
 from tests.engine.gathered import BATCH, LEADING, TRAILING, count_runs, numbers, passes, policy, retain, said, submit
 from tests.engine.world import World, refused
 
@@ -23,32 +23,30 @@ WAYS = pytest.mark.parametrize("way", [TRAILING, LEADING, BATCH], ids=["trailing
 
 
 @WAYS
-@pytest.mark.parametrize("ttl", [None, 5000.0])
-async def test_a_key_that_was_used_is_absorbed_once_and_free_in_the_end(
-    world: World, way: dict[str, Any], ttl: float | None
-) -> None:
-    await world.worker("w", policy(**way))
-    await world.engine.pause_worker("w")
-    first = await submit(world, 1)
-    keyed = [await submit(world, 2, idempotency_key="k", idempotency_ttl=ttl) for _ in range(3)]
-    other = await submit(world, 2, idempotency_key="l", idempotency_ttl=ttl)
-    assert {(one.created, one.run.id) for one in (*keyed, other)} == {(False, first.run.id)}
-    if way is BATCH:
-        assert other.run.input == f"[{said(1)},{said(2)},{said(2)}]"
-    assert other.run.idempotency_key == "k"
-    problem = await refused(submit(world, 3, idempotency_key="l", idempotency_ttl=ttl))
-    assert isinstance(problem, Conflict)
-    assert problem.extra["run_id"] == first.run.id
-    await world.engine.resume_worker("w")
-    await passes(world, 1001)
-    await world.ended(first.run)
-    left = 0 if ttl is None else 2
-    assert await world.rows("SELECT count(*) FROM idempotency") == [(left,)]
-    again = await submit(world, 2, idempotency_key="k", idempotency_ttl=ttl)
-    assert again.created == (ttl is None)
+async def test_a_key_that_was_used_is_absorbed_once_and_free_in_the_end(local: World, way: dict[str, Any]) -> None:
+    await local.worker("w", policy(**way))
+    for at, ttl in (("a", None), ("b", 5000.0)):
+        await local.engine.pause_worker("w")
+        first = await submit(local, 1, at)
+        more: dict[str, Any] = {"idempotency_ttl": ttl}
+        keyed = [await submit(local, 2, at, idempotency_key=f"k{at}", **more) for _ in range(3)]
+        other = await submit(local, 2, at, idempotency_key=f"l{at}", **more)
+        assert {(one.created, one.run.id) for one in (*keyed, other)} == {(False, first.run.id)}
+        if way is BATCH:
+            assert other.run.input == f"[{said(1, at)},{said(2, at)},{said(2, at)}]"
+        assert other.run.idempotency_key == f"k{at}"
+        problem = await refused(submit(local, 3, at, idempotency_key=f"l{at}", **more))
+        assert isinstance(problem, Conflict)
+        assert problem.extra["run_id"] == first.run.id
+        await local.engine.resume_worker("w")
+        await passes(local, 1001)
+        await local.ended(first.run)
+        assert await local.rows("SELECT count(*) FROM idempotency") == [(0 if ttl is None else 2,)]
+    again = await submit(local, 2, at, idempotency_key=f"k{at}", **more)
+    assert not again.created
 
 
-@WAYS
+@pytest.mark.parametrize("way", [TRAILING, LEADING], ids=["trailing", "leading"])
 async def test_a_key_that_was_absorbed_with_the_very_first_is_free_in_the_end(
     local: World, way: dict[str, Any]
 ) -> None:
@@ -64,13 +62,13 @@ async def test_a_key_that_was_absorbed_with_the_very_first_is_free_in_the_end(
     assert await local.rows("SELECT key FROM idempotency") == []
 
 
-async def test_a_key_without_a_time_names_no_run_that_has_ended_before(world: World) -> None:
-    await world.worker("w", policy(**LEADING))
-    first = await submit(world, 1)
-    await world.ended(first.run)
-    late = await submit(world, 2, idempotency_key="k")
+async def test_a_key_without_a_time_names_no_run_that_has_ended_before(local: World) -> None:
+    await local.worker("w", policy(**LEADING))
+    first = await submit(local, 1)
+    await local.ended(first.run)
+    late = await submit(local, 2, idempotency_key="k")
     assert (late.created, late.run.id) == (False, first.run.id)
-    assert await world.rows("SELECT count(*) FROM idempotency") == [(0,)]
+    assert await local.rows("SELECT count(*) FROM idempotency") == [(0,)]
 
 
 async def test_a_key_whose_run_is_gone_is_free(world: World) -> None:
@@ -178,32 +176,32 @@ async def test_events_are_gathered_and_each_tells_the_run_that_has_it(world: Wor
     assert await count_runs(world) == 2
 
 
-async def test_schedules_are_gathered_and_told_the_run_that_took_them_in(world: World) -> None:
-    await world.worker("w", policy(debounce={"period": 1000}))
-    later = world.parts.desk.last_now + LONG_MS
+async def test_schedules_are_gathered_and_told_the_run_that_took_them_in(local: World) -> None:
+    await local.worker("w", policy(debounce={"period": 1000}))
+    later = local.parts.desk.last_now + LONG_MS
     spec = ScheduleSpec("echo", "s", run_at=later, input="7")
-    await world.engine.schedules.create(spec)
-    first = await world.engine.submit(Submission("echo", "1"))
-    by_hand = await world.engine.schedules.trigger("s")
+    await local.engine.schedules.create(spec)
+    first = await local.engine.submit(Submission("echo", "1"))
+    by_hand = await local.engine.schedules.trigger("s")
     assert (by_hand.id, by_hand.input) == (first.run.id, "7")
     assert '"schedule":"s"' in (by_hand.trigger or "")
-    await world.change("UPDATE schedule SET next_at = created_at, input = '8'")
-    await world.tick()
-    fires = (await world.engine.schedules.fires("s")).items
+    await local.change("UPDATE schedule SET next_at = created_at, input = '8'")
+    await local.tick()
+    fires = (await local.engine.schedules.fires("s")).items
     assert {fire.run for fire in fires} == {first.run.id}
-    assert (await world.engine.get_run(first.run.id)).input == "8"
+    assert (await local.engine.get_run(first.run.id)).input == "8"
 
 
-async def test_calls_for_failures_are_gathered(world: World) -> None:
+async def test_calls_for_failures_are_gathered(local: World) -> None:
     async def work(call: Call) -> Any:
         return call.failed() if call.task == "echo" else json.dumps(len(call.input))
 
-    await world.worker("w", {"name": "echo", "on_failure": "clean"}, {"name": "clean", "batch_size": 3}, work=work)
-    failed = [await world.submit("echo", str(n)) for n in range(3)]
-    await world.all_ended(failed)
-    await world.turns()
-    [run] = (await world.engine.list_runs(task="clean")).items
-    ended = await world.ended(run)
+    await local.worker("w", {"name": "echo", "on_failure": "clean"}, {"name": "clean", "batch_size": 3}, work=work)
+    failed = [await local.submit("echo", str(n)) for n in range(3)]
+    await local.all_ended(failed)
+    await local.turns()
+    [run] = (await local.engine.list_runs(task="clean")).items
+    ended = await local.ended(run)
     assert ended.output == "3"
     assert {item["run"]["id"] for item in json.loads(ended.input)} == {one.id for one in failed}
 
@@ -212,41 +210,47 @@ async def test_calls_for_failures_are_gathered(world: World) -> None:
 
 
 @pytest.mark.parametrize("way", [TRAILING, BATCH], ids=["trailing", "batch"])
-@pytest.mark.parametrize(
-    "then", [{}, LEADING, TRAILING, BATCH | {"batch_size": 2}], ids=["none", "lead", "trail", "less"]
-)
 async def test_what_has_gathered_starts_by_its_time_whatever_the_policy_says_then(
-    local: World, way: dict[str, Any], then: dict[str, Any]
+    local: World, way: dict[str, Any]
 ) -> None:
-    worker = await local.worker("w", policy(**way))
-    first = await submit(local, 1)
-    await submit(local, 2)
-    worker.tasks[:] = [policy(**then)]
-    await local.engine.sync_worker("w")
-    await submit(local, 3)
-    await passes(local, 1001)
-    await local.ended(first.run)
-    gathered = [1, 2] if way is BATCH else [3 if then is TRAILING else 2]
-    runs = [call.input if isinstance(call.input, list) else [call.input] for call in worker.calls]
-    assert gathered in [[item["n"] for item in items] for items in runs]
-    assert max(item["n"] for items in runs for item in items) == 3
+    worker = await local.worker("w", policy())
+    policies: dict[str, dict[str, Any]] = {"none": {}, "lead": LEADING, "trail": TRAILING, "less": {"batch_size": 2}}
+    for key, then in policies.items():
+        await _says(local, worker, way)
+        first = await submit(local, 1, key)
+        await submit(local, 2, key)
+        await _says(local, worker, then)
+        await submit(local, 3, key)
+        await passes(local, 1001)
+        await local.ended(first.run)
+        gathered = [1, 2] if way is BATCH else [3 if key == "trail" else 2]
+        runs = [call.input if isinstance(call.input, list) else [call.input] for call in worker.calls]
+        mine = [[item["n"] for item in items] for items in runs if items[0]["k"] == key]
+        assert gathered in mine
+        assert 3 in [n for numbers in mine for n in numbers]
+
+
+async def _says(world: World, worker: FakeWorker, more: dict[str, Any]) -> None:
+    """Let the task have another policy."""
+    worker.tasks[:] = [policy(**more)]
+    await world.engine.sync_worker("w")
 
 
 # -- crashes and other servers -----------------------------------------------------------------------------------------
 
 
 @WAYS
-async def test_what_has_gathered_is_there_after_a_crash_and_takes_more(world: World, way: dict[str, Any]) -> None:
-    worker = await world.worker("w", policy(**way))
-    first = await submit(world, 1)
+async def test_what_has_gathered_is_there_after_a_crash_and_takes_more(local: World, way: dict[str, Any]) -> None:
+    worker = await local.worker("w", policy(**way))
+    first = await submit(local, 1)
     if way is LEADING:
-        await world.ended(first.run)
-    await submit(world, 2)
-    await world.crash()
-    await world.restart()
-    assert not (await submit(world, 3)).created
-    await passes(world, 1001)
-    await world.ended(first.run)
+        await local.ended(first.run)
+    await submit(local, 2)
+    await local.crash()
+    await local.restart()
+    assert not (await submit(local, 3)).created
+    await passes(local, 1001)
+    await local.ended(first.run)
     [found] = [call.input if isinstance(call.input, list) else [call.input] for call in worker.calls]
     expected = [3] if way is TRAILING else [1] if way is LEADING else [1, 2, 3]
     assert [item["n"] for item in found] == expected
@@ -295,19 +299,19 @@ async def _held(world: World, lock: str, asked: Any) -> list[Accepted]:
 # -- throttles ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_throttle_lets_so_many_start_in_its_period_for_each_value_of_its_key(world: World) -> None:
+async def test_a_throttle_lets_so_many_start_in_its_period_for_each_value_of_its_key(local: World) -> None:
     throttle = {"limit": 2, "period": 3600, "key": "input.k"}
-    worker = await world.worker("w", policy(throttle=throttle), {"name": "other", "throttle": throttle | {"limit": 1}})
-    runs = [await submit(world, n, key) for key in "ab" for n in range(3)]
-    await world.submit("other", said(0))
-    await world.until(lambda: len(worker.calls) == 5)
-    await world.turns()
-    held = [one.run for one in runs if (await world.engine.get_run(one.run.id)).state is RunState.QUEUED]
+    worker = await local.worker("w", policy(throttle=throttle), {"name": "other", "throttle": throttle | {"limit": 1}})
+    runs = [await submit(local, n, key) for key in "ab" for n in range(3)]
+    await local.submit("other", said(0))
+    await local.until(lambda: len(worker.calls) == 5)
+    await local.turns()
+    held = [one.run for one in runs if (await local.engine.get_run(one.run.id)).state is RunState.QUEUED]
     assert [json.loads(run.input) for run in held] == [{"k": "a", "n": 2}, {"k": "b", "n": 2}]
 
-    found = await world.engine.explain(held[0].id)
+    found = await local.engine.explain(held[0].id)
     assert found.summary.startswith("The throttle of task echo for 'a' is used up: 2 of 2 runs in 3600 s.")
-    shown = {one.key: one for one in (await world.engine.limits.dynamic_page()).items}
+    shown = {one.key: one for one in (await local.engine.limits.dynamic_page()).items}
     assert list(shown) == ["echo:throttle:a", "echo:throttle:b", "other:throttle:a"]
     assert (shown["echo:throttle:a"].limit, shown["echo:throttle:a"].used, shown["echo:throttle:a"].waiting) == (
         2,
@@ -334,14 +338,14 @@ async def test_a_throttle_without_a_key_is_the_tasks_own_and_its_key_may_be_long
     assert await world.rows("SELECT count(*) FROM rate_use") == [(2,)]
 
 
-async def test_a_throttle_holds_after_a_restart(world: World) -> None:
-    await world.worker("w", policy(throttle={"limit": 1, "period": 3600}))
-    await world.ended(await world.submit())
-    await world.crash()
-    await world.restart()
-    run = await world.submit()
-    await world.turns()
-    assert (await world.engine.get_run(run.id)).state is RunState.QUEUED
+async def test_a_throttle_holds_after_a_restart(local: World) -> None:
+    await local.worker("w", policy(throttle={"limit": 1, "period": 3600}))
+    await local.ended(await local.submit())
+    await local.crash()
+    await local.restart()
+    run = await local.submit()
+    await local.turns()
+    assert (await local.engine.get_run(run.id)).state is RunState.QUEUED
 
 
 async def test_gatherings_that_are_over_are_forgotten(world: World) -> None:
@@ -353,24 +357,24 @@ async def test_gatherings_that_are_over_are_forgotten(world: World) -> None:
     assert await world.rows("SELECT key FROM gathering") == [("trailing:b",)]
 
 
-async def test_a_key_that_fails_stores_nothing(world: World) -> None:
-    await world.worker("w", policy(**TRAILING))
-    problem = await refused(world.submit("echo", "{}"))
+async def test_a_key_that_fails_stores_nothing(local: World) -> None:
+    await local.worker("w", policy(**TRAILING))
+    problem = await refused(local.submit("echo", "{}"))
     assert isinstance(problem, Invalid)
     assert (problem.code, problem.extra["policy"]) == ("expression_failed", "debounce.key")
-    assert await count_runs(world) == 0
+    assert await count_runs(local) == 0
 
 
 @WAYS
-async def test_a_run_with_several_keys_is_as_it_should_be(world: World, way: dict[str, Any]) -> None:
-    await world.worker("w", policy(**way))
-    first = await submit(world, 1)
+async def test_a_run_with_several_keys_is_as_it_should_be(local: World, way: dict[str, Any]) -> None:
+    await local.worker("w", policy(**way))
+    first = await submit(local, 1)
     for key, ttl in (("k", None), ("l", 5000.0), ("m", None)):
-        await submit(world, 2, idempotency_key=key, idempotency_ttl=ttl)
-    await _is_as_it_should_be(world)
-    await passes(world, 1001)
-    await world.ended(first.run)
-    await _is_as_it_should_be(world)
+        await submit(local, 2, idempotency_key=key, idempotency_ttl=ttl)
+    await _is_as_it_should_be(local)
+    await passes(local, 1001)
+    await local.ended(first.run)
+    await _is_as_it_should_be(local)
 
 
 async def _is_as_it_should_be(world: World) -> None:
