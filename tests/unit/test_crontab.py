@@ -88,6 +88,23 @@ def test_what_would_be_due_at_a_midnight_that_is_not_there_is_due_when_the_day_b
     assert due("*/30 0 * * *", "Africa/Cairo", "2027-04-29T12:00", 1) == ["05-01 00:00:00+0300"]
 
 
+@pytest.mark.parametrize(
+    ("expression", "zone", "start", "expected"),
+    [
+        ("*/30 2 25 10 *", "Europe/Berlin", "2026-10-25T02:40:00+02:00", "10-25 02:00:00+0100"),
+        ("*/30 1 25 10 *", "Antarctica/Troll", "2026-10-25T01:40:00+02:00", "10-25 01:00:00+0000"),
+    ],
+)
+def test_what_comes_again_is_seen_where_the_next_time_is_a_year_away(
+    expression: str, zone: str, start: str, expected: str
+) -> None:
+    assert due(expression, zone, start, 1) == [expected]
+
+
+def test_three_hours_that_are_leapt_over_are_no_shift_to_summer() -> None:
+    assert due("30 3 * * *", "Antarctica/Casey", "2009-10-17T12:00", 1) == ["10-19 03:30:00+1100"]
+
+
 def test_a_day_that_a_land_left_out_is_left_out() -> None:
     assert due("0 12 * * *", "Pacific/Apia", "2011-12-28T13:00", 2) == ["12-29 12:00:00-1000", "12-31 12:00:00+1400"]
 

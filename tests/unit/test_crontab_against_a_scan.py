@@ -96,8 +96,10 @@ def compare(expression: str, zone: str, start: int, end: int, chance: Random) ->
         found.append(time)
         time = crontab.after(time)
     assert found == expected, asked
-    for _ in range(5):
-        moment = chance.randrange(start * 1000, end * 1000)
+    middle = (start + end) // 2 * 1000
+    for place in range(6):
+        near = (middle - HOUR * 2000, middle + HOUR * 2000) if place % 2 else (start * 1000, end * 1000)
+        moment = chance.randrange(*near)
         place = bisect_right(expected, moment)
         if place < len(expected):
             assert crontab.after(moment) == expected[place], asked
