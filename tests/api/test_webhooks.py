@@ -497,6 +497,8 @@ async def test_a_body_that_is_not_what_it_says_makes_no_event(
     for body, kind, status, code in NOT_WHAT_THEY_SAY:
         answer = await deliver(sender, body, content_type=kind)
         assert (answer.status_code, answer.json().get("code")) == (status, code), body
+    compressed = await deliver(sender, content_encoding="gzip")
+    assert (compressed.status_code, compressed.json()["code"]) == (415, "encoding_unsupported")
     assert await events(api) == []
 
 
@@ -505,14 +507,6 @@ async def test_json_goes_by_several_names(api: httpx.AsyncClient, sender: httpx.
 
     for kind in ("application/json; charset=utf-8", "application/cloudevents+json", "TEXT/JSON", ""):
         assert (await deliver(sender, content_type=kind)).status_code == 201
-
-
-async def test_a_compressed_body_is_refused(api: httpx.AsyncClient, sender: httpx.AsyncClient) -> None:
-    await put(api, auth=GITHUB)
-
-    answer = await deliver(sender, content_encoding="gzip")
-
-    assert (answer.status_code, answer.json()["code"]) == (415, "encoding_unsupported")
 
 
 FAILING: list[tuple[dict[str, Any], str]] = [
@@ -637,7 +631,7 @@ async def test_whatever_the_headers_hold_nobody_is_let_in_and_nothing_breaks(
         return int(sent[0]["status"])
 
     @given(st.sampled_from([*(auth["type"] for auth in auths), "nobody"]), HOSTILE, st.binary(max_size=20))
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
     def play(name: str, headers: dict[bytes, bytes], body: bytes) -> None:
         coroutine = send(name, headers, body)
         try:  # nothing on the way to a refusal waits for anything

@@ -233,7 +233,7 @@ def test_the_name_of_who_comes_by_basic_authentication_counts_too() -> None:
     ),
     body=st.binary(max_size=40),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_the_headers_hold_it_is_refused_and_nothing_is_raised(
     sender: str, headers: dict[str, str], body: bytes
 ) -> None:
