@@ -28,7 +28,8 @@ def read_body(headers: Mapping[str, str], body: bytes, *, payload_is_json: bool 
     """Return a body as JSON; an empty one is `{}`. Raises `Invalid`, `UnsupportedMedia`.
 
     A form is an object of texts, and of lists of texts for fields that come more than once. With `payload_is_json` its
-    field `payload` is JSON.
+    field `payload` is JSON. What is called a form and begins as JSON does, as no form can, is JSON: many tools call
+    all that they send so.
     """
     coding = headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
@@ -36,9 +37,11 @@ def read_body(headers: Mapping[str, str], body: bytes, *, payload_is_json: bool 
     if not body:
         return Body({}, "{}")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == FORM:
+    if kind == FORM and not body.lstrip().startswith((b"{", b"[")):
         return _form(body, payload_is_json)
-    if kind in ("", "application/json", "text/json") or (kind.startswith("application/") and kind.endswith("+json")):
+    if kind in ("", FORM, "application/json", "text/json") or (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
         return _json(body)
     raise UnsupportedMedia("media_unsupported", f"send JSON (application/json) or a form ({FORM}), not {kind[:_SHOWN]}")
 
