@@ -12,7 +12,9 @@ import pytest
 from hurlbat import Hurlbat, Task
 from hurlbat.runs import RunOptions
 from hurlbat.testing import World
+from hurlbat_app.bench.command import Choice, bench
 from hurlbat_app.bench.scenarios import Name, Sizes, scenario
+from hurlbat_app.cli.failure import Failure
 
 SIZES = Sizes(backlog=30, keys=100, timers=20, rate_limits=5)
 
@@ -56,6 +58,26 @@ def test_a_burdened_server_is_measured_beside_an_empty_one(tmp_path: Path) -> No
     }
     assert found["empty"]["ratio"] is None
     assert found["rate-limits"]["ratio"]["runs_per_second"] > 0
+
+
+def test_those_who_wait_and_delayed_runs_are_measured_on_an_idle_server(tmp_path: Path) -> None:
+    options = ("--scenario", "waiters", "--scenario", "delays", "--waiters", "30", "--timers", "40", "--runs", "5")
+    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", *options]
+
+    done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    waiters, delays = found["waiters"], found["delays"]
+    assert (waiters["waiters"], delays["timers"], delays["early"]) == (30, 40, 0)
+    assert 0 < waiters["among_others_ms"]["p50"] <= waiters["among_others_ms"]["p99"]
+    assert 0 < delays["among_others_ms"]["p50"] <= delays["among_others_ms"]["p99"]
+
+
+def test_waiters_are_not_measured_beside_a_burden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(Failure, match="no other scenario"):
+        bench(scenario=[Choice.WAITERS, Choice.KEYS])
 
 
 def test_scenarios_do_not_share_a_database() -> None:

@@ -4,7 +4,8 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hurlbat_app.bench import scenarios
+from hurlbat_app.bench import scenarios, ways
 from hurlbat_app.bench.compare import PLACE, compare
 from hurlbat_app.bench.figures import Burdened, Comparison, Memory, Percentiles, Ratio, Report
 from hurlbat_app.bench.measure import measure
 from hurlbat_app.bench.scenarios import Name, Sizes
-from hurlbat_app.bench.stack import BenchFailure, Plan
+from hurlbat_app.bench.stack import BenchFailure, Plan, versions
+from hurlbat_app.bench.ways import Punctual, Waited
 from hurlbat_app.cli.failure import Failure
 
 
@@ -31,7 +33,7 @@ class Submit(StrEnum):
 
 
 class Choice(StrEnum):
-    """What may burden the server."""
+    """What may burden the server, and what else is measured on one that is idle."""
 
     EMPTY = Name.EMPTY
     BACKLOG = Name.BACKLOG
@@ -39,8 +41,11 @@ class Choice(StrEnum):
     TIMERS = Name.TIMERS
     RATE_LIMITS = Name.RATE_LIMITS
     ALL = "all"
+    WAITERS = "waiters"
+    DELAYS = "delays"
 
 
+_WAYS = (Choice.WAITERS, Choice.DELAYS)
 _FULL = Sizes()
 
 
@@ -59,7 +64,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     scenario: Annotated[
         list[Choice] | None,
-        typer.Option(help="Burden the server with runs that wait, and compare with an empty one; may be repeated."),
+        typer.Option(
+            help="Burden the server with runs that wait, and compare with an empty one; or measure those who wait for "
+            "runs (waiters), or how punctual delayed runs are (delays). May be repeated."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Scenarios: how often each is measured, in turn.")] = 3,
     scale: Annotated[float, typer.Option(min=0.0, help="Scenarios: multiply what waits.")] = 1.0,
@@ -67,6 +75,7 @@ def bench(
     keys: Annotated[int, typer.Option(min=1, help="Keys of a concurrency rule, with runs by Zipf.")] = _FULL.keys,
     timers: Annotated[int, typer.Option(min=1, help="Runs that are due tomorrow.")] = _FULL.timers,
     rate_limits: Annotated[int, typer.Option(min=1, help="Rate-limited keys with waiting runs.")] = _FULL.rate_limits,
+    waiters: Annotated[int, typer.Option(min=1, max=30_000, help="Who waits at once for the end of a run.")] = 2_000,
 ) -> None:
     """Measure throughput (submit to stored result) and latency, with server, worker and clients of their own."""
     errors = Console(stderr=True, highlight=False)
@@ -74,11 +83,14 @@ def bench(
     if servers > 1 and (database is None or not database.startswith("postgresql")):
         raise Failure("several servers share a PostgreSQL database; name it with --database")
     wanted = _names(scenario)
-    if len(wanted) > 1 and database is not None and PLACE not in database:
+    others = [way for way in _WAYS if way in (scenario or ())]
+    if others and wanted:
+        raise Failure("waiters and delays are measured on a server that is idle: name no other scenario beside them")
+    if len(wanted or others) > 1 and database is not None and PLACE not in database:
         raise Failure(f"each scenario needs an empty database of its own: write {PLACE} into the URL for its name")
     with tempfile.TemporaryDirectory(prefix="hurlbat-bench-") as name:
         folder = Path(name)
-        url = database or f"sqlite+aiosqlite:///{folder / (PLACE if wanted else 'bench')}.db"
+        url = database or f"sqlite+aiosqlite:///{folder / (PLACE if wanted or others else 'bench')}.db"
         plan = Plan(url, runs, submit.value, batch, clients, delivery, slots, servers, memory)
         sizes = Sizes(backlog, keys, timers, rate_limits).scaled(scale)
 
@@ -86,7 +98,11 @@ def bench(
             errors.print(f"[dim]{message}[/dim]")
 
         try:
-            if wanted:
+            if others:
+                found = _measure_ways(plan, others, waiters, sizes.timers, folder, say)
+                _show_ways(plan, found, as_json)
+                complaint = "delayed runs started before their time" if _early(found) else ""
+            elif wanted:
                 chosen = [scenarios.scenario(each, sizes) for each in wanted]
                 compared = compare(plan, chosen, rounds, folder, say)
                 _show(compared, _side_by_side(compared), as_json)
@@ -105,8 +121,51 @@ def _names(chosen: Sequence[Choice] | None) -> list[Name]:
     """Return the scenarios in their order, with `empty` before any other."""
     if not chosen:
         return []
-    words = {str(choice) for choice in chosen}
+    words = {str(choice) for choice in chosen if choice not in _WAYS}
+    if not words:
+        return []
     return [name for name in Name if name is Name.EMPTY or str(name) in words or Choice.ALL in chosen]
+
+
+def _measure_ways(
+    plan: Plan, wanted: Sequence[Choice], waiters: int, timers: int, folder: Path, say: Callable[[str], None]
+) -> dict[str, Waited | Punctual]:
+    found: dict[str, Waited | Punctual] = {}
+    for way in wanted:
+        room = folder / way
+        room.mkdir()
+        own = replace(plan, database=plan.database.replace(PLACE, way))
+        if way is Choice.WAITERS:
+            found[way] = ways.waiters(own, waiters, room, say)
+        else:
+            found[way] = ways.delays(own, timers, room, say)
+    return found
+
+
+def _early(found: Mapping[str, Waited | Punctual]) -> bool:
+    return any(isinstance(one, Punctual) and one.early for one in found.values())
+
+
+def _show_ways(plan: Plan, found: Mapping[str, Waited | Punctual], as_json: bool) -> None:
+    if as_json:
+        shown = {name: asdict(one) for name, one in found.items()}
+        typer.echo(json.dumps(shown | {"versions": versions(), "settings": plan.settings()}))
+        return
+    table = Table(title=f"idle, on {plan.settings()['database']}", show_header=False)
+    for one in found.values():
+        match one:
+            case Waited():
+                table.add_row("end of a run to the answer", _shown(one.alone_ms))
+                table.add_row(f"among {one.waiters:,} who wait", _shown(one.among_others_ms))
+                memory = one.memory_mb
+                said = f"nobody waits {memory.before:.0f}   all {memory.loaded:.0f}   gone {memory.end:.0f} MiB"
+                table.add_row("memory of the server", said)
+                table.add_row("CPU of it while all wait", f"{one.idle_cpu_percent:.1f} %")
+            case Punctual():
+                table.add_row("time of a delayed run to its start", _shown(one.alone_ms))
+                table.add_row(f"among {one.timers:,} timers", _shown(one.among_others_ms))
+                table.add_row("before their time", str(one.early))
+    Console(highlight=False).print(table)
 
 
 def _show(found: Report | Comparison, table: Table, as_json: bool) -> None:

@@ -15,14 +15,13 @@ class ConnectionLost(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive HTTP/1.1 connection that posts JSON to one path."""
+    """A kept-alive HTTP/1.1 connection that posts JSON to one path, and gets from any."""
 
     def __init__(self, url: str, token: str) -> None:
         at = urlsplit(url)
-        self._head = (
-            f"POST {at.path} HTTP/1.1\r\nhost: {at.netloc}\r\nauthorization: Bearer {token}\r\n"
-            "content-type: application/json\r\ncontent-length: "
-        ).encode()
+        path = f"{at.path}?{at.query}" if at.query else at.path
+        self._tail = f" HTTP/1.1\r\nhost: {at.netloc}\r\nauthorization: Bearer {token}\r\n".encode()
+        self._head = f"POST {path}".encode() + self._tail + b"content-type: application/json\r\ncontent-length: "
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.WriteTransport | None = None
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
@@ -39,10 +38,17 @@ class Connection(asyncio.Protocol):
 
     async def post(self, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the answer. Raises `ConnectionLost`."""
+        return await self._ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of the answer. Raises `ConnectionLost`."""
+        return await self._ask(b"GET %b%b\r\n" % (path.encode(), self._tail))
+
+    async def _ask(self, request: bytes) -> tuple[int, bytes]:
         if self._transport is None:
             raise ConnectionLost
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        self._transport.write(request)
         return await self._answer
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 The log (`HURLBAT_BENCH_LOG`) has a line `run_id attempt nanoseconds` for each. A scenario adds a second task with rules
 (`HURLBAT_BENCH_HELD`: its policy as JSON); what starts of it is in a log of its own and, if the input says `hang`, does
-not end.
+not end; with a `nap` it takes so many seconds.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ if "HURLBAT_BENCH_HELD" in os.environ:
         _held_log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
         if input.get("hang"):
             await asyncio.Event().wait()
+        await asyncio.sleep(input.get("nap", 0))
 
     hurlbat.task(name=f"{os.environ['HURLBAT_BENCH_TASK']}-held", **json.loads(os.environ["HURLBAT_BENCH_HELD"]))(held)
 
