@@ -51,7 +51,7 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
 
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     submitted, waited, first, again, bulk, shown, listed, second, *later = answers
-    explained, cancelled, replayed, dry, begun, nothing, operations, *rest = later
+    explained, moved, cancelled, replayed, dry, begun, nothing, operations, *rest = later
     added, _, changed, paused, resumed, synced, task, *limits = rest
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
@@ -61,6 +61,7 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert 1 <= len(listed["items"]) <= 2
     assert len(second["items"]) == 2
     assert explained["summary"]
+    assert (moved["priority"], moved["timeline"][-1]["kind"]) == (3, "moved")
     assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "withdrawn")
     assert replayed["state"] in ("queued", "running")
     assert (dry.keys(), begun["kind"], nothing["matched"]) == ({"matched"}, "cancel", 0)
