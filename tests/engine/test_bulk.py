@@ -117,6 +117,19 @@ async def test_all_runs_of_a_filter_are_cancelled_and_no_others(world: World) ->
     assert await states(world, others) == ["queued"] * 2
 
 
+async def test_a_few_among_many_others_are_found(local: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "LOOKED_AT", 2)
+    await waiting(local, "echo", "other")
+    await local.submit_all(45, "other")
+    runs = await local.submit_all(2)
+    await local.submit_all(45, "other")
+
+    ended = await done(local, await local.engine.bulk.start(CANCEL, RunFilter("echo")))
+
+    assert told(ended) == (2, 2, 0)
+    assert await states(local, runs) == ["cancelled"] * 2
+
+
 async def test_running_runs_are_cancelled_and_their_workers_told(local: World) -> None:
     worker = await local.worker("w", slots=2)
     worker.work = worker.held

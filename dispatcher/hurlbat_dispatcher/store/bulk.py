@@ -19,6 +19,8 @@ from hurlbat_dispatcher.store.views import LAST_ID, id_at
 FIRST_ID: Final = BEFORE_ALL[1]
 FOR_EVER: Final = 1 << 62
 """A time (ms) after all others."""
+SLICES: Final = 20
+"""Slices that are looked at in one read, as long as none has a run that is meant."""
 ROOM_MS: Final = 86_400_000
 """How far the time in an id may be from when the run was created: ids are made before, by another clock."""
 
@@ -269,8 +271,12 @@ def next_slice(
     row = yield from one(tenant, id_)
     if row is None or row.state != OperationState.RUNNING or row.server != server:
         return None
-    wanted = RunFilter.from_json(row.filter)
-    return row, (yield from matching(tenant, wanted, row.bounds, row.cursor or FIRST_ID, most))
+    wanted, found = RunFilter.from_json(row.filter), Slice([], row.cursor or FIRST_ID)
+    for _ in range(SLICES):
+        if found.ids or found.until is None:
+            break
+        found = yield from matching(tenant, wanted, row.bounds, found.until, most)
+    return row, found
 
 
 def advance(tenant: int, id_: str, server: str, cursor: str) -> Generator[Ask, Rows, None]:
