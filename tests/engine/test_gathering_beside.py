@@ -9,6 +9,7 @@ import pytest
 
 from hurlbat_dispatcher import Accepted, Conflict, EventSpec, Invalid, RunState, ScheduleSpec, Submission
 from hurlbat_dispatcher.checkup import strict_checkup
+from hurlbat_dispatcher.store.postgres import CHANNEL
 from tests.engine.far_side import Call, FakeWorker
 from tests.engine.gathered import BATCH, LEADING, TRAILING, count_runs, numbers, passes, policy, retain, said, submit
 from tests.engine.world import World, refused
@@ -265,6 +266,22 @@ async def test_two_servers_gather_into_one_run(owner: World, other: World) -> No
     await owner.all_ended(list({one.run.id for one in accepted}))
     assert sorted(n for call in worker.calls for n in numbers(call)) == list(range(40))
     assert [len(call.input) for call in worker.calls] == [10] * 4
+
+
+async def test_who_fills_a_batch_tells_the_server_that_starts_the_runs(owner: World, other: World) -> None:
+    worker = await owner.worker("w", policy(batch_size=2, batch_timeout=1000))
+    await owner.until(lambda: "echo" in other.parts.registry.tasks)
+    first = await submit(owner, 1)
+    heard: list[str] = []
+    side = await asyncpg.connect(owner.settings.database_url.replace("+asyncpg", ""))
+    try:
+        await side.add_listener(CHANNEL, lambda *said: heard.append(str(said[-1])))
+        assert not (await submit(other, 2)).created
+        await owner.until(lambda: any('"queued"' in said for said in heard))
+    finally:
+        await side.close()
+    await owner.ended(first.run)
+    assert list(map(numbers, worker.calls)) == [[1, 2]]
 
 
 async def test_of_two_servers_that_begin_at_once_one_makes_the_run_and_the_other_joins(
