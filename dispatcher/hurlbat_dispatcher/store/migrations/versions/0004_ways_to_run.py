@@ -16,9 +16,7 @@ def upgrade() -> None:
     ends = sa.text("until IS NULL")
     op.create_index("idempotency_run", "idempotency", ["tenant", "run"], sqlite_where=ends, postgresql_where=ends)
     for_a_time = sa.text("until IS NOT NULL")
-    op.create_index(
-        "idempotency_until", "idempotency", ["until"], sqlite_where=for_a_time, postgresql_where=for_a_time
-    )
+    op.create_index("idempotency_until", "idempotency", ["until"], sqlite_where=for_a_time, postgresql_where=for_a_time)
     for table in ("rate_use", "rate_pause"):  # a throttle's key has its task before it
         with op.batch_alter_table(table) as keyed:
             keyed.alter_column("key", type_=sa.String(420), existing_type=sa.String(300), existing_nullable=False)
