@@ -311,7 +311,8 @@ class Shapes:
         """Know that a ranked run waits again, and whether a start of it counts."""
         member = self.members.get(run_id)
         if member is not None:
-            member.started, member.running = started or member.earlier, False
+            member.earlier = member.earlier or started  # for good: late word of an attempt before takes it not back
+            member.started, member.running = member.earlier, False
             self._ranked(member)
 
     def ended(self, run_id: str) -> None:
