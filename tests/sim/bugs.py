@@ -16,13 +16,14 @@ Plant = Callable[[ExitStack], None]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A guard that is broken. `hint` is a seed that finds it, with flow control where that is what is broken."""
+    """A guard that is broken. `hint` is a seed that finds it, with flow control or ways where these are broken."""
 
     name: str
     says: str
     plant: Plant
     hint: int
     flow_control: bool
+    ways: bool
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -40,7 +41,9 @@ def bug(says: str, *, hint: int = 0, flow_control: bool = False) -> Callable[[Pl
 
     def plant(made: Plant) -> Plant:
         name = made.__name__
-        BUGS[name] = Bug(name, says, made, hint, flow_control or made.__module__.endswith("_flow"))
+        room = made.__module__
+        flow = flow_control or room.endswith("_flow")
+        BUGS[name] = Bug(name, says, made, hint, flow, room.endswith("_ways"))
         return made
 
     return plant

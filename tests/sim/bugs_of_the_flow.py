@@ -53,7 +53,7 @@ def oldest_first(stack: ExitStack) -> None:
     swap(stack, Rotation, "begin", make)
 
 
-@bug("a run starts when the first of its budgets has room", hint=1)
+@bug("a run starts when the first of its budgets has room")
 def one_is_enough(stack: ExitStack) -> None:
     def make(short_of: Any) -> Any:
         def first(picture: Any, lane: Any, now: int) -> Any:
@@ -70,7 +70,7 @@ def parked_and_forgotten(stack: ExitStack) -> None:
     swap(stack, Lines, "_nominate", lambda _: lambda *given: None)
 
 
-@bug("what runs in a group is not counted after a restart", hint=1)
+@bug("what runs in a group is not counted after a restart", hint=8)
 def groups_not_recounted(stack: ExitStack) -> None:
     def make(occupy: Any) -> Any:
         def forget(picture: Picture, run_id: str, *given: Any) -> None:
@@ -144,7 +144,7 @@ def refused_and_displacing(stack: ExitStack) -> None:
     swap(stack, joining, "judge", lambda _: both)
 
 
-@bug("the strategies that keep the newest keep the oldest", hint=1)
+@bug("the strategies that keep the newest keep the oldest")
 def oldest_kept(stack: ExitStack) -> None:
     def make(_: Any) -> Any:
         return lambda ranking, member: (member.priority, -member.joined_at, 0, member.run_id)
@@ -152,7 +152,7 @@ def oldest_kept(stack: ExitStack) -> None:
     swap(stack, Ranking, "_entry", make)
 
 
-@bug("a retry joins its groups once more, and is judged again", hint=12)
+@bug("a retry joins its groups once more, and is judged again", hint=66)
 def retries_judged_again(stack: ExitStack) -> None:
     def make(take: Any) -> Any:
         def fresh(ledger: Any, statement: Any, *values: Any) -> Script:
@@ -176,7 +176,7 @@ def paused_task_starts(stack: ExitStack) -> None:
     swap(stack, Gate, "room", lambda _: lambda *given: True)
 
 
-@bug("the units of what was never sent are lost", hint=36)
+@bug("the units of what was never sent are lost", hint=8)
 def unsent_not_given_back(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
         return lambda *given, **named: release(*given)
@@ -184,12 +184,12 @@ def unsent_not_given_back(stack: ExitStack) -> None:
     swap(stack, Picture, "release", make)
 
 
-@bug("a sweep forgets the lanes that runs are about to join", hint=1)
+@bug("a sweep forgets the lanes that runs are about to join")
 def lanes_forgotten_too_soon(stack: ExitStack) -> None:
     swap(stack, Picture, "tidy", lambda tidy: lambda picture, now, wanted=(): tidy(picture, now))
 
 
-@bug("who waits beyond the horizon is not ranked after a restart", hint=111)
+@bug("who waits beyond the horizon is not ranked after a restart", hint=119)
 def members_beyond_the_horizon(stack: ExitStack) -> None:
     def nobody(*given: Any) -> Script:
         return
@@ -198,7 +198,7 @@ def members_beyond_the_horizon(stack: ExitStack) -> None:
     swap(stack, due, "_read_members", lambda _: nobody)
 
 
-@bug("a run that was replayed is ranked against itself", hint=172)
+@bug("a run that was replayed is ranked against itself", hint=23)
 def ranked_against_itself(stack: ExitStack) -> None:
     def make(join: Any) -> Any:
         def stale(desk: Desk, ledger: Ledger, *given: Any) -> Script:

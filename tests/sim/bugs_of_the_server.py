@@ -20,8 +20,8 @@ from hurlbat_dispatcher.store.statement import AnyOf, Statement, bind
 from hurlbat_dispatcher.taken import Taken
 from hurlbat_dispatcher.turn import crank
 from hurlbat_dispatcher.turn.ledger import Ledger
-from hurlbat_dispatcher.turn.operations import Operation, Submit
-from hurlbat_dispatcher.turn.submits import read_keys
+from hurlbat_dispatcher.turn.operations import Entry, Operation, Submit
+from hurlbat_dispatcher.turn.submits import entries_of, read_keys
 from hurlbat_dispatcher.writer import Writer
 from tests.sim.bugs import bug, swap
 
@@ -82,7 +82,7 @@ def lease_by_the_hosts_clock(stack: ExitStack) -> None:
     swap(stack, Lease, "run_once", make)
 
 
-@bug("an attempt is sent before the commit that starts it", hint=8)
+@bug("an attempt is sent before the commit that starts it", hint=16)
 def sent_before_the_commit(stack: ExitStack) -> None:
     _knowing(stack)
 
@@ -100,7 +100,7 @@ def sent_before_the_commit(stack: ExitStack) -> None:
     swap(stack, writing, "turn", make)
 
 
-@bug("a submit is acknowledged before its commit", hint=44)
+@bug("a submit is acknowledged before its commit", hint=13)
 def acknowledged_before_the_commit(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def hasty(desk: Any, operations: Any) -> Script:
@@ -123,13 +123,13 @@ def keys_read_outside(stack: ExitStack) -> None:
 
     def make_turn(turn: Any) -> Any:
         async def early(writer: Writer, operations: Sequence[Operation]) -> Ledger:
-            _KEYS.set(await writer._database.read(read_keys(operations)))
+            _KEYS.set(await writer._database.read(read_keys(entries_of(operations))))
             ledger: Ledger = await turn(writer, operations)
             return ledger
 
         return early
 
-    def remembered(operations: Sequence[Operation]) -> Script:
+    def remembered(entries: Sequence[Entry]) -> Script:
         yield from ()
         return _KEYS.get()
 
@@ -154,7 +154,7 @@ def wake_up_dropped(stack: ExitStack) -> None:
     swap(stack, Parts, "_sweep", lambda _: idle)
 
 
-@bug("a commit whose outcome is unknown is taken for one that failed, and done again", hint=36)
+@bug("a commit whose outcome is unknown is taken for one that failed, and done again", hint=33)
 def unknown_taken_for_failure(stack: ExitStack) -> None:
     def make(in_trouble: Any) -> Any:
         def again(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:
@@ -170,7 +170,7 @@ def unknown_taken_for_failure(stack: ExitStack) -> None:
     swap(stack, Writer, "_in_trouble", make)
 
 
-@bug("a commit whose outcome is unknown is taken for one that was done", hint=1)
+@bug("a commit whose outcome is unknown is taken for one that was done", hint=13)
 def unknown_taken_for_success(stack: ExitStack) -> None:
     made: ContextVar[Any] = ContextVar("made", default=None)
 
@@ -199,12 +199,12 @@ def unknown_taken_for_success(stack: ExitStack) -> None:
     swap(stack, Writer, "_turn", believe)
 
 
-@bug("a server sends without a look at its lease")
+@bug("a server sends without a look at its lease", hint=16)
 def sends_without_its_lease(stack: ExitStack) -> None:
     swap(stack, Lease, "holds", lambda _: lambda lease: True)
 
 
-@bug("what a turn puts off to the next one is lost", hint=23)
+@bug("what a turn puts off to the next one is lost", hint=166)
 def deferred_is_lost(stack: ExitStack) -> None:
     def make(after: Any) -> Any:
         def forgetful(writer: Any, ledger: Ledger) -> None:
@@ -223,7 +223,7 @@ def taken_twice(stack: ExitStack) -> None:
     swap(stack, Outbox, "handed_over", lambda _: property(lambda outbox: frozenset()))
 
 
-@bug("what the database did not take is not kept for later", hint=21)
+@bug("what the database did not take is not kept for later", hint=23)
 def ends_not_kept(stack: ExitStack) -> None:
     def make(in_trouble: Any) -> Any:
         def drop(writer: Any, trouble: DatabaseTrouble, operations: Sequence[Operation]) -> None:

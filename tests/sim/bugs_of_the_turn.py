@@ -50,7 +50,7 @@ def counted_after_the_send(stack: ExitStack) -> None:
     swap(stack, runs, "START", lambda _: start)
 
 
-@bug("a slot is given back without a look at which attempt holds it", hint=126)
+@bug("a slot is given back without a look at which attempt holds it", hint=48)
 def released_without_its_attempt(stack: ExitStack) -> None:
     def make(release: Any) -> Any:
         return lambda picture, run_id, now, attempt=None, **more: release(picture, run_id, now, **more)
@@ -91,7 +91,7 @@ def result_of_an_old_attempt(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("a second result of an attempt is applied, too", hint=6)
+@bug("a second result of an attempt is applied, too")
 def result_applied_twice(stack: ExitStack) -> None:
     def make(end_attempt: Any) -> Any:
         def end(desk: Desk, ledger: Ledger, said: AttemptEnd, **more: Any) -> Any:
@@ -105,7 +105,7 @@ def result_applied_twice(stack: ExitStack) -> None:
     swap(stack, decide, "end_attempt", make)
 
 
-@bug("every server rescues, not the owner of the lanes alone", hint=4)
+@bug("every server rescues, not the owner of the lanes alone", hint=17)
 def rescue_without_fence(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def rescue(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:

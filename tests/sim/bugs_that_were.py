@@ -17,12 +17,12 @@ from tests.sim.bugs import bug, swap
 Script = Generator[Any, Any, Any]
 
 
-@bug("a lease is renewed though the attempt ends in the same turn", hint=63)
+@bug("a lease is renewed though the attempt ends in the same turn", hint=5)
 def lease_after_the_end(stack: ExitStack) -> None:
     swap(stack, runs, "LEASE", lambda _: runs._update(("lease_until", "deadline_at"), runs._THIS_ATTEMPT))
 
 
-@bug("an owner whose own lease is over starts what it may not send", hint=24, flow_control=True)
+@bug("an owner whose own lease is over starts what it may not send", hint=100, flow_control=True)
 def starts_without_its_lease(stack: ExitStack) -> None:
     def make(turn: Any) -> Any:
         def careless(desk: Desk, operations: Sequence[Operation]) -> Script:

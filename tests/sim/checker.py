@@ -12,6 +12,7 @@ from tests.sim.plan import Mishap, Plan
 from tests.sim.rows import Change, Moment, Reader, Row
 from tests.sim.rules import complaints
 from tests.sim.terms import Book
+from tests.sim.ways_rules import WaysRules
 
 HASTE: Final = 12
 """Starts of one run within a second that are too many."""
@@ -37,6 +38,7 @@ class Checker:
         self._now = now
         self._alone = alone
         self.flow = FlowRules(Book(connection, _settle(plan)), history, self._reader.rows, plan)
+        self.ways = WaysRules(connection, history, self._reader.rows, plan, _settle(plan))
         self._starts: dict[Key, Start] = {}
         self._servers: dict[str, str] = {}
         self._leases: dict[str, int] = {}
@@ -69,6 +71,7 @@ class Checker:
             self._remember(change, moment)
         self._count_slots(changes)
         self.flow.committed(changes, moment)
+        self.ways.committed(changes, moment)
 
     def _look_at_leases(self, process: str) -> Moment:
         now, leases, shard = self.time(), self._reader.leases(), self._reader.shard()
@@ -125,7 +128,7 @@ class Checker:
                 self._history.broke(Rule.HASTE, f"{after.id} was started {HASTE} times within a second")
         if before is None and after.idempotency_key is not None:
             self._hold_key(after, moment)
-        elif before is None:
+        elif before is None and after.trigger is None and after.task not in self._plan.ways.gathered:
             other = self._inputs.setdefault(after.input, after.id)
             if other != after.id:
                 self._history.broke(Rule.KEYS, f"{after.id} and {other} were stored for one submit")

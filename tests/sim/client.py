@@ -122,7 +122,7 @@ class Client:
 
     def _submission(self, **more: Any) -> Submission:
         self._asked += 1
-        task = self._chance.choice(self._plan.tasks)
+        task = self._chance.choice(self._plan.usual)
         return Submission(
             task.name,
             self._input(),
@@ -145,7 +145,7 @@ class Client:
         ttl = self._chance.choice((None, None, 60.0))
         if self._chance.random() < 0.5:
             number = self._chance.randint(0, 5)
-            task = self._plan.tasks[number % len(self._plan.tasks)].name
+            task = self._plan.usual[number % len(self._plan.usual)].name
             said = json.dumps(input_of(random.Random(number), number)) if self._plan.flow.on else f"{number}"
             submission = Submission(task, said, idempotency_key=f"k{number}", idempotency_ttl=ttl)
         else:

@@ -324,7 +324,7 @@ class SimulatedWorker:
             self._history.note(f"fails {name(key)}")
             retryable = self._chance.random() < 0.8
             limit = None
-            if wish and self._wishes.random() < self._around.plan.flow.names_keys:
+            if wish and self._wishes.random() < self._around.plan.flow.names_keys and "g" in run["input"]:
                 self._history.failures[key] = wish = self._wishes.choice((2.0, 20.0))
                 limit = self._wishes.choice(("s", run["input"]["g"]))
             return FailedLine(*key, "ValueError", "boom", retryable=retryable, retry_after=wish, rate_limit_key=limit)

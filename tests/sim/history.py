@@ -47,6 +47,11 @@ class Rule(StrEnum):
     ENDS = "everything that was acknowledged ends"
     LEFT = "nothing is left when nothing runs"
     PICTURE = "what is counted in memory agrees with the rows"
+    FIRES = "a schedule fires once for each due time, and leaves none out but by its policy"
+    LISTENS = "an event starts one run for each listener and each true filter, in its own commit"
+    CALLED = "what has finally failed calls once, in its own commit"
+    MOVED = "a run is moved only when somebody asked for it, and while it waits for its time"
+    GATHERED = "what is gathered is in one run that has not started, once"
     MISTAKE = "no part of the server makes a mistake"
 
 
@@ -76,6 +81,8 @@ class History:
     acknowledged: dict[str, Asked] = field(default_factory=dict)
     cancels: set[str] = field(default_factory=set)
     """Runs whose cancellation somebody asked for, answered or not."""
+    moves: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """The times (ms) to which somebody asked to move a run, answered or not."""
     replays: Counter[str] = field(default_factory=Counter)
     """How often a replay of a run was asked for, answered or not."""
     replayed: Counter[str] = field(default_factory=Counter)

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from hurlbat_dispatcher.simulation.faults import Fault, Faults
 from tests.sim.flow_plan import NO_FLOW, FlowPlan, flow_of
+from tests.sim.ways_plan import NO_WAYS, WaysPlan, ways_of
 
 T = TypeVar("T")
 
@@ -111,6 +112,13 @@ class Plan:
     calms_down: bool
     """Whether trouble ends and everything must; otherwise it goes on to the end, and all servers are killed then."""
     flow: FlowPlan
+    ways: WaysPlan
+
+    @property
+    def usual(self) -> tuple[TaskPlan, ...]:
+        """The tasks that any client submits to: those that are not there for the ways alone."""
+        own = {task["name"] for task in self.ways.tasks}
+        return tuple(task for task in self.tasks if task.name not in own)
 
     @property
     def garbles(self) -> bool:
@@ -195,10 +203,10 @@ _KEPT: Final = 0.6
 """How likely each item of a menu is on it."""
 
 
-def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True) -> Plan:
+def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True) -> Plan:
     """Return what this seed decides. `mode` says whether trouble ends; with `both` the seed says that, too.
 
-    Without `flow_control` it is the same but for that.
+    Without `flow_control` it is the same but for that, and so it is without `ways`.
     """
     chance = random.Random(f"plan {seed}")
     servers = chance.choice((1, 1, 2, 2, 3, 4))
@@ -210,7 +218,14 @@ def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True) -> Plan
     serving = {task.name: [worker.name for worker in workers if task.name in worker.tasks] for task in tasks}
     flow = flow_of(seed, {worker.name: worker.slots for worker in workers}, serving)
     flow = flow if flow_control else NO_FLOW
-    tasks = tuple(TaskPlan({**task.policy, **flow.policies.get(task.name, {})}, task.seconds) for task in tasks)
+    way = ways_of(seed, [task.name for task in tasks]) if ways else NO_WAYS
+    tasks = tuple(
+        TaskPlan({**task.policy, **flow.policies.get(task.name, {}), **way.policies.get(task.name, {})}, task.seconds)
+        for task in tasks
+    )
+    own = tuple(TaskPlan(dict(policy), 0.2) for policy in way.tasks)
+    workers = tuple(replace(worker, tasks=(*worker.tasks, *(task.name for task in own))) for worker in workers)
+    tasks = (*tasks, *own)
     return Plan(
         seed=seed,
         servers=servers,
@@ -231,6 +246,7 @@ def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True) -> Plan
         horizon=chance.choice((256, 256, 2, 4)),
         calms_down=chance.random() < 0.8 if mode == "both" else mode == "liveness",
         flow=flow,
+        ways=way,
     )
 
 

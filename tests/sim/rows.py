@@ -43,6 +43,7 @@ class Row(NamedTuple):
     input: str
     output: str | None
     error: str | None
+    trigger: str | None
 
     @property
     def final(self) -> bool:

@@ -41,7 +41,7 @@ def complaints(change: Change, moment: Moment, plan: Plan, history: History) -> 
     elif before.state != after.state:
         yield Rule.TABLE, f"{after.id} went from {before.state} to {after.state}"
     else:
-        yield from _went_on(before, after, moment)
+        yield from _went_on(before, after, moment, plan, history)
 
 
 def _fits(row: Row) -> Iterator[Complaint]:
@@ -113,7 +113,8 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
             expired = before.ttl_at is not None and before.ttl_at <= moment.now + SAME and before.state == "queued"
             if expired and not moment.by_owner and after.id not in history.cancels:
                 yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
-            if not expired and after.id not in history.cancels and after.reason != "concurrency":
+            asked = after.id in history.cancels or after.reason == "concurrency" or _fired_again(after)
+            if not expired and not asked:
                 yield Rule.ASKED, f"{after.id} was cancelled and nobody asked for it: {after.reason}"
             if before.state == "running" and after.holds_until is None:
                 yield Rule.SLOTS, f"the running {after.id} was cancelled and its slot given away at once"
@@ -126,6 +127,11 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
                 yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
         case _:
             yield Rule.TABLE, f"{after.id} went from {before.state} to {after.state}"
+
+
+def _fired_again(after: Row) -> bool:
+    """Tell whether a run was cancelled as its schedule fired once more."""
+    return after.reason == f"schedule {json.loads(after.trigger or '{}').get('schedule')} fired again"
 
 
 def _put_back(before: Row, after: Row, moment: Moment, task: TaskPlan, history: History) -> Iterator[Complaint]:
@@ -197,11 +203,22 @@ def _after_the_end(before: Row, after: Row, plan: Plan, history: History) -> Ite
         yield Rule.FINAL, f"{after.id} was {before.state} and changed: {_difference(before, after)}"
 
 
-def _went_on(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
-    if (after.tries, after.max_attempts, after.due_at) != (before.tries, before.max_attempts, before.due_at):
+def _went_on(before: Row, after: Row, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
+    if after.due_at != before.due_at:
+        yield from _moved(before, after, moment, plan, history)
+    if (after.tries, after.max_attempts) != (before.tries, before.max_attempts):
         yield Rule.COUNTED, f"{after.id} changed while it was {after.state}: {_difference(before, after)}"
     if after.ready > before.ready and not moment.by_owner:
         yield Rule.OWNER, f"{after.id} was put into its lane by {moment.process}, which does not own the lanes"
+
+
+def _moved(before: Row, after: Row, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
+    if (before.state, before.attempt, before.ready) != ("queued", 0, 0) or before.due_at <= moment.least - SAME:
+        yield Rule.MOVED, f"{after.id} was {before.state}, due at {before.due_at}, and is due at {after.due_at}"
+    elif after.task not in plan.ways.gathered:
+        asked = history.moves.get(after.id, ())
+        if not any(after.due_at == time or time <= after.due_at <= moment.now + SAME for time in asked):
+            yield Rule.MOVED, f"{after.id} was moved to {after.due_at}, and nobody asked for it: {asked}"
 
 
 def _lease(before: Row | None, after: Row, moment: Moment, plan: Plan) -> Iterator[Complaint]:

@@ -20,6 +20,7 @@ from tests.sim.operators import Operator
 from tests.sim.plan import Plan
 from tests.sim.rows import Row
 from tests.sim.watched import WatchedNetwork, remember_births
+from tests.sim.ways_client import WaysClient
 from tests.sim.wire import Lost, Wire
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Story:
         for worker in self.workers:
             self._serve(worker)
         self.client = Client(self, self.simulation.process("client").spawn)
+        self.ways = WaysClient(self, self.simulation.processes["client"].spawn)
         self.mishaps = Mishaps(self)
         self.operator = Operator(self)
         self._settings = server_settings(lease=plan.lease, heartbeat=plan.heartbeat)

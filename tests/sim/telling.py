@@ -56,9 +56,9 @@ class Told:
     faults: Counter[str]
 
 
-def tell(seed: int, mode: str = "both", *, flow_control: bool = True) -> Told:
+def tell(seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True) -> Told:
     """Tell the history of this seed, in one of `plan.MODES`."""
-    return tell_plan(plan_of(seed, mode, flow_control=flow_control))
+    return tell_plan(plan_of(seed, mode, flow_control=flow_control, ways=ways))
 
 
 def tell_plan(plan: Plan) -> Told:
@@ -110,7 +110,7 @@ async def _live(story: Story) -> None:
     story.wire.calm = False
     simulation.trouble.faults = faults
     until = simulation.loop.time() + plan.trouble
-    around = [asyncio.ensure_future(one.live(until)) for one in (story.mishaps, story.operator)]
+    around = [asyncio.ensure_future(one.live(until)) for one in (story.mishaps, story.operator, story.ways)]
     await story.client.live(until)
     await asyncio.gather(*around)
     if plan.calms_down:
@@ -133,9 +133,12 @@ async def _calm_down(story: Story) -> None:
     slack = (
         2 * LIMIT if story.history.set_back else 0.0
     )  # what waits for a time waits for the clock to come there again
+    await _until(story, BOUND, lambda: story.checker.ways.late(story.simulation.disk.clock.now_ms()))
+    await story.ways.make_well()
     await _until(story, BOUND + slack, lambda: _unfinished(story))
-    probes = [await story.client.probe(task.name) for task in story.plan.tasks]
-    await _until(story, PROMPT, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
+    probes = [await story.client.probe(task.name) for task in story.plan.usual]
+    waits = slack if story.plan.flow.on else 0.0  # units that were stored in times to come
+    await _until(story, PROMPT + waits, lambda: [run_id for run_id in probes if not story.rows[run_id].final])
     await _take_turns(story)
     left = await _until(story, REST + slack, lambda: _held(story), Rule.LEFT)
     left += await _until(story, LATEST, lambda: _uncounted(story), Rule.LEFT)
@@ -174,7 +177,8 @@ async def _take_turns(story: Story) -> None:
 
 def _unfinished(story: Story) -> list[str]:
     waiting = [f"{row.id} is {row.state}" for row in story.rows.values() if not row.final]
-    return waiting or ([f"{story.client.busy} calls have no answer"] if story.client.busy else [])
+    busy = story.client.busy + story.ways.busy
+    return waiting or ([f"{busy} calls have no answer"] if busy else [])
 
 
 def _held(story: Story) -> list[str]:

@@ -9,7 +9,7 @@ from hurlbat_dispatcher import Run
 _PUTS_BACK: Final = frozenset({"retry", "not_sent", "pushed_back", "held", "not_started"})
 _QUIET_AFTER: Final = 100
 """Starts after which not every one that was not charged is told."""
-_BESIDE: Final = frozenset({"late", "log", "progress", "displaced"})
+_BESIDE: Final = frozenset({"late", "log", "progress", "displaced", "callback", "moved", "gathered"})
 
 
 def disagreements(run: Run, *, set_back: bool = False) -> Iterator[str]:
