@@ -1,9 +1,11 @@
 """A server, and one plain worker at which the tests declare their tasks."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,11 @@ def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Wa
     with Api(server.url) as api:
         yield Ways(server, host, journal, api)
     assert_no_faults(server)
+
+
+def in_seconds(seconds: float) -> str:
+    """Return the time in so many seconds as the API writes it."""
+    return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
 
 
 def outcomes(event: Object) -> list[tuple[str, str]]:
