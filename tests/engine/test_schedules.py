@@ -23,6 +23,7 @@ from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.schedules import Missed, Overlap
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.store.runs import database_now
+from hurlbat_dispatcher.turn.ledger import Ledger
 from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio
@@ -263,6 +264,34 @@ async def test_of_very_many_missed_times_the_newest_thousand_are_made_up_for(loc
     assert [outcome for _, outcome, _ in found].count("missed") == 1
     assert len([due_at for due_at in started if due_at <= looked_at - MINUTE]) == 1000
     assert started == list(range(started[0], started[-1] + 1, 2 * SECOND))
+
+
+async def test_much_that_is_made_up_for_comes_in_parts_and_makes_nobody_late(local: World) -> None:
+    await local.worker("w", "echo", "other")
+    await local.engine.limits.pause_task("echo")
+    for name in ("a", "b", "c"):
+        await make(local, name, expression="*/2 * * * * *", missed=Missed.ALL)
+    due_at = await make_hourly(local, 5 * SECOND, name="prompt", task="other")
+    commits: list[list[str]] = []
+    writer, committed = local.parts.writer, local.parts.writer._committed
+
+    def watched(ledger: Ledger) -> None:
+        commits.append([fire.schedule for fire in ledger.fires])
+        committed(ledger)
+
+    writer._committed = watched
+    long_ago = due_at - HOUR
+    await local.change(f"UPDATE schedule SET next_at = CASE name WHEN 'prompt' THEN {due_at} ELSE {long_ago} END")
+    await local.tick()
+    async with asyncio.timeout(60):
+        while max((await local.rows("SELECT count(*) FROM schedule_fire WHERE outcome = 'started'"))[0]) < 3091:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    for name in ("a", "b", "c"):
+        await local.engine.schedules.pause(name)
+
+    some = [commit for commit in commits if commit]
+    assert "prompt" in some[0]
+    assert len(set(some[0])) == 2  # and one that has much to make up for
 
 
 # -- overlap -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL
+from hurlbat_dispatcher.domain.schedules import Missed
 from hurlbat_dispatcher.store.schema import SCHEDULED, STARTED, inline, run, schedule, schedule_fire
 from hurlbat_dispatcher.store.statement import AnyOf, Statement, bind
 
@@ -47,11 +48,12 @@ _TENANT = schedule.c.tenant == bind("tenant", sa.Integer())
 
 DUE = Statement(
     _SEEN.where(SCHEDULED, schedule.c.next_at <= bind("now", sa.BigInteger()))
-    .order_by(schedule.c.next_at, schedule.c.name)
+    .order_by(schedule.c.missed == inline(Missed.ALL.value), schedule.c.next_at.desc(), schedule.c.name)
     .limit(bind("most", sa.Integer()))
     .with_for_update(),
     ("now", "most"),
 )
+"""Some that are due; those that have much to make up for come last, so that nobody is late for their sake."""
 BY_NAME = Statement(
     _SEEN.where(_TENANT, AnyOf(schedule.c.name, "names", "varchar")).order_by(schedule.c.name).with_for_update(),
     ("tenant", "names"),

@@ -30,6 +30,8 @@ log = structlog.get_logger("hurlbat.turn")
 
 MOST_SCHEDULES: Final = 100
 """Schedules that one turn fires; the others come in the next, at once."""
+MOST_LOOKED_AT: Final = 1_000
+"""Due times, of all these schedules, that one turn looks at, about; the database waits for it meanwhile."""
 MOST_TIMES: Final = 200
 """Due times of one schedule that one turn fires."""
 MOST_LATE: Final = LATE_MS // 1000 + 2
@@ -42,15 +44,20 @@ def fire_due(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows,
     rows = list(map(FiredSchedule._make, (yield firing.DUE.fetch(now, MOST_SCHEDULES))))
     if not rows:
         return
-    times = {row.name: _times(ledger, row) for row in rows}
+    times: dict[str, list[int] | None] = {}
+    left = MOST_LOOKED_AT
+    for row in rows:
+        if left > 0:
+            times[row.name] = some = _times(ledger, row)
+            left -= 1 + len(some or ())
     asked = sorted({time for some in times.values() for time in some or ()})
     fired = yield firing.FIRED.fetch(DEFAULT_TENANT, [row.name for row in rows], asked)
     known = {(row[0], row[1]) for row in fired}
     for row in rows:
-        some = times[row.name]
+        some = times.get(row.name)
         if some is not None:
             yield from _fire(desk, ledger, intake, row, [time for time in some if (row.name, time) not in known])
-    if len(rows) == MOST_SCHEDULES:
+    if len(rows) == MOST_SCHEDULES or len(times) < len(rows):
         ledger.wake_at(now)
 
 
@@ -88,7 +95,7 @@ def _times(ledger: Ledger, row: FiredSchedule) -> list[int] | None:
     assert row.next_at is not None  # it is due
     if row.expression is None:
         return [row.next_at]
-    most = MAX_MISSED + MOST_TIMES if row.missed == Missed.ALL else MOST_LATE
+    most = MOST_LATE + (MAX_MISSED if row.missed == Missed.ALL else 0)
     try:
         return compile_cron(row.expression, row.timezone).between(row.next_at - 1, ledger.now, most)
     except CronInvalid as error:  # it was good when it was made: the time zones have changed
