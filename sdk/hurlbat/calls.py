@@ -124,8 +124,11 @@ def list_runs(
 
 
 def move_run(run_id: str, at: datetime | None, delay: float | None, priority: int | None) -> Call[Run]:
-    """Let a run that waits for its time start at another one, or so many seconds from now."""
-    said = {"run_at": moment(at, delay), "delay": delay, "priority": priority}
+    """Let a run that waits for its time start at another, or so many seconds from now, or with another priority."""
+    if at is None and delay is None and priority is None:
+        raise ConfigError("give either at, a datetime with a zone, or delay, in seconds, or priority alone")
+    run_at = None if at is None and delay is None else moment(at, delay)
+    said = {"run_at": run_at, "delay": delay, "priority": priority}
     body = encode({name: value for name, value in said.items() if value is not None}, what="run's time")
     return _run((yield from send(Request("PATCH", path_of("runs", run_id), body))))
 

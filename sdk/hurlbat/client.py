@@ -91,7 +91,7 @@ class AsyncClient:
     async def move_run(
         self, run_id: str, at: datetime | None = None, *, delay: float | None = None, priority: int | None = None
     ) -> Run:
-        """Let a run that waits for its time start at another one, or so many seconds from now."""
+        """Let a run that waits for its time start at another, or so many seconds from now, or with another priority."""
         return await self.drive(calls.move_run(run_id, at, delay, priority))
 
     async def cancel_run(self, run_id: str, reason: str | None = None) -> Run:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Required, TypedDict, Unpack, overload
 
-from hurlbat.errors import ApiError
+from hurlbat.errors import ApiError, ConfigError
 from hurlbat.jsontext import Member, members
 from hurlbat.lineage import Callers
 from hurlbat.payloads import encode
@@ -139,10 +139,12 @@ def push(key: str, payload: Any, options: EventOptions) -> Call[Event]:
     return _event((yield from send(Request("POST", "/events", _body(key, payload, options)))))
 
 
-def push_many(events: Sequence[NewEvent]) -> Call[list[Event | ApiError]]:
+def push_many(events: Sequence[Any]) -> Call[list[Event | ApiError]]:
     """Push events in bulk; return each one or its refusal, in order."""
     bodies = []
-    for event in events:
+    for place, event in enumerate(events):
+        if not isinstance(event, Mapping) or not isinstance(event.get("key"), str):
+            raise ConfigError(f'events[{place}] has no key, a text; say {{"key": "order.paid", "payload": …}}')
         options = {name: value for name, value in event.items() if name not in ("key", "payload")}
         bodies.append(_body(event["key"], event.get("payload", NOTHING), options))
     return [_outcome(text) for text in (yield from in_bulk("/events/bulk", "events", bodies))]

@@ -38,7 +38,7 @@ class RunRef(Generic[O]):
         return self._task.callers.sync_client.get_run(self.id)
 
     async def move(self, at: datetime | None = None, *, delay: float | None = None, priority: int | None = None) -> Run:
-        """Let the run start at another time, or so many seconds from now, while it waits for its time.
+        """Let the run start at another time, or so many seconds from now, or with another priority, while it waits.
 
         Raises `ApiError` with 409 once it is due, runs, or has ended.
         """

@@ -80,7 +80,12 @@ async def test_a_run_is_scheduled_moved_and_waited_for(server: FakeServer, repor
     ]
     await call(ref, "move", AT)
     assert (await call(ref, "move", delay=0, priority=1)).id == "r1"
-    assert server.bodies("PATCH /runs/r1") == [{"run_at": "2030-01-31T12:00:00+02:00"}, {"delay": 0, "priority": 1}]
+    await call(ref, "move", priority=5)
+    assert server.bodies("PATCH /runs/r1") == [
+        {"run_at": "2030-01-31T12:00:00+02:00"},
+        {"delay": 0, "priority": 1},
+        {"priority": 5},
+    ]
     assert await call(ref, "result") == "done"
 
 
@@ -267,6 +272,15 @@ async def test_an_event_that_cannot_be_is_refused_before_it_is_sent(
         await call(hurlbat.events, "push", "order.placed", **given)
     with pytest.raises(error):
         await call(hurlbat.events, "push_many", [{"key": "a"}, {"key": "order.placed"} | given])
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("item", [{"payload": 1}, {"key": None}, "order.placed"])
+async def test_an_event_without_a_key_is_named_before_any_is_sent(
+    server: FakeServer, hurlbat: Hurlbat, call: Caller, item: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"events\[1\] has no key"):
+        await call(hurlbat.events, "push_many", [{"key": "a"}, item], return_exceptions=True)
     assert server.requests == []
 
 
