@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
@@ -31,6 +32,9 @@ class SeenRun(NamedTuple):
     idempotency_key: str | None
     output: str | None
     reason: str | None
+    due_at: int
+    input: str
+    trigger: str | None
 
     @property
     def final(self) -> bool:
@@ -55,6 +59,12 @@ class Seen(NamedTuple):
     owner: str | None
     epoch: int
     working: frozenset[str]
+    fires: Mapping[tuple[str, int, int], str | None] = MappingProxyType({})
+    """The run of each fire: (schedule, due time, by hand)."""
+    schedules: Mapping[str, tuple[int | None, int, str]] = MappingProxyType({})
+    """When each schedule fires next, whether it is paused, and its expression."""
+    starts: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """The runs that each event has started."""
 
 
 class Commit(NamedTuple):
@@ -72,6 +82,10 @@ SELECT json_build_object(
     'told', (SELECT coalesce(json_agg(json_build_array(run, kind, attempt) ORDER BY n), '[]') FROM timeline),
     'keys', (SELECT coalesce(json_agg(json_build_array(task, key, run)), '[]') FROM idempotency),
     'working', (SELECT coalesce(json_agg(id), '[]') FROM dispatcher WHERE stopping = 0),
+    'fires', (SELECT coalesce(json_agg(json_build_array(schedule, due_at, manual, run)), '[]') FROM schedule_fire),
+    'schedules', (SELECT coalesce(json_agg(json_build_array(name, next_at, paused, expression)), '[]') FROM schedule),
+    'starts', (SELECT coalesce(json_agg(json_build_array(event.id, event_start.run)), '[]')
+               FROM event LEFT JOIN event_start ON event_start.event = event.id),
     'owner', owner,
     'epoch', epoch
 ) FROM shard"""
@@ -87,6 +101,12 @@ def seen(found: Mapping[str, Any]) -> Seen:
         owner=found["owner"],
         epoch=found["epoch"],
         working=frozenset(found["working"]),
+        fires={(name, due_at, manual): run for name, due_at, manual, run in found["fires"]},
+        schedules={name: (next_at, paused, expression) for name, next_at, paused, expression in found["schedules"]},
+        starts={
+            event: [run for other, run in found["starts"] if other == event and run is not None]
+            for event, _ in found["starts"]
+        },
     )
 
 
@@ -120,8 +140,44 @@ def _broken_by(commit: Commit, slots: Mapping[str, int]) -> Iterator[str]:
     for worker, many in used.items():
         if worker is not None and many > slots.get(worker, 0):
             yield f"{many} slots of {worker} are taken, and it has {slots.get(worker, 0)}"
+    yield from _fires(before, after)
+    yield from _events(before, after)
     yield from _keys(after)
     yield from _timeline(after)
+
+
+_GONE = (None, 1, "")
+
+
+def _fires(before: Seen, after: Seen) -> Iterator[str]:
+    for fire, run_id in after.fires.items():
+        if before.fires.get(fire, run_id) != run_id:
+            yield f"the fire {fire} had run {before.fires[fire]} and has {run_id}"
+        if fire not in before.fires and (run_id not in after.runs or run_id in before.runs):
+            yield f"the fire {fire} has run {run_id}, which was not stored with it"
+        if fire not in before.fires and not fire[2] and before.schedules.get(fire[0], _GONE)[:2] == (None, 1):
+            yield f"{fire} was fired, and its schedule was paused"
+    for name, (next_at, *terms) in after.schedules.items():
+        was, *were = before.schedules.get(name, _GONE)
+        left = was is not None and was != next_at and terms == were
+        if left and (name, was, 0) not in after.fires:
+            yield f"{name} went from {was} to {next_at}, and nothing was fired"
+    by_schedule = Counter(run.trigger for run in after.runs.values() if run.trigger and '"schedule"' in run.trigger)
+    for trigger, many in by_schedule.items():
+        if many > 1:
+            yield f"{many} runs are of {trigger}"
+
+
+def _events(before: Seen, after: Seen) -> Iterator[str]:
+    for event, runs in after.starts.items():
+        if event in before.starts and before.starts[event] != runs:
+            yield f"the event {event} had the runs {before.starts[event]} and has {runs}"
+        if any(run_id not in after.runs for run_id in runs):
+            yield f"the event {event} was stored without its runs {runs}"
+    told = {run_id for runs in after.starts.values() for run_id in runs}
+    for run in after.runs.values():
+        if run.trigger and '"event"' in run.trigger and run.id not in told:
+            yield f"{_short(run)} is of an event that does not say so"
 
 
 def _may_become(was: SeenRun | None, run: SeenRun, *, replayed: bool) -> bool:
@@ -130,10 +186,14 @@ def _may_become(was: SeenRun | None, run: SeenRun, *, replayed: bool) -> bool:
         return (run.state, run.attempt, run.tries) in {("queued", 0, 0), ("running", 1, 1)}
     same_attempt = run.attempt == was.attempt
     match was.state, run.state:
+        case "queued", "queued" if run.due_at != was.due_at:
+            return same_attempt and run.attempt == 0
         case "queued", "queued":
             return same_attempt and run.tries == was.tries
         case "queued", "running":
             return run.attempt == was.attempt + 1 and run.tries == was.tries + 1
+        case "running", "running" if (run.due_at, run.input) != (was.due_at, was.input):
+            return False
         case "running", "running":
             return same_attempt and run.tries == was.tries and run.started_at == was.started_at
         case "running", "queued":

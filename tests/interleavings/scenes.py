@@ -4,7 +4,7 @@ One worker, `w`, has a slot for everything that is in flight and as many more as
 tried twice. Times of the rows are around `NOW`; the clock of the stage begins there and goes on when it is read.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,15 +14,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import Chance
+from hurlbat_dispatcher.domain.gathering import Gather, GatherKind
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, NotSent, Succeeded
 from hurlbat_dispatcher.domain.policies import PLAIN, name_lane
 from hurlbat_dispatcher.domain.runs import Backoff, Submission, Task
+from hurlbat_dispatcher.domain.triggers import by_event
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store import leases, schema
 from hurlbat_dispatcher.store.database import Clash
 from hurlbat_dispatcher.store.lanes import LaneRow
+from hurlbat_dispatcher.store.statement import Script
 from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.due import rebuild
@@ -34,7 +38,12 @@ from hurlbat_dispatcher.turn.operations import (
     Detach,
     End,
     Entry,
+    EventStart,
+    Fire,
+    Move,
     Operation,
+    Publication,
+    Publish,
     Recall,
     Refresh,
     Replay,
@@ -54,19 +63,24 @@ NOW: Final = 1_800_000_000_000
 MOMENT: Final = 10
 """Milliseconds by which the clock goes on when it is read."""
 LEASE: Final = 15_000
+GATHERS: Final = Task(
+    "gathers", max_attempts=1, workers=("w",), gather=Gather(GatherKind.TRAILING, 60_000, max_wait=None)
+)
+"""Gathers all its submits."""
 TASK: Final = Task("echo", max_attempts=2, backoff=Backoff("fixed", initial=0.0, jitter=False), workers=("w",))
 LANE: Final = 1
 LANE_NAME: Final = name_lane(PLAIN)
 KEY: Final = "order-1"
+EVENT: Final = "event-1"
 POSTGRESQL: Final[Dialect] = make_url("postgresql+asyncpg://").get_dialect()()
 Turn = Callable[[], Sequence[Operation]]
 """Makes the operations of one turn."""
 _ID = "0199a3c0-0000-7000-8000-0000000000{:02x}"
 
-FLYING, WAITING, NEXT, ENDED, SILENT, ORPHAN, HELD, DELAYED, KEYED = (_ID.format(n) for n in range(1, 10))
+FLYING, WAITING, NEXT, ENDED, SILENT, ORPHAN, HELD, DELAYED, KEYED, SOON = (_ID.format(n) for n in range(1, 11))
 """Runs: with a worker, sent by the peer · next in the lane · after it · failed · its own lease is over · its sender is
 gone · cancelled, with a slot that it need not hold any longer · due, taken in by the peer, and not yet in its lane ·
-completed, with an old key.
+completed, with an old key · due in a moment.
 """
 
 _FLIES: Final[Mapping[str, Any]] = {
@@ -77,6 +91,9 @@ _FLIES: Final[Mapping[str, Any]] = {
     "worker": "w",
     "sender": PEER,
 }
+SCHEDULE: Final = "each-minute"
+DUE: Final = NOW // 60_000 * 60_000
+"""When the schedule fires next: it is due."""
 _ENDED: Final[Mapping[str, Any]] = {**_FLIES, "finished_at": NOW - 5_000}
 RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
     FLYING: _FLIES,
@@ -87,6 +104,7 @@ RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
     ORPHAN: {**_FLIES, "sender": GONE},
     HELD: {**_ENDED, "state": "cancelled", "reason": "cancelled", "holds_until": NOW - 1_000},
     DELAYED: {"ready": 0, "sender": PEER},
+    SOON: {"ready": 0, "due_at": NOW + 15, "created_at": NOW - 10_000},
     KEYED: {**_ENDED, "state": "completed", "idempotency_key": KEY},
 }
 
@@ -115,22 +133,29 @@ class Deed:
 
 
 def scene(
-    *runs: str, free: int = 0, owned_until: int = NOW + LEASE, old_key: bool = False, new_lane: bool = False
+    *runs: str,
+    free: int = 0,
+    owned_until: int = NOW + LEASE,
+    old_key: bool = False,
+    new_lane: bool = False,
+    scheduled: bool = False,
 ) -> Scene:
     """Arrange these runs, with so many free slots at the worker.
 
     The owner owns the lanes until `owned_until`. `old_key`: the key of `KEYED` is remembered, and its time is over.
-    `new_lane`: there is no lane yet.
+    `new_lane`: there is no lane yet. `scheduled`: a schedule is due.
     """
     rows = [_row(schema.run, **{**_RUN, "id": run_id, **RUNS[run_id]}) for run_id in runs]
     until = {OWNER: owned_until, PEER: NOW + 3_600_000, GONE: NOW - 60_000}
     servers = [_row(schema.dispatcher, id=name, started_at=NOW - 99_000, lease_until=at) for name, at in until.items()]
     key = _row(schema.idempotency, tenant=1, task=TASK.name, key=KEY, run=KEYED, digest="", until=NOW - 1_000)
-    lane = LaneRow(LANE, 1, TASK.name, *LANE_NAME, NOW)
-    tables = ("run", "timeline", "idempotency", "dispatcher", "lane")
+    known = [LaneRow(LANE, 1, TASK.name, *LANE_NAME, NOW), LaneRow(LANE + 1, 1, GATHERS.name, *LANE_NAME, NOW)]
+    ways = ("schedule", "schedule_fire", "event", "event_start", "gathering")
+    tables = ("run", "timeline", "idempotency", "dispatcher", "lane", *ways)
     sql = [*(f"DELETE FROM {table}" for table in tables)]
     sql += [
-        *([] if new_lane else [_insert(schema.lane, [lane._asdict()])]),
+        *([] if new_lane else [_insert(schema.lane, [lane._asdict() for lane in known])]),
+        *([_insert(schema.schedule, [_row(schema.schedule, **_SCHEDULE)])] if scheduled else []),
         *([_insert(schema.run, rows)] if rows else []),
         _insert(schema.dispatcher, servers),
         f"UPDATE shard SET owner = '{OWNER}', epoch = {EPOCH}, lease_until = {owned_until}",
@@ -139,7 +164,7 @@ def scene(
     if old_key:
         sql.append(_insert(schema.idempotency, [key]))
     taken = sum(row["state"] == "running" or row.get("holds_until") is not None for row in rows)
-    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}), [] if new_lane else [lane])
+    return Scene("; ".join(sql), MappingProxyType({"w": taken + free}), [] if new_lane else known)
 
 
 _RUN: Final[Mapping[str, Any]] = {
@@ -156,6 +181,21 @@ _RUN: Final[Mapping[str, Any]] = {
     "due_at": NOW - 10_000,
     "input": "null",
     "metadata": "{}",
+}
+
+
+_SCHEDULE: Final[Mapping[str, Any]] = {
+    "tenant": 1,
+    "name": SCHEDULE,
+    "task": TASK.name,
+    "source": "api",
+    "expression": "* * * * *",
+    "timezone": "UTC",
+    "input": "null",
+    "metadata": "{}",
+    "missed": "all",
+    "overlap": "allow",
+    "next_at": DUE,
 }
 
 
@@ -179,14 +219,14 @@ def desk_of(server: str, arranged: Scene) -> Desk:
         slots=arranged.slots["w"],
         state=WorkerState.READY,
         problem=None,
-        tasks=(TASK.name,),
+        tasks=(TASK.name, GATHERS.name),
         labels=MappingProxyType({}),
         max_batch=1,
         manifest="",
         created_at=0,
         updated_at=0,
     )
-    registry = Registry(workers={"w": worker}, tasks={TASK.name: TASK})
+    registry = Registry(workers={"w": worker}, tasks={TASK.name: TASK, GATHERS.name: GATHERS})
     return Desk(
         me=server,
         registry=registry,
@@ -261,6 +301,43 @@ def renews(by: str) -> Deed:
 def hands_over(by: str) -> Deed:
     """Let a server begin to stop: it takes no more work."""
     return Deed(by, _hands_over)
+
+
+def looks_after(by: str, work: Callable[[Schedules], Coroutine[Any, Any, Any]]) -> Deed:
+    """Let a server change the schedule, by the door that people have."""
+
+    def program(desk: Desk) -> Program:
+        handed: Any = _Handed()
+        door = Schedules(1, handed, desk.registry, desk, desk.clock, desk.ids, put=lambda _: None, changed=lambda: None)
+        doing = work(door)
+        result: Any = None
+        while True:
+            try:
+                script = doing.send(result)
+            except StopIteration:
+                return
+            try:
+                result = yield Transaction(script)
+            except Clash as error:
+                script = doing.throw(error)
+                result = yield Transaction(script)
+
+    return Deed(by, program)
+
+
+class _Handed:
+    """A database that lets somebody else do each transaction."""
+
+    async def write(self, script: Script[Any]) -> Any:
+        return await _Transacting(script)
+
+
+class _Transacting:
+    def __init__(self, script: Script[Any]) -> None:
+        self._script = script
+
+    def __await__(self) -> Generator[Script[Any], Any, Any]:
+        return (yield self._script)
 
 
 def leaves(by: str) -> Deed:
@@ -346,6 +423,31 @@ def submit_plain(number: int) -> Turn:
     """Somebody submits a run without a key."""
     entry = Entry(_ID.format(100 + number), 1, Submission(TASK.name), TASK, *LANE_NAME, "")
     return lambda: [Submit([entry])]
+
+
+def gathers(number: int) -> Turn:
+    """Somebody submits a run that is gathered with all others of its task."""
+    asked = Submission(GATHERS.name, str(number))
+    entry = Entry(_ID.format(100 + number), 1, asked, GATHERS, *LANE_NAME, "", "all")
+    return lambda: [Submit([entry])]
+
+
+def publish(number: int) -> Turn:
+    """Somebody publishes the event, which starts a run; its content is the same with every number."""
+    asked = Submission(TASK.name, trigger=by_event(EVENT, "made", None))
+    entry = Entry(_ID.format(100 + number), 1, asked, TASK, *LANE_NAME, "")
+    start = EventStart(TASK.name, None, "started", entry)
+    return lambda: [Publish([Publication(EVENT, 1, "made", None, "{}", "{}", None, "same", None, [start])])]
+
+
+def move(run_id: str, due_at: int) -> Turn:
+    """Somebody moves a run that waits for its time."""
+    return lambda: [Move(run_id, due_at)]
+
+
+def fire() -> Sequence[Operation]:
+    """Somebody lets the schedule fire by hand."""
+    return [Fire(SCHEDULE)]
 
 
 def together(*turns: Turn) -> Turn:

@@ -47,6 +47,8 @@ class Outcome:
     """Statements that had to wait for a lock."""
     endings: set[tuple[str, ...]] = field(default_factory=set)
     """How the runs stood at the end, by id: states, each with its attempt."""
+    inputs: set[tuple[str, ...]] = field(default_factory=set)
+    """The inputs of the runs at the end, by id."""
     owners: set[str | None] = field(default_factory=set)
     """Who owned the lanes at the end."""
     senders: set[str | None] = field(default_factory=set)
@@ -138,6 +140,7 @@ class Stage:
         outcome.owners.add(last.owner)
         outcome.senders.update(run.sender for run in last.runs.values() if run.state == RunState.RUNNING)
         outcome.endings.add(tuple(f"{run.state} {run.attempt}" for run in last.runs.values()))
+        outcome.inputs.add(tuple(run.input for run in last.runs.values()))
         broken = violations(history, scene.slots)
         broken += [f"{side.name} is left with {side.broken!r}" for side in sides if side.broken is not None]
         for sentence in broken:
