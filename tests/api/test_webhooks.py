@@ -173,6 +173,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": "metadata.ref"}, "key"),
     ({"key": "x" * 513}, "key"),
     ({"key": "[1, 2]"}, "key"),
+    ({"key": "null"}, "key"),
+    ({"key": '""'}, "key"),
+    ({"key": '"a" + "\\n"'}, "key"),
+    ({"key": "1 / 0"}, "key"),
+    ({"scope": '""'}, "scope"),
+    ({"scope": '"' + "x" * 257 + '"'}, "scope"),
+    ({"id": '""'}, "id"),
     ({"scope": "input.ref +"}, "scope"),
     ({"id": "input.map(x, x)"}, "id"),
     ({"max_bytes": 0}, "max_bytes"),
@@ -514,16 +521,16 @@ async def test_json_goes_by_several_names(api: httpx.AsyncClient, sender: httpx.
 FAILING: list[tuple[dict[str, Any], str]] = [
     ({"key": "input.missing"}, "key"),
     ({"key": "input.repository"}, "key"),
-    ({"key": "null"}, "key"),
-    ({"key": '""'}, "key"),
+    ({"key": "input.none"}, "key"),
+    ({"key": "input.empty"}, "key"),
     ({"key": "input.long"}, "key"),
     ({"key": "input.control"}, "key"),
     ({"key": 'headers["x-missing"]'}, "key"),
     ({"scope": "input.missing"}, "scope"),
     ({"scope": "input.control"}, "scope"),
-    ({"scope": '""'}, "scope"),
+    ({"scope": "input.empty"}, "scope"),
     ({"id": "input.ref.name"}, "id"),
-    ({"id": '""'}, "id"),
+    ({"id": "input.empty"}, "id"),
 ]
 
 
@@ -532,9 +539,16 @@ async def test_an_expression_that_fails_or_gives_no_text_makes_no_event(
 ) -> None:
     for spec, field in FAILING:
         await put(api, auth=GITHUB, **spec)
-        answer = await deliver(sender, PUSH | {"long": "x" * 257, "control": "a\nb"})
+        answer = await deliver(sender, PUSH | {"long": "x" * 257, "control": "a\nb", "none": None, "empty": ""})
         assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
     assert await events(api) == []
+
+
+async def test_a_key_that_is_a_number_is_its_text(api: httpx.AsyncClient, sender: httpx.AsyncClient) -> None:
+    for key in ("1 + 1", "input.n"):
+        await put(api, auth=GITHUB, key=key)
+        assert (await deliver(sender)).status_code == 201
+    assert [one["key"] for one in await events(api)] == ["2", "1"]
 
 
 async def test_a_scope_or_an_id_that_is_null_is_none(api: httpx.AsyncClient, sender: httpx.AsyncClient) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from hurlbat_dispatcher.domain.events import MAX_TEXT, is_plain
 from hurlbat_dispatcher.errors import Invalid
 from hurlbat_dispatcher.expressions import KEY, MAX_SOURCE, ExpressionError, compile_expression
 from hurlbat_dispatcher.incoming.auth import ApiKeyAuth, Auth, GithubAuth, SlackAuth, StandardAuth, StripeAuth
@@ -54,6 +55,8 @@ def check_expressions(expressions: Mapping[str, str | None]) -> None:
             expression = compile_expression(source, VARIABLES)
             if expression.result not in KEY.types:
                 raise ExpressionError(f"it gives a {expression.result}, and {KEY.wanted} is wanted", code=KEY.code)
+            if not expression.reads:
+                _check_constant(member, KEY.read(expression.evaluate({})))
         except ExpressionError as error:
             place = "" if error.position is None else f", at character {error.position}"
             said = f"{member}: the expression {source[:MAX_SOURCE]!r} is wrong{place}: {error.sentence}"
@@ -89,6 +92,15 @@ def challenge_of(webhook: Webhook, body: Body) -> str | None:
         if body.value.get("type") == "url_verification" and isinstance(challenge, str):
             return challenge
     return None
+
+
+def _check_constant(member: str, text: str | None) -> None:
+    """Raise `ExpressionError` for what, whatever is delivered, would make no event of it."""
+    if text == "" or (text is None and member == "key"):
+        raise ExpressionError(f"it always gives {'null' if text is None else 'an empty text'}", code=KEY.code)
+    if text is not None and member != "id" and not is_plain(text):
+        rule = f"a {member} has at most {MAX_TEXT} characters, no control characters among them"
+        raise ExpressionError(f"it always gives what cannot be: {rule}", code=KEY.code)
 
 
 def _scope(webhook: Webhook, headers: Mapping[str, str], value: Any) -> dict[str, Any]:
