@@ -1,7 +1,7 @@
 """`/runs`: submit, look, wait, watch, move, cancel, replay."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -56,7 +56,8 @@ class Runs:
         read = read_bulk(read_members(request, await read_body(request, self._limit), _BULK))
         good = [item for item in read if isinstance(item, Submission)]
         outcomes = iter(await self._engine.submit_many(good) if good else ())
-        return Json({"results": _outcomes([next(outcomes) if isinstance(item, Submission) else item for item in read])})
+        results = [next(outcomes) if isinstance(item, Submission) else item for item in read]
+        return Json({"results": [_outcome(one, place) for place, one in enumerate(results)]})
 
     async def list(self, request: Request) -> Response:
         """List runs, the newest first."""
@@ -146,7 +147,11 @@ def _state(text: str | None) -> RunState | None:
         raise Invalid("parameter_invalid", f"state must be one of {listed}", field="state") from None
 
 
-def _outcomes(results: Sequence[Accepted | Problem]) -> list[dict[str, Any]]:
-    return [
-        result.as_json() if isinstance(result, Problem) else show_run(result.run, timeline=False) for result in results
-    ]
+def _outcome(result: Accepted | Problem, place: int) -> dict[str, Any]:
+    """Return the run of an item, or what is wrong with it; a member that is named comes with the item's place."""
+    if isinstance(result, Accepted):
+        return show_run(result.run, timeline=False)
+    shown = result.as_json()
+    if shown.get("field") is not None:
+        shown["field"] = f"runs[{place}].{shown['field']}".removesuffix(".")
+    return shown

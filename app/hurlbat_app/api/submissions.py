@@ -76,16 +76,19 @@ def priority_of(found: Members) -> int | None:
 
 
 def read_bulk(found: Members) -> list[Submission | Problem]:
-    """Return a submission, or what is wrong with it, for each item of `runs`. Raises `Invalid` for no list."""
+    """Return a submission, or what is wrong with it, for each item of `runs`. Raises `Invalid` for no list.
+
+    A field is named as within its item, and is empty where the item as a whole is wrong.
+    """
     listed = required(found, "runs")
     if not isinstance(listed, list):
         raise wrong("runs", "must be a list")
     if len(listed) > MAX_BULK:
         raise Invalid("too_many", f"runs may have at most {MAX_BULK} items", field="runs", limit=MAX_BULK)
-    return [_read_item(text, place) for place, text in enumerate(items(found["runs"].text))]
+    return [_read_item(text) for text in items(found["runs"].text)]
 
 
-def _read_item(text: str, place: int) -> Submission | Problem:
+def _read_item(text: str) -> Submission | Problem:
     try:
         found = members(text)
         refuse_unknown(found, MEMBERS)
@@ -94,6 +97,5 @@ def _read_item(text: str, place: int) -> Submission | Problem:
         problem = bad_json(error)
     except Invalid as error:
         problem = error
-    inner = problem.extra.get("field")
-    problem.extra["field"] = f"runs[{place}].{inner}" if inner else f"runs[{place}]"
+    problem.extra.setdefault("field", "")
     return problem
