@@ -33,13 +33,16 @@ CONFIG: Final = ConfigDict(extra="forbid")
 
 def made_by_hand(model: M) -> M:
     """Let a call of the class raise `TaskInvalid` with a sentence; reading JSON goes past this."""
-    first = next(iter(inspect.signature(model).parameters))
+    parameters = inspect.signature(model).parameters
+    by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    by_place = by_place or list(parameters)[:1]
     make = model.__init__  # type: ignore[misc]  # every one of our classes is made by its fields
 
     @wraps(make)
     def init(self: Any, *args: Any, **named: Any) -> None:
-        if len(args) == 1 and first not in named:  # so that what is wrong with it is told of it by its name
-            named, args = {first: args[0], **named}, ()
+        given = dict(zip(by_place, args, strict=False))
+        if len(given) == len(args) and not given.keys() & named.keys():  # what is wrong is told by its name
+            named, args = {**given, **named}, ()
         try:
             make(self, *args, **named)
         except ValidationError as error:

@@ -174,8 +174,10 @@ def not_hurlbat(status: int, said: str) -> ApiError:
     return ApiError(status, "not_hurlbat", f"{said}; is HURLBAT_URL right?", {})
 
 
-def aware(moment: datetime, name: str) -> datetime:
-    """Return the time. Raises `ConfigError` for one without a zone."""
+def aware(moment: object, name: str) -> datetime:
+    """Return the time. Raises `ConfigError` for one without a zone, and for what is no time."""
+    if not isinstance(moment, datetime):
+        raise ConfigError(f"{name} must be a datetime with a zone, not {type(moment).__name__}")
     if moment.tzinfo is None:
         raise ConfigError(f"{name} has no time zone; use datetime.now(UTC) + … or another aware datetime")
     return moment

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -147,6 +148,8 @@ def test_a_way_that_cannot_be_is_refused_where_it_is_declared(
         (Debounce, {"period": float("inf")}, r"Debounce\.period: "),
         (Debounce, {"period": 1, "mode": "leading", "max_wait": 5}, "max_wait belongs to the trailing mode"),
         (Throttle, {"limit": 1.5, "period": 1}, r"Throttle\.limit: .*valid integer"),
+        (partial(Throttle, 0, 1), {}, r"Throttle\.limit: "),
+        (partial(Throttle, 1, 0), {}, r"Throttle\.period: "),
         (Throttle, {"limit": 1, "period": 1, "duration": 1}, r"Throttle\.duration: Unexpected"),
     ],
 )

@@ -98,6 +98,7 @@ NAIVE = datetime(2030, 1, 31)  # noqa: DTZ001 - that it has no zone is the point
         ({}, ConfigError, "either at, .* or delay"),
         ({"at": AT, "delay": 1}, ConfigError, "either at, .* or delay"),
         ({"at": NAIVE}, ConfigError, "at has no time zone"),
+        ({"at": "2030-01-31T12:00:00Z"}, ConfigError, "at must be a datetime with a zone, not str"),
     ],
 )
 async def test_a_time_that_cannot_be_is_refused_before_anything_is_sent(
