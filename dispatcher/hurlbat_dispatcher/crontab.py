@@ -233,10 +233,22 @@ def _check(parts: list[str], place: int, name: str, expression: str) -> None:
 
 def _zone(name: str) -> ZoneInfo:
     if name not in _zones():
-        close = get_close_matches(name.lower(), (folded := {zone.lower(): zone for zone in _zones()}), 1)
-        hint = f"did you mean {folded[close[0]]}?" if close else "write UTC, or one like Europe/Berlin"
+        meant = _meant(name.lower())
+        hint = "write UTC, or one like Europe/Berlin" if meant is None else f"did you mean {meant}?"
         raise CronInvalid(f"There is no time zone {name!r} in the IANA database; {hint}", "timezone")
     return ZoneInfo(name)
+
+
+def _meant(name: str) -> str | None:
+    """Return the zone that is surely near to a name: an abbreviation differs by a letter from one that is hours off."""
+    folded = {zone.lower(): zone for zone in _zones()}
+    if name in folded:
+        return folded[name]
+    if "/" in name:
+        near = get_close_matches(name, folded, 1)
+    else:
+        near = [zone for zone in folded if zone.endswith(f"/{name}") and not zone.startswith("etc/")]
+    return folded[near[0]] if len(near) == 1 else None
 
 
 @cache

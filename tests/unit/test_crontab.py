@@ -208,7 +208,12 @@ def test_an_expression_that_is_wrong_is_told_what_is_wrong(expression: str, word
     [
         ("europe/berlin", "There is no time zone 'europe/berlin' in the IANA database; did you mean Europe/Berlin?"),
         ("Europe/Berlinn", "did you mean Europe/Berlin?"),
+        ("berlin", "did you mean Europe/Berlin?"),
+        ("utc", "did you mean UTC?"),
         ("+02:00", "write UTC, or one like Europe/Berlin"),
+        ("CEST", "write UTC, or one like Europe/Berlin"),
+        ("EDT", "write UTC, or one like Europe/Berlin"),
+        ("GMT+2", "write UTC, or one like Europe/Berlin"),
         ("", "write UTC"),
         ("../../etc/passwd", "There is no time zone"),
         ("/etc/localtime", "There is no time zone"),
