@@ -27,6 +27,11 @@ _OVERLOADS: Final = re.compile(
     r"(?:\((?P<on>[^()]*)\)\.)?(?P<name>[^\s'(]+)(?:' applied to ')?(?:\((?P<types>.*)\))?'?$"
 )
 _CODE: Final = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
+_SAID: Final = {
+    "applying SELECT to non-message type": "it asks for a member of what is no object (a text, a number, a list, null)",
+    "invalid container type": "it asks for an item of what is neither a list nor an object",
+}
+"""What CEL says in words of its own, in plain ones."""
 
 Wanted = dict[str, "Wanted"]
 """Members that are read; an empty one is read whole."""
@@ -194,4 +199,4 @@ def _tidy(said: str) -> str:
         )
     if tidy.startswith("key not found in map : "):
         return f"there is no member {tidy.removeprefix('key not found in map : ')}; send it, or ask has() first"
-    return tidy
+    return _SAID.get(tidy.partition(":")[0], tidy)
