@@ -100,6 +100,8 @@ class Parts:
         if ledger.connected is not None:
             self.taken.keep(ledger.connected)
         self.outbox.send(taken)
+        if ledger.outdated:
+            self.reload()
         if ledger.pauses:
             # whoever read the registry meanwhile has a snapshot from before the commit
             self.registry.pauses.update((row.key, row.until) for row in ledger.pauses)

@@ -1,7 +1,7 @@
 """What a registration declares: its tasks, and the schedules that stand in their policies."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hurlbat.policy import TaskPolicy
 from hurlbat.triggers import Cron
@@ -21,14 +21,15 @@ def declare(tenant: int, policies: Sequence[TaskPolicy], now: int) -> Script[Non
     yield from declare_tasks(tenant, {policy.name: policy.model_dump_json() for policy in policies}, now)
     known = yield from store.schedules_of_tasks(tenant, [policy.name for policy in policies])
     old = {one.name: one for one in known}
+    paused = {(one.task, one.expression, one.timezone) for one in known if one.paused}
     for policy in sorted(policies, key=lambda one: one.name):
         for place, cron in enumerate(policy.crons):
             name = f"{policy.name}.{place}"
             before = old.pop(name, None)
             if before is None:
-                yield from store.add_schedule(tenant, _made(name, policy.name, cron, now))
+                yield from store.add_schedule(tenant, _resting(_made(name, policy.name, cron, now), paused))
             else:
-                changed = _changed(before, cron, now)
+                changed = _resting(_changed(before, cron, now), paused)
                 if changed != before:
                     yield from store.save_schedule(tenant, changed._replace(updated_at=now))
     for name in sorted(old):
@@ -63,14 +64,19 @@ def _changed(old: Schedule, cron: Cron, now: int) -> Schedule:
     same = (old.expression, old.timezone) == (new.expression, new.timezone)
     next_at = old.next_at if same and old.next_at is not None else new.next_at
     return new._replace(
-        paused=old.paused,
-        next_at=None if old.paused else next_at,
+        next_at=next_at,
         last_at=old.last_at,
         last_run=old.last_run,
         problem=old.problem if same else None,
         created_at=old.created_at,
         updated_at=old.updated_at,
     )
+
+
+def _resting(one: Schedule, paused: Collection[tuple[str, str | None, str]]) -> Schedule:
+    """Return a schedule that is paused if its times were, at whatever place they stood."""
+    rests = (one.task, one.expression, one.timezone) in paused
+    return one._replace(paused=rests, next_at=None if rests else one.next_at)
 
 
 def _text(value: object) -> str:

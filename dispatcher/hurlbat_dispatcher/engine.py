@@ -19,7 +19,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker
-from hurlbat_dispatcher.entries import entry_of
+from hurlbat_dispatcher.entries import entry_of, without_gathered
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explanation
@@ -227,9 +227,8 @@ class Engine:
         Raises `NotFound`, `Invalid`, `Conflict` when it is due already, runs, or has ended.
         """
         check_run_id(run_id)
-        now = self._at_work.clock.now_ms()
-        check_moment(due_at, now)
-        await self._ask(Move(run_id, due_at if delay is None else now + int(delay * 1000), priority))
+        check_moment(due_at, self._at_work.clock.now_ms())
+        await self._ask(Move(run_id, due_at, priority, None if delay is None else int(delay * 1000)))
         return await self._changed(run_id)
 
     async def _changed(self, run_id: str) -> Run:
@@ -381,7 +380,8 @@ class Engine:
     async def _accepted(self, placed: Sequence[Placed | Problem]) -> list[Accepted | Problem]:
         """Show what became of submissions; the runs that had their keys before are read together."""
         old = {one.run_id: None for one in placed if isinstance(one, Placed) and one.run is None}
-        runs = await self._read(views.many_runs(TENANT, list(old))) if old else {}
+        found = await self._read(views.many_runs(TENANT, list(old))) if old else {}
+        runs = {run_id: without_gathered(run, self._at_work.registry) for run_id, run in found.items()}
 
         def outcome(one: Placed | Problem) -> Accepted | Problem:
             if isinstance(one, Problem):

@@ -5,7 +5,7 @@ import json
 
 from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.policies import name_lane
-from hurlbat_dispatcher.domain.runs import Submission, Task
+from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import WorkerState
 from hurlbat_dispatcher.errors import Invalid
 from hurlbat_dispatcher.keys import Scope, draws_of, gather_key
@@ -25,6 +25,15 @@ def entry_of(run_id: str, tenant: int, submission: Submission, registry: Registr
     digest = "" if submission.idempotency_key is None else _digest(submission)
     gather = None if scope is None else _gathers(task, submission, scope, lane)
     return Entry(run_id, tenant, submission, task, draws, lane, digest, gather)
+
+
+def without_gathered(run: Run, registry: Registry) -> Run:
+    """Return a run as those are shown it whose submissions it took in: without the input that it has gathered.
+
+    A thousand of them may be answered at once, and the input of a batch is as long as all of theirs.
+    """
+    task = registry.tasks.get(run.task)
+    return run if task is None or task.gather is None else run._replace(input="null")
 
 
 def _gathers(task: Task, submission: Submission, scope: Scope, lane: str) -> str | None:

@@ -106,13 +106,13 @@ async def test_a_known_id_is_answered_with_the_event_that_was(api: httpx.AsyncCl
     assert len((await api.get("/runs")).json()["items"]) == 1
 
 
-IDS = ["a/b", "a%2Fb", "/", "x/replay", "bulk", "é漢𝄞", "?#[]@!$&'()*+,;=", "a b", "%", '"<>\\^`{|}', "x" * 256]
+IDS = ["a/b", "a%2Fb", "/", "x/replay", "é漢𝄞", "?#[]@!$&'()*+,;=", "a b", "%", '"<>\\^`{|}', "x" * 256]
 
 
 async def test_an_id_may_have_any_visible_characters(api: httpx.AsyncClient) -> None:
     for event_id in IDS:
         answer = await api.post("/events", json={"key": "key", "id": event_id})
-        path = at(event_id) if event_id != "bulk" else "/events/%62ulk"
+        path = at(event_id)
         shown = await api.get(path)
         again = await api.post(f"{path}/replay")
 

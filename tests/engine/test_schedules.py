@@ -24,6 +24,7 @@ from hurlbat_dispatcher.domain.schedules import Missed, Overlap
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.store.runs import database_now
 from hurlbat_dispatcher.turn.ledger import Ledger
+from hurlbat_dispatcher.turn.operations import Fire
 from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio
@@ -320,6 +321,43 @@ async def test_a_run_that_is_alive_is_treated_as_the_schedule_says(
     assert [run.state for run in found] == states
     cancelled = [run.reason for run in found if run.state == "cancelled"]
     assert cancelled == ["schedule s fired again"] * len(cancelled)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected", "states"),
+    [
+        (Overlap.ALLOW, ["started", "started"], ["queued", "queued"]),
+        (Overlap.SKIP, ["overlap", "started"], ["queued"]),
+        (Overlap.CANCEL, ["started", "started"], ["cancelled", "queued"]),
+    ],
+)
+async def test_a_run_that_was_started_by_hand_in_the_same_turn_is_alive_too(
+    local: World, overlap: Overlap, expected: list[str], states: list[str]
+) -> None:
+    await local.worker()
+    await local.engine.limits.pause_task("echo")
+    due_at = await make_hourly(local, 10 * MINUTE, overlap=overlap)
+    await local.turns()
+    await local.change(f"UPDATE schedule SET next_at = {due_at}")
+
+    local.parts.writer.put(Fire("s"))
+    await local.tick()  # in the same turn, as both are there when it begins
+
+    assert [outcome for _, outcome in await outcomes(local)] == expected
+    await local.tick()
+    assert [run.state for run in await runs(local)] == states
+
+
+async def test_a_time_is_late_and_not_lost_while_its_task_is_not_known_here(local: World) -> None:
+    await local.worker()
+    due_at = await make_hourly(local, 2 * SECOND)
+    local.parts.registry.tasks = {}  # as if it had been registered at another server, of which no word has come
+    local.parts.fleet.standing._good_until = 0
+
+    await was_due(local, due_at)
+
+    await local.until(lambda: bool(local.network.workers["w"].calls))
+    assert await outcomes(local) == [(due_at, "started")]
 
 
 async def test_a_schedule_that_skips_starts_again_when_its_run_has_ended(local: World) -> None:
@@ -696,6 +734,28 @@ async def test_the_crons_of_a_policy_are_schedules_that_come_and_go_with_it(worl
     assert set(third) == {"echo.0", "mine"}
     assert third["echo.0"].expression == "@monthly"
     assert await now_of(world) < (third["echo.0"].next_at or 0) < await now_of(world) + 32 * DAY
+
+
+async def test_a_pause_goes_with_its_times_to_another_place_and_to_no_others(local: World) -> None:
+    await declare(local, True, cron(YEARLY))
+    await local.engine.schedules.pause("echo.0")
+
+    await declare(local, True, cron("@daily"), cron(YEARLY))
+
+    assert [(one.name, one.paused, one.next_at is None) for one in await listed(local)] == [
+        ("echo.0", False, False),
+        ("echo.1", True, True),
+    ]
+
+
+async def test_the_schedule_of_a_task_that_nobody_serves_any_longer_can_be_deleted(local: World) -> None:
+    await declare(local, True, cron(YEARLY))
+    assert isinstance(await refused(local.engine.schedules.delete("echo.0")), Conflict)
+    await local.engine.delete_worker("w")
+
+    await local.engine.schedules.delete("echo.0")
+
+    assert await listed(local) == []
 
 
 async def test_the_schedules_of_a_policy_fire(local: World) -> None:

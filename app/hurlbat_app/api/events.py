@@ -90,6 +90,8 @@ def read_event(found: Members) -> EventSpec:
         texts[name] = optional(found, name)
         if not isinstance(texts[name], str | None):
             raise wrong(name, "must be a string")
+    if texts["id"] == "bulk":
+        raise wrong("id", "must not be bulk: that is a path of its own")
     payload = found.get("payload")
     return EventSpec(
         **texts,

@@ -26,7 +26,7 @@ Members = Mapping[str, Member]
 _NAME: Final = re.compile(NAME_PATTERN)
 _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-_TIME_RULE: Final = "must be a time such as 2030-01-31T12:00:00Z, with its zone (RFC 3339)"
+_TIME_RULE: Final = "must be a time such as 2027-01-31T12:00:00Z, with its zone (RFC 3339)"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN: Final = 64
 

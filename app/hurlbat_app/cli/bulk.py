@@ -23,8 +23,8 @@ AWAY_SECONDS: Final = 60.0
 OneRun = Annotated[str | None, typer.Argument(help="The run's id. Or say by --task, --state, … which runs.")]
 OfTask = Annotated[str | None, typer.Option("--task", help="All runs of this task.")]
 InState = Annotated[list[str] | None, typer.Option("--state", help="All runs in this state; several times for more.")]
-After = Annotated[str | None, typer.Option("--created-after", help="Created then or later: 2030-01-31T12:00:00Z.")]
-Before = Annotated[str | None, typer.Option("--created-before", help="Created before: 2030-01-31T12:00:00Z.")]
+After = Annotated[str | None, typer.Option("--created-after", help="Created then or later: 2027-01-31T12:00:00Z.")]
+Before = Annotated[str | None, typer.Option("--created-before", help="Created before: 2027-01-31T12:00:00Z.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many runs it would be.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 

@@ -28,7 +28,7 @@ def run(
     metadata: Annotated[str | None, typer.Option(help="A JSON object that goes with the run; @file and - too.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     delay: Annotated[float | None, typer.Option(help="Start in so many seconds.")] = None,
-    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2030-01-31T12:00:00Z.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2027-01-31T12:00:00Z.")] = None,
     ttl: Annotated[float | None, typer.Option(help="Drop the run if it has not started in so many seconds.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="A repeat with this key makes no other run.")] = None,
     as_json: AsJson = False,
@@ -89,7 +89,7 @@ def list_runs(
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
     delayed: Annotated[bool, typer.Option("--delayed", help="Only runs that wait for their time.")] = False,
     created_after: Annotated[
-        str | None, typer.Option(help="Only runs of then or later, e.g. 2030-01-31T12:00:00Z.")
+        str | None, typer.Option(help="Only runs of then or later, e.g. 2027-01-31T12:00:00Z.")
     ] = None,
     created_before: Annotated[str | None, typer.Option(help="Only runs from before then.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
@@ -173,7 +173,7 @@ runs.command("watch")(watch_run)
 @runs.command("move")
 def move_run(
     run_id: RunId,
-    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2030-01-31T12:00:00Z.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Start at this time, e.g. 2027-01-31T12:00:00Z.")] = None,
     delay: Annotated[float | None, typer.Option(help="Start in so many seconds from now.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     as_json: AsJson = False,

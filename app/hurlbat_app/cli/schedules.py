@@ -19,7 +19,7 @@ schedules = typer.Typer(
 )
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 Expression = Annotated[str | None, typer.Option("--cron", help='As in a crontab, such as "*/15 8-18 * * mon-fri".')]
-RunAt = Annotated[str | None, typer.Option(help="Fire once, at this time, e.g. 2030-01-31T12:00:00Z.")]
+RunAt = Annotated[str | None, typer.Option(help="Fire once, at this time, e.g. 2027-01-31T12:00:00Z.")]
 Zone = Annotated[str | None, typer.Option("--timezone", help="Of the IANA database, such as Europe/Berlin; else UTC.")]
 Input = Annotated[str | None, typer.Option("--input", "-i", help="JSON, @file, or - for standard input.")]
 Metadata = Annotated[str | None, typer.Option(help="A JSON object that goes with its runs; @file and - too.")]

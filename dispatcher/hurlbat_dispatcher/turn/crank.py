@@ -164,7 +164,8 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
             _one(ledger, operation, run_id, lambda row: decide.cancel(desk, ledger, row, reason))
         case Replay(run_id):
             _one(ledger, operation, run_id, lambda row: decide.replay(desk, ledger, row))
-        case Move(run_id, due_at, priority):
+        case Move(run_id, due_at, priority, delay):
+            due_at = due_at if delay is None else ledger.now + delay
             _one(ledger, operation, run_id, lambda row: decide.move_run(desk, ledger, row, due_at, priority))
         case Displace(run_id, detail):
             if run_id in ledger.touched:

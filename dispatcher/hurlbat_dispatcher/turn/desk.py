@@ -61,6 +61,8 @@ class Desk:
     """When something is due next (ms), as far as is known."""
     may_start: Callable[[], bool] = field(default=lambda: True)
     """Whether this server's own lease is good, so that it could send what it starts."""
+    schedules_at: int = 0
+    """Nobody wakes for a schedule before this time (ms): some that are due cannot be fired yet."""
     orphans_at: int | None = None
     """When the lease of another server may be over, in ms."""
     _heard_at: float = 0.0

@@ -97,10 +97,11 @@ def next_moment(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
     """Learn when something is due next, after everything of this turn was written."""
     if desk.owns:
         rows = yield runs.NEXT_MOMENT.fetch(desk.me)
-        *moments, others_live = rows[0]
+        *moments, scheduled, others_live = rows[0]
         desk.orphans_at = None if others_live is None else ledger.now + max(LOOK_AGAIN_MS, others_live)
         for moment in (*moments, desk.orphans_at):
             ledger.wake_at(moment)
+        ledger.wake_at(None if scheduled is None else max(scheduled, desk.schedules_at))
 
 
 def _take(ledger: Ledger, statement: Statement, *values: object) -> Generator[Ask, Rows, list[RunRow]]:

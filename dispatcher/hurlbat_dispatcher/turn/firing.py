@@ -32,6 +32,8 @@ MOST_SCHEDULES: Final = 100
 """Schedules that one turn fires; the others come in the next, at once."""
 MOST_LOOKED_AT: Final = 1_000
 """Due times, of all these schedules, that one turn looks at, about; the database waits for it meanwhile."""
+UNKNOWN_MS: Final = 200
+"""After which schedules are looked at again whose tasks this server does not know yet."""
 MOST_TIMES: Final = 200
 """Due times of one schedule that one turn fires."""
 MOST_LATE: Final = LATE_MS // 1000 + 2
@@ -42,6 +44,11 @@ def fire_due(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows,
     """Fire the schedules that are due."""
     now = ledger.now
     rows = list(map(FiredSchedule._make, (yield firing.DUE.fetch(now, MOST_SCHEDULES))))
+    if any(row.task not in desk.registry.tasks for row in rows):
+        # it was registered elsewhere, and is not heard of yet: its time is late by that, and not lost
+        ledger.outdated = True
+        desk.schedules_at = now + UNKNOWN_MS
+        rows = [row for row in rows if row.task in desk.registry.tasks]
     if not rows:
         return
     times: dict[str, list[int] | None] = {}
@@ -143,15 +150,17 @@ def _without_overlap(
     alive = [found[0] for found in rows]
     yield from ledger.load(row.tenant, [run_id for run_id in alive if run_id not in ledger.rows])
     alive = [run_id for run_id in alive if not decide.is_over(ledger, run_id)]
+    begun = [fired.run for fired in ledger.fires if fired.schedule == row.name and fired.run is not None]
     if overlap is Overlap.SKIP:
+        alive += begun
         kept = () if alive else tuple(wanted[:1])
         reason = f"run {alive[0]} was alive" if alive else "the one before was alive"
     else:
         kept = tuple(wanted[-1:])
         reason = "the next one took its place"
-        for run_id in alive:
+        for run_id in (*alive, *begun):
             said = f"schedule {row.name} fired again"
-            if run_id in ledger.touched:
+            if run_id in ledger.touched or run_id in begun:
                 ledger.deferred.append(Cancel(run_id, said))
             else:
                 decide.cancel(desk, ledger, ledger.rows[run_id], said)

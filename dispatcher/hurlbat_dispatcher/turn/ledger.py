@@ -17,7 +17,7 @@ from hurlbat_dispatcher.store.runs import NewRun, RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, Values
 from hurlbat_dispatcher.turn.operations import Attempt, Operation, Reply, Signal
 
-_MANY = frozenset({"log", "progress", "late", "not_sent", "pushed_back", "held", "not_started"})
+_MANY = frozenset({"log", "progress", "late", "moved", "gathered", "not_sent", "pushed_back", "held", "not_started"})
 """Kinds of timeline rows of which a run may have any number."""
 
 
@@ -116,6 +116,8 @@ class Ledger:
     """What this server has heard of workers, and the others have not."""
     good: dict[str, int] = field(default_factory=dict)
     """Good signs of workers, for the server that starts the runs."""
+    outdated: bool = False
+    """The registry lacks what is stored."""
     queued: bool = False
     """Something waits that the owner of the lanes has not seen."""
     moment: int | None = None

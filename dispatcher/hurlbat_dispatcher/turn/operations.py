@@ -198,7 +198,7 @@ class Replay(Operation):
 
 @dataclass(slots=True, eq=False)
 class Move(Operation):
-    """Let a run that waits for its time start at another (ms), perhaps with another priority.
+    """Let a run that waits for its time start at another, or in so many ms, perhaps with another priority.
 
     Replies None, or a `Problem`.
     """
@@ -206,6 +206,7 @@ class Move(Operation):
     run_id: str
     due_at: int | None
     priority: int | None = None
+    delay: int | None = None
 
 
 @dataclass(slots=True, eq=False)
