@@ -163,6 +163,32 @@ def test_tasks_are_listed_shown_paused_and_resumed(
     _fails(hurlbat("tasks", "pause", "nobody", **here), 1, r"\(task_unknown\)")
 
 
+def test_a_task_is_shown_with_all_its_ways_of_running(
+    hurlbat: Callable[..., Done], here: dict[str, str], worker: str
+) -> None:
+    ways = {
+        "on_events": ["order.*", "paid"],
+        "filters": [{"expression": "input.n > 1", "scope": "eu"}],
+        "crons": [{"expression": "0 3 * * *", "timezone": "Asia/Tokyo"}],
+        "debounce": {"key": "input.n", "period": 5, "max_wait": 60},
+        "throttle": {"limit": 3, "period": 60},
+        "on_failure": "break",
+    }
+    batch = {"name": "many", "batch_size": 9, "batch_timeout": 2.5}
+    gives = [argument for task in ({"name": "echo"} | ways, batch) for argument in ("--task", json.dumps(task))]
+    done = hurlbat("workers", "add", "w", worker, "--mode", "plain", "--task", "break", *gives, **here)
+    assert done.returncode == 0, done.stderr
+    assert hurlbat("tasks", "show", "echo", **here).stdout.splitlines()[-6:] == [
+        "  listens    order.*, paid",
+        "  filter     input.n > 1, of eu, with {}",
+        "  cron       0 3 * * * (Asia/Tokyo) with null",
+        "  debounce   trailing, 5 s, 60 s at most, for each input.n",
+        "  throttle   3 in 60 s",
+        "  on failure a run of break",
+    ]
+    assert "  batch      9 submits, or those of 2.5 s\n" in hurlbat("tasks", "show", "many", **here).stdout
+
+
 def test_input_comes_from_a_file_or_from_standard_input(
     hurlbat: Callable[..., Done], here: dict[str, str], worker: str, tmp_path: Path
 ) -> None:
@@ -278,8 +304,11 @@ def test_events_are_pushed_listed_shown_and_replayed_and_chosen_by_filters(
 
     pushed = _json(hurlbat("events", "push", "order.paid", "-p", "-", "--id", "a/b", "--json", stdin='{"n":2}', **here))
     run = pushed["starts"][0]["run"]
+    again = hurlbat("events", "push", "order.paid", "-p", '{"n":2}', "--id", "a/b", **here).stdout
+    assert again.splitlines()[1] == "  it was there already; this started nothing"
     assert hurlbat("events", "show", "a/b", **here).stdout.splitlines() == [
         "order.paid  a/b",
+        f'  pushed at {pushed["created_at"]} with {{"n": 2}}',
         f"  echo started by input.n > payload.n: {run}",
     ]
     quiet = hurlbat("events", "push", "order.paid", "--payload", '{"n":1}', "--scope", "eu", **here).stdout

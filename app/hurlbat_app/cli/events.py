@@ -1,7 +1,7 @@
 """`hurlbat events`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -10,6 +10,10 @@ import typer
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns
+from hurlbat_app.demo.story import short
+
+KNOWN = 200
+"""How a server answers a push of an event that it has."""
 
 events = typer.Typer(help="Push, list, show and replay events.", no_args_is_help=True, add_completion=False)
 EventId = Annotated[str, typer.Argument(help="The event's id.")]
@@ -38,7 +42,9 @@ def push_event(
         members.append(f'"payload":{read_json(payload, "--payload")}')
     if metadata is not None:
         members.append(f'"metadata":{read_json(metadata, "--metadata")}')
-    _print(Remote(url, token).post("/events", f"{{{','.join(members)}}}").text, as_json)
+    response = Remote(url, token).post("/events", f"{{{','.join(members)}}}")
+    known = response.status_code == KNOWN
+    _print(response.text, as_json, ["it was there already; this started nothing"] if known else ())
 
 
 @events.command("list")
@@ -66,7 +72,12 @@ def list_events(
 @events.command("show")
 def show_event(event_id: EventId, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
     """Show an event, and what became of it for each task that listens."""
-    _print(Remote(url, token).get(_path(event_id)).text, as_json)
+    text = Remote(url, token).get(_path(event_id)).text
+    event: dict[str, Any] = json.loads(text)
+    more = [f"pushed at {event['created_at']} with {short(event['payload'])}"]
+    more += [f"metadata {short(event['metadata'])}"] if event["metadata"] else []
+    more += [] if event["priority"] is None else [f"priority {event['priority']}"]
+    _print(text, as_json, more)
 
 
 @events.command("replay")
@@ -79,7 +90,7 @@ def _path(event_id: str, *more: str) -> str:
     return "/".join(["/events", quote(event_id, safe=""), *more])
 
 
-def _print(text: str, as_json: bool) -> None:
+def _print(text: str, as_json: bool, more: Sequence[str] = ()) -> None:
     if as_json:
         typer.echo(text)
         return
@@ -87,6 +98,8 @@ def _print(text: str, as_json: bool) -> None:
     scope = "" if event["scope"] is None else f"  of {event['scope']}"
     again = "" if event["replay_of"] is None else f"  again, of {event['replay_of']}"
     typer.echo(f"{event['key']}  {event['id']}{scope}{again}")
+    for line in more:
+        typer.echo(f"  {line}")
     if not event["starts"]:
         typer.echo("  no task listens to it")
     for start in event["starts"]:

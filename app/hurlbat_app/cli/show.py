@@ -97,6 +97,7 @@ def print_task(task: Mapping[str, Any]) -> None:
             *([] if start is None else [("start", f"{start:g} s after it is due at most")]),
             ("priority", task["priority"]),
             *_flow_rows(task),
+            *_way_rows(task),
         ]
     )
 
@@ -120,6 +121,32 @@ def _flow_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if task["sticky"] is not None:
         rows.append(("sticky", f"{task['sticky']}, to the worker of the parent"))
     return rows
+
+
+def _way_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what starts a task's runs besides a submit, what gathers or slows them, and what a failure starts."""
+    rows: list[tuple[str, Any]] = []
+    if task["on_events"]:
+        rows.append(("listens", ", ".join(task["on_events"])))
+    for one in task["filters"]:
+        scope = "" if one["scope"] is None else f", of {one['scope']}"
+        rows.append(("filter", f"{one['expression'] or 'every event'}{scope}, with {short(one['payload'])}"))
+    rows += [("cron", f"{one['expression']} ({one['timezone']}) with {short(one['input'])}") for one in task["crons"]]
+    if debounce := task["debounce"]:
+        most = "" if debounce["max_wait"] is None else f", {debounce['max_wait']:g} s at most"
+        rows.append(("debounce", f"{debounce['mode']}, {debounce['period']:g} s{most}{_each(debounce['key'])}"))
+    if task["batch_size"] is not None:
+        most = f"{task['batch_size']} submits, or those of {task['batch_timeout']:g} s"
+        rows.append(("batch", most + _each(task["batch_key"])))
+    if throttle := task["throttle"]:
+        rows.append(("throttle", f"{throttle['limit']} in {throttle['period']:g} s{_each(throttle['key'])}"))
+    if task["on_failure"] is not None:
+        rows.append(("on failure", f"a run of {task['on_failure']}"))
+    return rows
+
+
+def _each(key: str | None) -> str:
+    return "" if key is None else f", for each {key}"
 
 
 def print_rate_limit(one: Mapping[str, Any]) -> None:
