@@ -244,6 +244,9 @@ def test_a_run_that_waits_for_its_time_is_listed_and_moved(
     run = _json(hurlbat("run", "echo", "--delay", "3600", "--json", **here))
 
     assert [one["id"] for one in _json(hurlbat("runs", "list", "--delayed", "--json", **here))["items"]] == [run["id"]]
+    heads, shown = hurlbat("runs", "list", "--delayed", **here).stdout.splitlines()
+    assert heads.split() == ["ID", "TASK", "STATE", "DUE", "CREATED"]
+    assert shown.split() == [run["id"], "echo", "queued", run["due_at"], run["created_at"]]
     before = ("--created-before", run["created_at"])
     assert _json(hurlbat("runs", "list", "--delayed", *before, "--json", **here))["items"] == []
     assert _json(hurlbat("runs", "move", run["id"], "--priority", "7", "--json", **here))["priority"] == 7

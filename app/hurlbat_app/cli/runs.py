@@ -113,12 +113,11 @@ def list_runs(
         typer.echo(response.text)
         return
     page: dict[str, Any] = response.json()
-    heads = ("id", "task", "state", "attempt", "worker", "created")
-    rows = [
-        (run["id"], run["task"], run["state"], run["attempt"], run["worker"], run["created_at"])
-        for run in page["items"]
-    ]
-    print_columns(heads, rows, nothing="There are no such runs.")
+    heads = ["id", "task", "state", "attempt", "worker", "created"]
+    members = ["id", "task", "state", "attempt", "worker", "created_at"]
+    if delayed:
+        heads[3:5], members[3:5] = ["due"], ["due_at"]
+    print_columns(heads, [[run[name] for name in members] for run in page["items"]], nothing="There are no such runs.")
     if page["next_cursor"]:
         typer.echo(f"There are more: --cursor {page['next_cursor']}")
 
