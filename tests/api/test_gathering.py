@@ -32,7 +32,8 @@ async def test_a_submit_that_was_absorbed_is_answered_with_the_run_that_took_it_
     assert [answer.status_code for answer in (first, second, other)] == [201, 200, 201]
     run = second.json()
     assert (run["id"], second.headers["location"]) == (first.json()["id"], f"/runs/{run['id']}")
-    assert (run["input"], run["metadata"], run["priority"]) == ({"user": "a", "n": 2}, {"m": 1}, 5)
+    assert (run["input"], run["metadata"], run["priority"]) == (None, {"m": 1}, 5)
+    assert (await api.get(f"/runs/{run['id']}")).json()["input"] == {"user": "a", "n": 2}
     assert other.json()["id"] != run["id"]
 
     told = (await api.get(f"/runs/{run['id']}/explain")).json()
@@ -49,8 +50,9 @@ async def test_those_who_wait_for_a_batch_get_its_end(api: httpx.AsyncClient, wo
     ended = [answer.json() for answer in await asyncio.gather(*waiting)]
     [of_batch, rest] = results["results"]
     assert {run["id"] for run in ended} == {of_batch["id"]} != {rest["id"]}
-    assert [run["output"] for run in ended] == [of_batch["input"]] * 2
-    assert (sorted(of_batch["input"]), rest["input"]) == ([0, 1, 2], [3])
+    gathered = (await api.get(f"/runs/{of_batch['id']}")).json()["input"]
+    assert [run["output"] for run in ended] == [gathered] * 2
+    assert (sorted(gathered), of_batch["input"], rest["input"]) == ([0, 1, 2], None, [3])
     assert len(worker.delivered) == 1
 
 
