@@ -100,6 +100,7 @@ class Mishaps:
                 self._story.spawn(self._stop(name))
             case Mishap.CLOCK:
                 story.skew(name, chance.choice((-1, 1)) * chance.uniform(0.0, chance.choice(JUMPS)))
+                story.ways.look_after_time()
             case Mishap.WORKER_DIES:
                 self._let_die(worker)
             case Mishap.WORKER_AWAY:

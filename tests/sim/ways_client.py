@@ -55,6 +55,11 @@ class WaysClient:
             self._history.counts[f"way {way}"] += 1
             self._begin(way)
 
+    def look_after_time(self) -> None:
+        """Pause and resume a schedule, as a clock was set: what was fired may come a second time."""
+        if self._plan.on:
+            self._begin(Way.PAUSE_SCHEDULE)
+
     async def make_well(self) -> None:
         """Let no schedule fire any more."""
         while running := [name for name, one in self._story.checker.ways.schedules.items() if one.next_at is not None]:
@@ -165,15 +170,17 @@ class WaysClient:
         row = self._story.rows.get(run_id)
         if row is None or row.task != task:
             self._history.broke(Rule.STORED, f"{said} is in {run_id}, which is not stored")
-        elif self._keeps(task) and not self._story.checker.ways.has(run_id, said, since):
+        elif self._keeps(task, key) and not self._story.checker.ways.has(run_id, said, since):
             self._history.broke(Rule.GATHERED, f"{said} is said to be in {run_id}, which never had it")
         if key is not None:
             other = self._named.setdefault(key, run_id)
             if other != run_id and not self._story.rows[other].final:
                 self._history.broke(Rule.KEYS, f"{key} is of {other}, which has not ended, and of {run_id}")
 
-    def _keeps(self, task: str) -> bool:
-        return "leading" not in json.dumps(self._plan.gathered[task].get("debounce"))
+    def _keeps(self, task: str, key: str | None) -> bool:
+        """Tell whether what was submitted must be seen in its run: what comes after may take its place at once."""
+        policy = self._plan.gathered[task]
+        return "batch_size" in policy or (key is None and policy["debounce"].get("mode") != "leading")
 
     async def _gather_keyed(self, task: str, said: str) -> None:
         key = f"g{self._asked}"
@@ -230,7 +237,7 @@ class WaysClient:
                 await self._ask(_trigger(name))
             case Way.PAUSE_SCHEDULE:
                 await self._ask(_pause(name))
-                await asyncio.sleep(chance.uniform(0.5, 20.0))
+                await asyncio.sleep(chance.choice((0.0, 1.0, 12.0)))
                 await self._ask(_resume(name))
             case _:
                 await self._ask(_change("by-hand", chance.choice(EXPRESSIONS)))

@@ -108,7 +108,7 @@ SAYS: Final[Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool |
 """What a filter's expression says, in other words."""
 EXPRESSIONS: Final = ("*/4 * * * * *", "*/9 * * * * *", "*/20 * * * * *", "* * * * *")
 _ZONES: Final = ("UTC", "Europe/Berlin", "Asia/Kolkata")
-_ON: Final = 0.3
+_ON: Final = 0.45
 _DOINGS: Final = {
     Way.PUBLISH: 4.0,
     Way.PUBLISH_TWICE: 2.0,
@@ -117,7 +117,7 @@ _DOINGS: Final = {
     Way.GATHER_KEYED: 1.0,
     Way.MOVE: 3.0,
     Way.TRIGGER: 0.7,
-    Way.PAUSE_SCHEDULE: 1.5,
+    Way.PAUSE_SCHEDULE: 4.0,
     Way.CHANGE_SCHEDULE: 1.5,
     Way.ONE_TIME: 1.0,
 }
