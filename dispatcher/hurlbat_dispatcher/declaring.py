@@ -18,7 +18,8 @@ def declare(tenant: int, policies: Sequence[TaskPolicy], now: int) -> Script[Non
     A schedule is known by its task and its place. One with the same expression and time zone goes on as before, paused
     or not; one that is not there any more goes.
     """
-    yield from declare_tasks(tenant, {policy.name: policy.model_dump_json() for policy in policies}, now)
+    graphs = {policy.name: policy.graph.model_dump_json() for policy in policies if policy.graph is not None}
+    yield from declare_tasks(tenant, {policy.name: policy.model_dump_json() for policy in policies}, graphs, now)
     known = yield from store.schedules_of_tasks(tenant, [policy.name for policy in policies])
     old = {one.name: one for one in known}
     paused = {(one.task, one.expression, one.timezone) for one in known if one.paused}

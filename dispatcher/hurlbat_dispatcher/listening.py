@@ -46,7 +46,7 @@ class Listening:
         scope = _Scope(event)
         for name in self._listeners.of(event.key):
             task = self._registry.tasks.get(name)
-            if task is None or not task.workers:
+            if task is None or not task.is_served:
                 continue
             filters = self._filters.get(name, ()) + self._registry.filters.get(name, ())
             seeing = [one for one in filters if one.sees(event.scope)]

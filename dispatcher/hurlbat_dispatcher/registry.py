@@ -21,6 +21,7 @@ from hurlbat_dispatcher.domain.policies import (
 )
 from hurlbat_dispatcher.domain.runs import Backoff, Task
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
+from hurlbat_dispatcher.graphs import to_graph
 from hurlbat_dispatcher.incoming.auth import stored_auth
 from hurlbat_dispatcher.incoming.making import Webhook
 from hurlbat_dispatcher.push.request import Target
@@ -166,6 +167,7 @@ def to_task(row: TaskRow, policy: TaskPolicy, workers: tuple[str, ...]) -> Task:
         paused=bool(row.paused),
         gather=to_gather(policy),
         on_failure=policy.on_failure,
+        graph=None if policy.graph is None else to_graph(policy.graph),
         ways=MappingProxyType(policy.model_dump(mode="json", include=WAYS)),
     )
 

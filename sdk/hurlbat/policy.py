@@ -13,6 +13,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, WrapValidator, field
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
+from hurlbat.graph import Graph
 from hurlbat.models import CONFIG, LENIENT, Model, known_only, made_by_hand, twice
 from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPattern, Expression, Filter, Throttle
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
@@ -173,8 +174,24 @@ def _label(given: Any, _: object, info: ValidationInfo) -> str | WantedLabel:
     return wanted.value if isinstance(given, str) else wanted
 
 
+_OF_WORKERS: Final = (
+    "retries",
+    "backoff",
+    "execution_timeout",
+    "slot_cost",
+    "labels",
+    "sticky",
+    "batch_size",
+    "on_failure",
+)
+"""Members that say how attempts are made, of which a workflow has none."""
+
+
 class TaskPolicy(Model):
-    """What a worker declares of one task. Only `name` is required; durations are in seconds, None is off."""
+    """What a worker declares of one task. Only `name` is required; durations are in seconds, None is off.
+
+    With a `graph` it is a workflow: its runs are made of those of its nodes.
+    """
 
     name: Name
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -199,6 +216,7 @@ class TaskPolicy(Model):
     batch_timeout: Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)] | None = None
     batch_key: Expression | None = None
     on_failure: Name | None = None
+    graph: Graph | None = None
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 
@@ -245,6 +263,17 @@ class TaskPolicy(Model):
             )
         if self.on_failure == self.name:
             raise ValueError("on_failure cannot be the task itself; name another one")
+        if self.graph is not None:
+            said = [
+                name
+                for name in _OF_WORKERS
+                if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)
+            ]
+            if said:
+                raise ValueError(
+                    f"A workflow runs on no worker and has no {', '.join(said)}; say this of the tasks of its nodes"
+                    + ("; what follows a failure is graph.on_failure" if "on_failure" in said else "")
+                )
         return self
 
 

@@ -16,6 +16,7 @@ def new_run(run_id: str = FIRST, **more: Any) -> NewRun:
     usual: dict[str, Any] = {
         "tenant": 1,
         "id": run_id,
+        "kind": "task",
         "task": "echo",
         "task_version": 1,
         "lane": 1,
@@ -36,6 +37,9 @@ def new_run(run_id: str = FIRST, **more: Any) -> NewRun:
         "sender": None,
         "idempotency_key": None,
         "parent": None,
+        "root": None,
+        "node": None,
+        "child_key": None,
         "trigger": None,
         "input": "null",
         "metadata": "{}",

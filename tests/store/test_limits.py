@@ -118,9 +118,9 @@ async def test_a_pause_that_is_over_is_not_read_and_goes_with_the_next(store: Da
 
 
 async def test_a_paused_task_stays_so_when_it_is_declared_anew(store: Database) -> None:
-    await store.write(declare_tasks(1, {"echo": "{}", "other": "{}"}, 1))
+    await store.write(declare_tasks(1, {"echo": "{}", "other": "{}"}, {}, 1))
     await store.write(limits.pause_task(1, "echo", True))
-    await store.write(declare_tasks(1, {"echo": '{"retries": 1}', "other": "{}"}, 2))
+    await store.write(declare_tasks(1, {"echo": '{"retries": 1}', "other": "{}"}, {}, 2))
     _, paused = await store.read(all_registered())
     await store.write(limits.pause_task(1, "echo", False))
     _, resumed = await store.read(all_registered())

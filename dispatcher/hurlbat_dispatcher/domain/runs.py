@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from hurlbat_dispatcher.domain.gathering import Gather
+from hurlbat_dispatcher.domain.graph import Graph
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
 from hurlbat_dispatcher.domain.policies import NO_FLOW, FlowPolicy
 
@@ -15,6 +17,30 @@ MAX_TIMELINE: Final = 1_000
 """Rows that are kept of one run's timeline, logs and progress among them; what comes after is dropped."""
 CANCEL_HOLD_MS: Final = 5_000
 """How long the slot of a cancelled attempt is kept for a worker that does not confirm the stop."""
+
+
+class RunKind(StrEnum):
+    """What a run is: of a task by itself, of a workflow, or of a task as the node of a workflow's run."""
+
+    TASK = "task"
+    WORKFLOW = "workflow"
+    NODE = "node"
+
+
+class CancelledBy(StrEnum):
+    """Who has cancelled a run."""
+
+    REQUEST = "request"
+    TASK = "task"
+    """The task itself, while it ran."""
+    PARENT = "parent"
+    """It went with its parent, or with the workflow of which it is a node."""
+    NODE = "node"
+    """A node before it failed or was cancelled."""
+    CONDITION = "condition"
+    """Its `cancel_if` came true."""
+    CONCURRENCY = "concurrency"
+    TTL = "ttl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +72,15 @@ class Task:
     gather: Gather | None = None
     on_failure: str | None = None
     """The task that runs when a run of this one has finally failed."""
+    graph: Graph | None = None
+    """What its runs are made of, if it is a workflow."""
     ways: Mapping[str, Any] = field(default_factory=dict)
     """What else its policy says of how its runs come about, as it stands there."""
+
+    @property
+    def is_served(self) -> bool:
+        """Tell whether a registered worker serves it; a workflow needs none."""
+        return bool(self.workers) or self.graph is not None
 
 
 class Submission(NamedTuple):
@@ -65,6 +98,10 @@ class Submission(NamedTuple):
     parent: str | None = None
     trigger: str | None = None
     """What started it, if it was not submitted: raw JSON, see `domain.triggers`."""
+    child_key: str | None = None
+    """Its parent has one child of this key, however often it asks."""
+    awaited: bool = False
+    """The parent waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +138,13 @@ class Run(NamedTuple):
     idempotency_key: str | None = None
     parent: str | None = None
     trigger: str | None = None
+    kind: RunKind = RunKind.TASK
+    root: str | None = None
+    node: str | None = None
+    was_node: str | None = None
+    """The node that it was until a replay of its workflow ran that anew."""
+    child_key: str | None = None
+    cancelled_by: str | None = None
     timeline: tuple[TimelineEntry, ...] = ()
 
     @property

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hurlbat_dispatcher.domain.policies import FlowPolicy, StaticLimit, Strategy
 from hurlbat_dispatcher.domain.runs import Task
-from hurlbat_dispatcher.domain.workers import Worker
+from hurlbat_dispatcher.domain.workers import NOWHERE, Worker
 
 RANKING = frozenset(
     {
@@ -56,15 +56,16 @@ def terms_of(
     """
     rules: dict[str, RuleTerms] = {}
     found: dict[str, TaskTerms] = {}
-    for task in sorted(tasks, key=lambda task: not task.workers):
+    for task in sorted(tasks, key=lambda task: not task.is_served):
         for rule in task.flow.concurrency:
             name = rule.id_for(task.name)
             known = rules.get(name)
-            if known is not None and not task.workers:
+            if known is not None and not task.is_served:
                 continue
             most = rule.max_runs if known is None else min(known.max_runs, rule.max_runs)
             rules[name] = RuleTerms(most, rule.strategy if known is None else known.strategy)
-        found[task.name] = TaskTerms(_eligible(task, workers), task.paused)
+        served = _eligible(task, workers) if task.graph is None else ((NOWHERE, 0),)
+        found[task.name] = TaskTerms(served, task.paused)
     return Terms(found, rules, dict(limits), dict(pauses))
 
 

@@ -28,6 +28,8 @@ class WorkerState(StrEnum):
 SERVING: Final = frozenset({WorkerState.READY, WorkerState.UNVERIFIED})
 """States in which a worker gets runs without reserve; an unreachable one gets single probing deliveries."""
 
+NOWHERE: Final = ""
+"""Where runs of workflows run: on no worker, with room for all."""
 FIRST_WINDOW: Final = 16
 PROBE_FIRST_MS: Final = 500
 PROBE_MAX_MS: Final = 5_000

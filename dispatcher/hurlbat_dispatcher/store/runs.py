@@ -25,11 +25,16 @@ from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Rows, St
 
 
 class RunRow(NamedTuple):
-    """A run as a turn sees it: everything but its payloads. Times are ms."""
+    """A run as a turn sees it: everything but its payloads. Times are ms.
+
+    `parent` is the run that submitted it, or the workflow of which it is the `node`.
+    """
 
     tenant: int
     id: str
+    kind: str
     task: str
+    task_version: int
     lane: int
     state: str
     ready: int
@@ -52,6 +57,9 @@ class RunRow(NamedTuple):
     idempotency_key: str | None
     reason: str | None
     report: str | None
+    parent: str | None
+    root: str | None
+    node: str | None
 
 
 class NewRun(NamedTuple):
@@ -59,6 +67,7 @@ class NewRun(NamedTuple):
 
     tenant: int
     id: str
+    kind: str
     task: str
     task_version: int
     lane: int
@@ -79,6 +88,9 @@ class NewRun(NamedTuple):
     sender: str | None
     idempotency_key: str | None
     parent: str | None
+    root: str | None
+    node: str | None
+    child_key: str | None
     trigger: str | None
     input: str
     metadata: str
@@ -90,7 +102,7 @@ _ITEM = "uuid"  # of the ids in a list, where the database has a type for them
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())
 
 INSERT = Statement(
-    sa.insert(run).values({"kind": inline("task")} | {name: bind(name, run.c[name].type) for name in NewRun._fields}),
+    sa.insert(run).values({name: bind(name, run.c[name].type) for name in NewRun._fields}),
     NewRun._fields,
 )
 
@@ -169,7 +181,7 @@ START = _update(
     deadline_at=sa.null(),
 )
 END = _update(
-    ("state", "finished_at", "output", "error", "reason", "holds_until", "report"),
+    ("state", "finished_at", "output", "error", "reason", "holds_until", "report", "cancelled_by"),
     _THIS_ATTEMPT,
     lease_until=sa.null(),
 )
@@ -197,6 +209,7 @@ REPLAY = _update(
     sender=sa.null(),
     holds_until=sa.null(),
     report=sa.null(),
+    cancelled_by=sa.null(),
 )
 MOVE = _update(("priority", "rank", "due_at", "expires_at"))
 LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT, RUNNING)

@@ -71,12 +71,16 @@ run = sa.Table(
     sa.Column("trigger", sa.Text),
     sa.Column("output", sa.Text),
     sa.Column("error", sa.Text),
+    sa.Column("node", Name),
+    sa.Column("was_node", Name),
+    sa.Column("child_key", sa.String(200)),
+    sa.Column("cancelled_by", sa.String(16)),
     sa.CheckConstraint("attempt >= 0 AND tries >= 0 AND tries <= attempt", name="attempts"),
     sa.CheckConstraint(f"state <> '{RunState.RUNNING}' OR worker IS NOT NULL", name="running_has_worker"),
 )
 
-_QUEUED = run.c.state == inline(RunState.QUEUED)
-_RUNNING = run.c.state == inline(RunState.RUNNING)
+QUEUED = run.c.state == inline(RunState.QUEUED)
+RUNNING = run.c.state == inline(RunState.RUNNING)
 
 
 def partial(name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool]) -> sa.Index:
@@ -84,14 +88,12 @@ def partial(name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool]) 
     return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
-WAITING = sa.and_(_QUEUED, run.c.ready == inline(1))
+WAITING = sa.and_(QUEUED, run.c.ready == inline(1))
 """Due, and in its lane."""
-DELAYED = sa.and_(_QUEUED, run.c.ready == inline(0))
+DELAYED = sa.and_(QUEUED, run.c.ready == inline(0))
 """Not due, or due and not seen yet by the owner of its lane."""
-QUEUED = _QUEUED
-EXPIRING = sa.and_(_QUEUED, run.c.expires_at.is_not(None))
-RUNNING = _RUNNING
-LEASED = sa.and_(_RUNNING, run.c.lease_until.is_not(None))
+EXPIRING = sa.and_(QUEUED, run.c.expires_at.is_not(None))
+LEASED = sa.and_(RUNNING, run.c.lease_until.is_not(None))
 HELD = run.c.holds_until.is_not(None)
 UNHAPPY = run.c.state.in_(
     [inline(RunState.FAILED), inline(RunState.CANCELLED), inline(RunState.SKIPPED), inline(RunState.SUSPENDED)]
@@ -107,6 +109,9 @@ partial("run_leased", run.c.lease_until, where=LEASED)
 partial("run_held", run.c.holds_until, where=HELD)
 partial("run_unhappy", run.c.tenant, run.c.state, run.c.id, where=UNHAPPY)
 sa.Index("run_task", run.c.tenant, run.c.task, run.c.id)
+partial("run_parent", run.c.tenant, run.c.parent, run.c.id, where=run.c.parent.is_not(None))
+NODES = run.c.node.is_not(None)  # as they stand: one that a replay has replaced has its name in `was_node`
+sa.Index("run_node", run.c.tenant, run.c.parent, run.c.node, unique=True, sqlite_where=NODES, postgresql_where=NODES)
 
 timeline = sa.Table(
     "timeline",

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, TimelineEntry
+from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, RunKind, TimelineEntry
 from hurlbat_dispatcher.domain.story import tell
 from hurlbat_dispatcher.store.schema import DELAYED, QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Row, Rows, Statement, Unindexed, bind
@@ -34,6 +34,12 @@ _SHOWN = [
     "idempotency_key",
     "parent",
     "trigger",
+    "kind",
+    "root",
+    "node",
+    "was_node",
+    "child_key",
+    "cancelled_by",
 ]
 _COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())
@@ -251,4 +257,5 @@ def _with_story(row: Row, entries: Sequence[TimelineEntry]) -> Run:
 def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
     """Make a run of a row of the columns that are shown."""
     values = dict(zip(_SHOWN, row, strict=True))
-    return Run(**(values | {"state": RunState(values["state"])}), timeline=entries)
+    shown = values | {"state": RunState(values["state"]), "kind": RunKind(values["kind"])}
+    return Run(**shown, timeline=entries)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from hurlbat_dispatcher.store.graphs import keep_shapes
 from hurlbat_dispatcher.store.schema import inline, task, worker
 from hurlbat_dispatcher.store.statement import Ask, Rows, Statement, bind
 
@@ -116,11 +117,18 @@ def remove_worker(tenant: int, name: str) -> Generator[Ask, Rows, None]:
     yield DELETE_WORKER.write([(tenant, name)])
 
 
-def declare_tasks(tenant: int, policies: dict[str, str], now: int) -> Generator[Ask, Rows, None]:
-    """Adopt the newest registration of each task (name → policy in JSON); a changed policy is a new version."""
+def declare_tasks(
+    tenant: int, policies: dict[str, str], graphs: Mapping[str, str], now: int
+) -> Generator[Ask, Rows, None]:
+    """Adopt the newest registration of each task (name → policy in JSON); a changed policy is a new version.
+
+    `graphs` are those of workflows, in JSON, which are kept for the runs of each version.
+    """
     rows = yield TASKS.fetch()
     known = {row.name: row for row in map(TaskRow._make, rows) if row.tenant == tenant}
     fresh = [name for name in policies if name not in known]
     changed = [name for name in policies if name in known and known[name].policy != policies[name]]
     yield INSERT_TASK.write([(tenant, name, 1, policies[name], 0, now) for name in fresh])
     yield UPDATE_TASK.write([(known[name].version + 1, policies[name], now, tenant, name) for name in changed])
+    versions = dict.fromkeys(fresh, 1) | {name: known[name].version + 1 for name in changed}
+    yield from keep_shapes(tenant, {(name, versions[name]): graphs[name] for name in graphs if name in versions}, now)

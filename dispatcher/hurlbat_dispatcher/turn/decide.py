@@ -8,7 +8,7 @@ from hurlbat_dispatcher.backoff import clamp, wait_after
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunEvent, RunState, move
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Succeeded
-from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, expiry, rank, was_charged
+from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, CancelledBy, expiry, rank, was_charged
 from hurlbat_dispatcher.domain.terms import RANKING
 from hurlbat_dispatcher.domain.verdict import Verdict, judge
 from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
@@ -269,10 +269,11 @@ def _finish(
     reason: str | None = None,
     holds_until: int | None = None,
     report: str | None = None,
+    by: CancelledBy | None = None,
 ) -> None:
     state = move(RunState(row.state), event)
     ledger.ends.append(
-        (state.value, ledger.now, output, error, reason, holds_until, report, row.tenant, row.id, row.attempt)
+        (state.value, ledger.now, output, error, reason, holds_until, report, by, row.tenant, row.id, row.attempt)
     )
     if row.idempotency_key is not None:
         ledger.ended_keys.append((row.tenant, row.id))

@@ -9,7 +9,7 @@ from hurlbat_dispatcher.domain.flow import Picture
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.policies import read_draws
 from hurlbat_dispatcher.domain.terms import terms_of
-from hurlbat_dispatcher.domain.workers import FIRST_WINDOW, SERVING, WorkerState
+from hurlbat_dispatcher.domain.workers import FIRST_WINDOW, NOWHERE, SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import LeaseTokens
 from hurlbat_dispatcher.store.lanes import LaneRow
@@ -17,6 +17,8 @@ from hurlbat_dispatcher.store.runs import RunRow
 
 MOST_LANES: Final = 100_000
 """Lanes whose numbers are remembered; then all are forgotten, and looked for again."""
+ENDLESS: Final = 1 << 40
+"""Slots of where workflows run."""
 LEAP_MS: Final = 5_000
 """A clock that is ahead of what has passed by more than this was set ahead."""
 
@@ -118,8 +120,11 @@ class Desk:
         for name, slots in picture.slots.items():
             if name not in registry.workers:
                 slots.serving = False
+        nowhere = picture.worker(NOWHERE, ENDLESS)
+        nowhere.window.pin(ENDLESS)
+        nowhere.serving = True
         picture.learn(terms_of(registry.tasks.values(), registry.workers, registry.limits, registry.pauses), now)
-        picture.forget([name for name in picture.slots if name not in registry.workers])
+        picture.forget([name for name in picture.slots if name not in registry.workers and name != NOWHERE])
 
     def small(self, worker: str) -> bool:
         """Tell whether a worker is given less than it has slots for, so that good signs of it count."""

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     lane: str
     digest: str
     gather: str | None = None
+    root: str | None = None
 
 
 class Placed(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Run, expiry, rank
+from hurlbat_dispatcher.domain.runs import Run, RunKind, expiry, rank
 from hurlbat_dispatcher.errors import Conflict, Problem
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun
@@ -164,6 +164,7 @@ def _row(now: int, entry: Entry, lane: int) -> NewRun:
     return NewRun(
         entry.tenant,
         entry.id,
+        (RunKind.TASK if task.graph is None else RunKind.WORKFLOW).value,
         task.name,
         task.version,
         lane,
@@ -184,6 +185,9 @@ def _row(now: int, entry: Entry, lane: int) -> NewRun:
         None,
         asked.idempotency_key,
         asked.parent,
+        entry.root,
+        None,
+        asked.child_key,
         asked.trigger,
         f"[{asked.input}]" if task.gather is not None and task.gather.kind is GatherKind.BATCH else asked.input,
         asked.metadata,
@@ -213,4 +217,8 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         idempotency_key=row.idempotency_key,
         parent=row.parent,
         trigger=row.trigger,
+        kind=RunKind(row.kind),
+        root=row.root,
+        node=row.node,
+        child_key=row.child_key,
     )
