@@ -111,4 +111,11 @@ class Unstarted:
     message: str
 
 
-Answer = Succeeded | Failed | NotSent | PushedBack | Held | Unstarted
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The task itself has ended its run as cancelled, for this reason."""
+
+    reason: str | None = None
+
+
+Answer = Succeeded | Failed | Cancelled | NotSent | PushedBack | Held | Unstarted

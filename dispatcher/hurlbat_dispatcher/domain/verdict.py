@@ -6,6 +6,7 @@ from typing import Final
 from hurlbat_dispatcher.domain.lifecycle import RunEvent
 from hurlbat_dispatcher.domain.outcome import (
     Answer,
+    Cancelled,
     ErrorCode,
     Failed,
     Held,
@@ -74,6 +75,8 @@ def judge(
     match answer:
         case Succeeded():
             return Verdict(RunEvent.SUCCEEDED, True, "completed")
+        case Cancelled():
+            return Verdict(RunEvent.CANCELLED, True, "cancelled")
         case Failed():
             return _failed(answer, tries, max_attempts, backoff, once=once)
         case NotSent(code, message):

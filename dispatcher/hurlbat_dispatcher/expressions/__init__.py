@@ -5,9 +5,10 @@ nothing else; the others are CEL's. They run in bounded time: see `guard` for wh
 of an input one may read.
 """
 
-from hurlbat_dispatcher.expressions.checking import CheckedExpression, check_expression
+from hurlbat_dispatcher.expressions.checking import CheckedExpression, as_json, check_expression
 from hurlbat_dispatcher.expressions.compiled import (
     EVENT_VARIABLES,
+    GRAPH_VARIABLES,
     MAX_SOURCE,
     VARIABLES,
     Expression,
@@ -31,6 +32,7 @@ from hurlbat_dispatcher.expressions.results import (
 __all__ = [
     "EVENT_VARIABLES",
     "FILTER",
+    "GRAPH_VARIABLES",
     "KEY",
     "MAX_SOURCE",
     "NUMBER",
@@ -41,6 +43,7 @@ __all__ = [
     "ExpressionError",
     "Kind",
     "as_bool",
+    "as_json",
     "as_key",
     "as_seconds",
     "as_whole",

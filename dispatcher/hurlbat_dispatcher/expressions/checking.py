@@ -70,10 +70,11 @@ def check_expression(source: str, given: Mapping[str, Any], kind: str | None = N
             key = read
     except ExpressionError as error:
         wrong = error
-    return CheckedExpression(True, True, type_name(value), _shown(value), key, reads, wrong)
+    return CheckedExpression(True, True, type_name(value), as_json(value), key, reads, wrong)
 
 
-def _shown(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return the raw JSON of what came of an expression: durations in seconds, bytes in base 64."""
     return json.dumps(_jsonable(value), ensure_ascii=False, separators=(",", ":"))
 
 

@@ -17,6 +17,8 @@ VARIABLES: Final = ("input", "metadata", "run")
 """What an expression of a task's policy may read."""
 EVENT_VARIABLES: Final = ("input", "payload", "metadata", "event")
 """What the expression of a filter of events may read."""
+GRAPH_VARIABLES: Final = ("input", "parents", "metadata", "run")
+"""What a condition of a workflow's node may read, and the expression of its input."""
 CACHED: Final = 2_048
 """Compiled expressions that are kept, at some 10 KB each, and 64 KB at worst."""
 
