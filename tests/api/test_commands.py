@@ -208,6 +208,7 @@ def test_runs_are_listed_shown_cancelled_and_replayed(
     listed = hurlbat("runs", "list", "--state", "queued", **here)
     shown = hurlbat("runs", "show", run, **here)
     cancelled = hurlbat("runs", "cancel", run, "--reason", "enough", **here)
+    hurlbat("workers", "pause", "w", **here)  # so that it is not over before it is told
     replayed = hurlbat("runs", "replay", run, **here)
 
     assert f"{run}  echo  queued" in listed.stdout

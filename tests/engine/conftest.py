@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from hurlbat_dispatcher import migrate
-from tests.engine.world import World, settings_for
+from tests.engine.world import LEASE, World, settings_for
 from tests.support.postgres import Cluster
 
 CLEAR = (
@@ -41,6 +41,18 @@ def postgres_url(postgres_cluster: Cluster, migrated: str) -> str:
 
 
 @pytest.fixture
+def nobody_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave it to the test to look after those who wait or watch. To be asked for before the engine."""
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.LOOK_AGAIN", 3600.0)
+
+
+@pytest.fixture
+def nobody_rechecks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave it to the test to prove workers again. To be asked for before the engine."""
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.RECHECK_SECONDS", 3600.0)
+
+
+@pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:
     """A running engine: the test runs once on SQLite and once on PostgreSQL."""
     async with World(database_url) as running:
@@ -62,16 +74,22 @@ async def shared(postgres_url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+def lease() -> float:
+    """Seconds of the leases of `owner` and `other`. A test that waits for the end of one takes others."""
+    return LEASE
+
+
+@pytest.fixture
+async def owner(postgres_url: str, lease: float, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A first server, which starts the runs; no sweep lends a hand."""
     monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
-    async with World(postgres_url) as world:
+    async with World(postgres_url, lease=lease) as world:
         yield world
 
 
 @pytest.fixture
-async def other(owner: World) -> AsyncIterator[World]:
+async def other(owner: World, lease: float) -> AsyncIterator[World]:
     """A second server, of which the first knows."""
-    async with World(owner.settings.database_url, owner.network) as world:
+    async with World(owner.settings.database_url, owner.network, lease=lease) as world:
         await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
         yield world

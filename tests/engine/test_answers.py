@@ -13,10 +13,18 @@ from hurlbat_dispatcher import Run, RunState, WorkerState
 from tests.engine.far_side import Answer, Call, broken, lines, marked, said, streaming
 from tests.engine.world import World
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nobody_rechecks", "nothing_is_sent_again")]
 
 ONCE = {"name": "echo"}
 TWICE = {"name": "echo", "retries": 1, "backoff": {"strategy": "fixed", "initial": 3600, "jitter": False}}
+
+
+@pytest.fixture
+def nothing_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave what was put back where it is for longer than a test lasts."""
+    monkeypatch.setattr("hurlbat_dispatcher.domain.verdict.PUSHED_BACK_WAIT", 3600.0)
+    monkeypatch.setattr("hurlbat_dispatcher.domain.verdict.PUSHED_BACK_MOST", 3600.0)
+    monkeypatch.setattr("hurlbat_dispatcher.health._MORE_ROOM", 3600.0)
 
 
 def always(make: Callable[[list[Call]], httpx.Response]) -> Answer:

@@ -8,13 +8,20 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Conflict, NotFound, RunState
+from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS
 from tests.engine.far_side import Call, accepted, marked
-from tests.engine.world import World, refused
+from tests.engine.world import LATER_MS, World, refused
 
 pytestmark = pytest.mark.anyio
 
 SLOW = {"name": "echo", "retries": 2, "backoff": {"strategy": "fixed", "initial": 3600, "jitter": False}}
 NOBODY = "00000000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold the slot of a cancelled attempt for longer than a test lasts."""
+    monkeypatch.setattr("hurlbat_dispatcher.turn.decide.CANCEL_HOLD_MS", LATER_MS)
 
 
 async def fail(call: Call) -> Any:
@@ -83,7 +90,8 @@ async def test_a_worker_that_does_not_confirm_keeps_its_slot_for_five_seconds(wo
     following = await world.submit("echo", "2")
     await world.turns()
     [(held,)] = await world.rows(f"SELECT holds_until FROM run WHERE id = '{run.id}'")
-    assert held - (found.finished_at or 0) == 5_000
+    assert held - (found.finished_at or 0) == LATER_MS
+    assert CANCEL_HOLD_MS == 5_000
     assert (await world.load(), len(worker.calls)) == (1, 1)
 
     worker.answer = None

@@ -9,7 +9,7 @@ import pytest
 from hurlbat_dispatcher import CannotOpen, DatabaseTrouble, Engine, Outside, Run, RunState, Unavailable
 from hurlbat_dispatcher.store.statement import Script
 from tests.engine.far_side import Call, streaming
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_a_stop_waits_for_answers_within_its_grace(local: World) -> None:
     worker.work = worker.held
     run = await local.submit()
     await local.until(lambda: len(worker.open) == 1)
-    stopping = asyncio.create_task(local.engine.stop(5))
+    stopping = asyncio.create_task(local.engine.stop(SOON))
     await asyncio.sleep(0)
     assert isinstance(await refused(local.submit()), Unavailable)
     worker.gate.set()

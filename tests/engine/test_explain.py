@@ -10,7 +10,7 @@ from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import BudgetView, Explanation, NotFound, Unavailable
 from hurlbat_dispatcher.neighbours import Neighbours
 from tests.engine.far_side import Call
-from tests.engine.world import World
+from tests.engine.world import SOON, World
 
 pytestmark = pytest.mark.anyio
 
@@ -140,7 +140,8 @@ async def test_a_server_that_does_not_start_the_runs_asks_the_one_that_does(
     worker.work = worker.held
     await other.until(lambda: "by_user" in other.parts.registry.tasks)
     first, second = await owner.submit("by_user", SOME), await other.submit("by_user", SOME)
-    async with asyncio.timeout(30):
+    monkeypatch.setattr("hurlbat_dispatcher.neighbours.ASK_SECONDS", SOON)
+    async with asyncio.timeout(SOON):
         while not (there := await owner.engine.explain(second.id)).budgets:
             await owner.turns()
     here = await other.engine.explain(second.id)

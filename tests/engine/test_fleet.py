@@ -13,12 +13,11 @@ from hurlbat import signing
 from hurlbat_dispatcher import DatabaseTrouble, Invalid, NotFound, WorkerSpec, WorkerState
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.fleet import ROTATION_OVERLAP_MS
-from hurlbat_dispatcher.health import Health
 from hurlbat_dispatcher.push.heard import Delivery
 from tests.engine.far_side import SECRET, Call, FakeWorker, marked
 from tests.engine.world import KEY, World, refused
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nobody_rechecks")]
 
 
 @dataclass
@@ -386,10 +385,7 @@ async def test_a_server_is_no_worker_of_its_own(local: World) -> None:
     assert problem.code == "destination_self"
 
 
-async def test_a_worker_that_is_back_gets_its_other_runs_while_the_first_one_still_runs(
-    local: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Health, "recheck", _nothing)
+async def test_a_worker_that_is_back_gets_its_other_runs_while_the_first_one_still_runs(local: World) -> None:
     worker = await local.worker()
     worker.away = httpx.ConnectError("no")
     first, second = await local.submit(input="1"), await local.submit(input="2")
@@ -398,7 +394,3 @@ async def test_a_worker_that_is_back_gets_its_other_runs_while_the_first_one_sti
     await local.until(lambda: len(worker.open) == 2)
     worker.gate.set()
     await local.all_ended([first, second])
-
-
-async def _nothing(_: Health) -> None:
-    """Lend no hand."""

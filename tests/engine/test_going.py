@@ -14,7 +14,7 @@ from hurlbat_dispatcher.store.database import Clash
 from hurlbat_dispatcher.store.leases import renew
 from hurlbat_dispatcher.turn.operations import End
 from tests.engine.test_sharing import busy
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +32,7 @@ def writes(world: World, before: Callable[[Any], None]) -> None:
     world.parts.database.write = write  # type: ignore[method-assign]
 
 
+@pytest.mark.parametrize("lease", [3.0])
 async def test_a_hand_over_that_failed_is_done_with_the_next_renewal(owner: World, other: World) -> None:
     worker = await busy(owner, other, plain=True)
     await owner.submit(input="1")
@@ -93,13 +94,14 @@ async def test_a_run_whose_cancellation_is_heard_before_its_start_is_not_sent(ow
 
     other.parts.outbox.let_go = listen  # type: ignore[method-assign]
     assert (await owner.engine.cancel_run(run.id)).state is RunState.CANCELLED
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON):
         await heard.wait()
     go_on.set()
     await other.turns()
     assert worker.calls == []
 
 
+@pytest.mark.parametrize("lease", [3.0])
 async def test_an_attempt_that_was_rescued_while_its_server_connected_is_not_sent(owner: World, other: World) -> None:
     worker = await owner.worker("w", RETRIED, slots=8)
     await other.until(lambda: "echo" in other.parts.registry.tasks)
@@ -177,9 +179,9 @@ STANDING = (
 async def test_a_commit_that_was_given_up_and_takes_place_later_oversells_no_slot(
     owner: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hurlbat_dispatcher.store.postgres.TRANSACTION_SECONDS", 0.5)
     worker = await owner.worker("w", slots=1)
     worker.work = worker.held
+    monkeypatch.setattr("hurlbat_dispatcher.store.postgres.TRANSACTION_SECONDS", 1.0)
     side = await asyncpg.connect(owner.settings.database_url.replace("+asyncpg", ""))
     try:
         await side.execute(STALLS)
@@ -188,7 +190,7 @@ async def test_a_commit_that_was_given_up_and_takes_place_later_oversells_no_slo
         assert isinstance(problem, Unavailable)
         assert problem.code == "outcome_unknown"
         later = asyncio.ensure_future(_in_the_end(owner, "2"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SOON):
             while await side.fetchval(STANDING) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await side.execute("SELECT pg_advisory_unlock(42)")
@@ -204,7 +206,7 @@ async def test_a_commit_that_was_given_up_and_takes_place_later_oversells_no_slo
 
 
 async def _in_the_end(world: World, input: str) -> Run:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         while True:
             with suppress(Unavailable):
                 return await world.submit(input=input)

@@ -15,7 +15,7 @@ from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import Conflict, Problem, Run, RunState, Submission
 from tests.engine.conftest import CLEAR
 from tests.engine.far_side import Call, FakeWorker, accepted, broken, lines, marked, said, streaming
-from tests.engine.world import World
+from tests.engine.world import SOON, World
 from tests.support.postgres import Cluster
 
 RUNS = 200
@@ -152,7 +152,7 @@ async def _settle(world: World, ids: list[str]) -> list[Run]:
         await world.engine.resume_worker(name)
     await world.change("UPDATE run SET lease_until = 1 WHERE lease_until IS NOT NULL")
     await world.tick(sweep=True)
-    waits = asyncio.ensure_future(asyncio.gather(*(world.engine.wait(run_id, 20) for run_id in ids)))
+    waits = asyncio.ensure_future(asyncio.gather(*(world.engine.wait(run_id, SOON) for run_id in ids)))
     while not waits.done():
         await asyncio.wait({waits}, timeout=0.2)
         await world.change("UPDATE run SET lease_until = 1 WHERE lease_until IS NOT NULL AND state = 'running'")

@@ -67,10 +67,13 @@ async def test_a_worker_that_was_registered_elsewhere_unheard_is_found_by_the_sw
         await other.register(fake)
         run = await other.submit()
         await owner.parts._sweep()
-        assert (await other.ended(run)).state is RunState.COMPLETED
+        assert (await owner.ended(run)).state is RunState.COMPLETED
 
 
-async def test_an_attempt_in_nobodys_hands_is_rescued_by_the_sweep(database_url: str) -> None:
+async def test_an_attempt_in_nobodys_hands_is_rescued_by_the_sweep(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.writer.RECALL_AFTER", AN_HOUR_MS // 2)
     async with World(database_url) as world:
         worker = await world.worker("w", {"name": "echo", "retries": 1, "backoff": {"initial": 0, "strategy": "fixed"}})
         send, world.parts.outbox.send = world.parts.outbox.send, lambda deliveries: None  # type: ignore[method-assign]

@@ -142,18 +142,18 @@ async def test_lists_of_a_while_begin_with_its_first_moment_and_end_before_its_l
 
 
 async def test_an_idempotency_key_with_a_time_holds_for_that_time(world: World) -> None:
-    """At 0, 1.5, 4 and 7.5 seconds, with a key for two: it is the time of the database that is moved."""
+    """At 0, 1.5, 4 and 7.5 hours, with a key for two: it is the time of the database that is moved."""
     await world.worker()
 
     async def submitted() -> tuple[str, bool]:
-        accepted = await world.engine.submit(Submission("echo", "1", idempotency_key="k", idempotency_ttl=2.0))
+        accepted = await world.engine.submit(Submission("echo", "1", idempotency_key="k", idempotency_ttl=7200.0))
         return accepted.run.id, accepted.created
 
     first = await submitted()
     await world.ended(first[0])
     found = [first]
-    for passed in (1_500, 2_500, 3_500):
-        await world.change(f"UPDATE idempotency SET until = until - {passed}")
+    for hours in (1.5, 2.5, 3.5):
+        await world.change(f"UPDATE idempotency SET until = until - {int(hours * HOUR_MS)}")
         found.append(await submitted())
     assert [created for _, created in found] == [True, False, True, True]
     assert found[1][0] == first[0]

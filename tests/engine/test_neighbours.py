@@ -17,7 +17,7 @@ from hurlbat_dispatcher import (
 )
 from hurlbat_dispatcher.turn import crank, submits
 from hurlbat_dispatcher.turn.operations import Cancel, Note, Operation
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def test_text_that_a_database_does_not_take_harms_nobody_else(world: World
     worker.work = worker.held
     victim = await world.submit()
     submits = [asyncio.ensure_future(world.submit("echo", str(n))) for n in range(5)]
-    bad = asyncio.ensure_future(asyncio.wait_for(_outcome(world.engine.cancel_run(victim.id, reason=reason)), 5))
+    bad = asyncio.ensure_future(asyncio.wait_for(_outcome(world.engine.cancel_run(victim.id, reason=reason)), SOON))
     more = [asyncio.ensure_future(world.submit("echo", str(n))) for n in range(5)]
     worker.gate.set()
     await world.all_ended(await asyncio.gather(*submits, *more))

@@ -101,10 +101,11 @@ async def test_a_server_that_stops_is_given_nothing_more(owner: World, other: Wo
     """The owner knows nothing of it: only the row of the other server tells, and it is read in the same turn."""
     worker = await busy(owner, other)
     worker.gate.set()
-    first = await other.submit(delay=0.5)
+    first = await other.submit(delay=3600)
     await owner.change(f"UPDATE run SET sender = '{other.parts.desk.me}' WHERE id = '{first.id}'")
     await other.change(f"UPDATE dispatcher SET stopping = 1 WHERE id = '{other.parts.desk.me}'")
     assert owner.parts.desk.peers == (other.parts.desk.me,)
+    await owner.time_comes(first, "due_at")
     ended = await owner.ended(first)
     assert (ended.state, await sender_of(owner, first.id)) == (RunState.COMPLETED, owner.parts.desk.me)
 
@@ -150,6 +151,7 @@ async def test_a_cancelled_attempt_is_let_go_by_the_server_that_sends_it(owner: 
     assert (await owner.engine.get_run(run.id)).state is RunState.CANCELLED
 
 
+@pytest.mark.parametrize("lease", [3.0])
 async def test_attempts_of_a_server_that_died_are_rescued_when_its_lease_is_over_without_a_sweep(
     owner: World, other: World
 ) -> None:

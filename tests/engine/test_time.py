@@ -11,7 +11,7 @@ from hurlbat_dispatcher import Invalid, Run, RunState
 from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, FakeWorker, accepted, marked, said, streaming
-from tests.engine.world import LATER_MS, World, refused
+from tests.engine.world import LATER_MS, LEASE, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -302,7 +302,7 @@ async def test_a_detached_attempt_has_no_lease_beyond_its_execution_timeout(worl
     await world.until_detached(run)
     [(lease_until, deadline_at)] = await world.rows(f"SELECT lease_until, deadline_at FROM run WHERE id = '{run.id}'")
     assert lease_until <= deadline_at
-    assert deadline_at >= run.created_at + 1_000 + 1_000  # a third of the lease as grace
+    assert deadline_at >= run.created_at + 1_000 + LEASE * 1_000 // 3  # a third of the lease as grace
     await world.time_comes(run, "deadline_at", "lease_until")
     found = await world.put_back(run, "retry")
     assert (found.tries, json.loads(found.error or "")["code"]) == (1, "execution_timeout")

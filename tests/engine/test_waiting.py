@@ -101,7 +101,7 @@ async def test_who_goes_amid_the_read_leaves_it_to_the_next(local: World, monkey
     go_on.set()
     assert (await third).id == ids[2]
     assert (first.cancelled(), second.cancelled()) == (True, True)
-    assert asyncio.all_tasks() - before == set()
+    await local.nothing_left(before)
     assert (looks._asked, looks._reading) == ({}, False)
 
 
@@ -132,16 +132,18 @@ async def test_nothing_is_left_of_two_thousand_who_waited(local: World) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert asyncio.all_tasks() - before == set()
+    await local.nothing_left(before)
     assert (local.parts.waiters._waiting, local.parts.waiting.looks._asked) == ({}, {})
 
 
+@pytest.mark.usefixtures("nobody_looks_again")
 async def test_an_end_of_which_no_word_came_is_found_with_one_look_for_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, ids = await held(world, 40)
     waiting = [asyncio.ensure_future(world.engine.wait(run_id, SOON)) for run_id in ids]
-    await world.until(lambda: len(world.parts.waiters) == 40)
+    looks = world.parts.waiting.looks
+    await world.until(lambda: len(world.parts.waiters) == 40 and not looks._asked and not looks._reading)
     monkeypatch.setattr(Waiting, "committed", lambda *_: None)
     monkeypatch.setattr(type(world.parts.waiters), "finished", lambda *_: None)
     worker.gate.set()

@@ -22,8 +22,10 @@ from hurlbat_dispatcher.turn.due import read_waiting, rebuild
 from hurlbat_dispatcher.turn.operations import Operation, Refresh, Tick
 from tests.engine.far_side import SECRET, FakeWorker, Network
 
-SOON: Final = 30.0
+SOON: Final = 60.0
 """Seconds within which everything that is waited for happens."""
+LEASE: Final = 60.0
+"""Seconds of a lease: so slow is no machine that one ends by itself."""
 KEY = SecretStr(Fernet.generate_key().decode())
 LATER_MS: Final = 3_600_000
 
@@ -34,8 +36,8 @@ def settings_for(url: str, **more: Any) -> Settings:
         "database_url": url,
         "secret_key": (KEY,),
         "external_url": "http://hurlbat.test",
-        "heartbeat": 1.0,
-        "lease": 3.0,
+        "heartbeat": more.get("lease", LEASE) / 3,
+        "lease": LEASE,
     }
     return Settings(**usual | more)
 
@@ -135,6 +137,10 @@ class World:
         async with asyncio.timeout(SOON):
             return await operation.reply
 
+    async def nothing_left(self, before: set[asyncio.Task[Any]]) -> None:
+        """Wait until no task goes on but those that did before; the duties of the engine have some for a moment."""
+        await self.until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()})
+
     async def turns(self, count: int = 2) -> None:
         """Wait until everything that was asked for so far has had its turn, and what was put off by it, too."""
         for _ in range(count):
@@ -188,7 +194,7 @@ class World:
         if not parts.desk.owns:
             return
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(SOON):
                 while (kept := _counted(parts.desk.picture)) != (read := await self._read_anew()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
