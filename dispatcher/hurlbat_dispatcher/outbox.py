@@ -15,7 +15,16 @@ import structlog
 
 from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.domain.answers import Signal
-from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import (
+    Answer,
+    ErrorCode,
+    Failed,
+    Held,
+    NotSent,
+    PushedBack,
+    Unstarted,
+    shows_health,
+)
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard, Logged, Progressed, Started
@@ -33,13 +42,11 @@ PARTIAL: Final = 2
 SENDING_SECONDS: Final = 0.25
 """How long a delivery counts as being sent, at most, when its answer does not begin."""
 MAX_DELIVERY_CHARS: Final = 4_194_304
-"""Payload of one delivery, after which no further run is added to it; a run that is larger by itself goes alone."""
+"""Payload of one delivery, at most; a run that is larger by itself goes alone."""
 LINGER: Final = 0.005
 """Seconds that further runs wait, at most, for others to fill their delivery."""
 MAX_NOTES: Final = 500
 """Log and progress lines that are kept of one attempt."""
-_ANSWERS: Final = frozenset({ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT})
-"""Failures that show a worker in good health."""
 
 Key = tuple[str, int]
 
@@ -265,7 +272,7 @@ class Outbox:
                     else:
                         ends.append(end)
                     self._forget(parcel, (run_id, attempt))
-                    if isinstance(answer, Succeeded) or (isinstance(answer, Failed) and answer.code in _ANSWERS):
+                    if shows_health(answer):
                         good += (run_id, attempt) not in parcel.started
                     elif isinstance(answer, Failed) and answer.code is ErrorCode.EXECUTION_TIMEOUT:
                         overdue.append(CancelOrder(worker, run_id, attempt, "execution_timeout", None))
@@ -379,11 +386,13 @@ def _ages(parcel: Parcel) -> dict[str, int]:
 
 
 def _take(queue: deque[DeliveredRun], most: int) -> list[DeliveredRun]:
-    """Take the next runs for one delivery: at most so many, and no more once they are large."""
+    """Take the next runs for one delivery: at most so many, and no more than may travel together."""
     batch: list[DeliveredRun] = []
     size = 0
-    while queue and len(batch) < most and size < MAX_DELIVERY_CHARS:
-        run = queue.popleft()
-        size += len(run.input) + len(run.metadata)
-        batch.append(run)
+    while queue and len(batch) < most:
+        run = queue[0]
+        size += len(run.input) + len(run.metadata) + len(run.trigger or "") + len(run.parents or "")
+        if batch and size > MAX_DELIVERY_CHARS:
+            break
+        batch.append(queue.popleft())
     return batch

@@ -33,6 +33,8 @@ class Delivered:
     lease_token: str = field(repr=False)
     report_url: str
     trigger: Mapping[str, Any] | None = field(default=None, repr=False)
+    parents: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Of a workflow's node, the output of each parent by its name."""
 
     @property
     def key(self) -> Key:
@@ -103,12 +105,14 @@ def _delivered(run: Any) -> Delivered:
         run["lease_token"],
         run["report_url"],
         run.get("trigger"),
+        run.get("parents"),
     )
     texts = (read.run_id, read.task, read.lease_token, read.report_url)
     if not all(type(text) is str for text in texts) or type(read.metadata) is not dict:
         raise BadMessage("run_id, task, lease_token and report_url must be strings, metadata an object")
-    if read.trigger is not None and type(read.trigger) is not dict:
-        raise BadMessage("trigger must be an object")
+    for name, value in (("trigger", read.trigger), ("parents", read.parents)):
+        if value is not None and type(value) is not dict:
+            raise BadMessage(f"{name} must be an object")
     if type(run["attempt"]) is not int or type(run["max_attempts"]) is not int:
         raise BadMessage("attempt and max_attempts must be integers")
     if isinstance(timeout, bool) or not timeout > 0:

@@ -39,6 +39,8 @@ MAX_LINE_CHARS: Final = 1_048_576 + 65_536
 MAX_MESSAGE_CHARS: Final = 8_192
 """A log line's, progress line's or error's message; longer ones are cut."""
 MAX_STACK_CHARS: Final = 16_384
+MAX_REASON_CHARS: Final = 256
+"""Of the reason with which a task ends its own run as cancelled; a longer one is cut."""
 
 
 class MessageType(StrEnum):
@@ -59,7 +61,10 @@ class BadLine(ValueError):
 
 
 class DeliveredRun(NamedTuple):
-    """One attempt in a `deliver` message. `input`, `metadata` and `trigger` are raw JSON; the timeout is in seconds."""
+    """One attempt in a `deliver` message; the timeout is in seconds.
+
+    `input`, `metadata`, `trigger` and `parents` are raw JSON.
+    """
 
     run_id: str
     task: str
@@ -72,6 +77,8 @@ class DeliveredRun(NamedTuple):
     report_url: str
     trigger: str | None = None
     """What started the run, if nobody submitted it."""
+    parents: str | None = None
+    """Of a workflow's node, an object with the output of each parent by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,15 @@ class FailedLine:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelledLine:
+    """The task ended its run as cancelled, for this reason."""
+
+    run_id: str
+    attempt: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatLine:
     """The worker is alive; it names no run."""
 
@@ -135,7 +151,9 @@ class ProgressLine:
     message: str | None
 
 
-Line = StartedLine | CompletedLine | FailedLine | HeartbeatLine | LogLine | ProgressLine
+Result = CompletedLine | FailedLine | CancelledLine
+"""How an attempt ended."""
+Line = StartedLine | Result | HeartbeatLine | LogLine | ProgressLine
 
 
 # -- requests: dispatcher → worker -----------------------------------------------------------------------------------
@@ -152,7 +170,8 @@ def deliver_body(
         f'{{"run_id":"{run.run_id}","task":"{run.task}","attempt":{run.attempt},"max_attempts":{run.max_attempts},'
         f'"input":{run.input},"metadata":{run.metadata},"execution_timeout":{run.execution_timeout!r},'
         f'"lease_token":"{run.lease_token}","report_url":{json.dumps(run.report_url)}'
-        + ("}" if run.trigger is None else f',"trigger":{run.trigger}}}')
+        + ("" if run.trigger is None else f',"trigger":{run.trigger}')
+        + ("}" if run.parents is None else f',"parents":{run.parents}}}')
         for run in runs
     )
     return _request(MessageType.DELIVER, worker, url, timestamp, f'"heartbeat":{heartbeat!r},"runs":[{listed}]')
@@ -194,6 +213,9 @@ def write_line(line: Line) -> str:
             return f'{{"type":"result","run_id":"{run_id}","attempt":{attempt},"state":"completed","output":{output}}}'
         case FailedLine():
             return _write_failed(line)
+        case CancelledLine(run_id, attempt, reason):
+            said: dict[str, Any] = {"type": "result", "run_id": run_id, "attempt": attempt, "state": "cancelled"}
+            return json.dumps(said | {"reason": reason[:MAX_REASON_CHARS] if reason else None})
         case HeartbeatLine():
             return '{"type":"heartbeat"}'
         case LogLine(run_id, attempt, level, message):
@@ -252,7 +274,7 @@ def read_line(text: str) -> Line | None:
     return ProgressLine(run_id, attempt, _number(found, "value", run_id), message and message[:MAX_MESSAGE_CHARS])
 
 
-def read_results(text: str) -> list[CompletedLine | FailedLine]:
+def read_results(text: str) -> list[Result]:
     """Read a whole answer in JSON, `{"results": [result, …]}` or one result. Raises `BadLine`."""
     try:
         found = members(text)
@@ -269,8 +291,8 @@ def read_results(text: str) -> list[CompletedLine | FailedLine]:
     return results
 
 
-def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> CompletedLine | FailedLine:
-    """Read a result: `state`, then `output`, or `error`, `retryable`, `retry_after` and `rate_limit_key`.
+def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Result:
+    """Read a result: `state`, then `output`, or `reason`, or `error`, `retryable`, `retry_after` and `rate_limit_key`.
 
     Raises `BadLine`.
     """
@@ -278,8 +300,13 @@ def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Compl
     if state == "completed":
         output = found.get("output")
         return CompletedLine(run_id, attempt, output.text if output else "null")
+    if state == "cancelled":
+        reason = _value(found, "reason")
+        if not (reason is None or isinstance(reason, str)):
+            raise BadLine("reason is not a string", run_id)
+        return CancelledLine(run_id, attempt, (reason or "")[:MAX_REASON_CHARS] or None)
     if state != "failed":
-        raise BadLine('the state of a result is neither "completed" nor "failed"', run_id)
+        raise BadLine('the state of a result is none of "completed", "failed" and "cancelled"', run_id)
     retryable = _value(found, "retryable")
     if not (retryable is None or isinstance(retryable, bool)):
         raise BadLine("retryable is not a boolean", run_id)

@@ -119,3 +119,10 @@ class Cancelled:
 
 
 Answer = Succeeded | Failed | Cancelled | NotSent | PushedBack | Held | Unstarted
+
+
+def shows_health(answer: Answer) -> bool:
+    """Tell whether an answer shows a worker in good health: it took the attempt up and says how that ended."""
+    if isinstance(answer, Failed):
+        return answer.code in (ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT)
+    return isinstance(answer, Succeeded | Cancelled)

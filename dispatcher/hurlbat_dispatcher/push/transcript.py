@@ -12,6 +12,7 @@ from typing import Final
 from hurlbat.wire import (
     MAX_LINE_CHARS,
     BadLine,
+    CancelledLine,
     CompletedLine,
     DeliveredRun,
     FailedLine,
@@ -22,7 +23,7 @@ from hurlbat.wire import (
     StartedLine,
     read_results,
 )
-from hurlbat_dispatcher.domain.outcome import Answer, ErrorCode, Failed, PushedBack, Succeeded, Unstarted
+from hurlbat_dispatcher.domain.outcome import Answer, Cancelled, ErrorCode, Failed, PushedBack, Succeeded, Unstarted
 from hurlbat_dispatcher.push.heard import Beat, Detached, Ended, Hear, Heard, Logged, Progressed, Started
 from hurlbat_dispatcher.push.lines import read
 
@@ -131,6 +132,8 @@ class Transcript:
                 self._answer(run_id, attempt, PushedBack(f"the worker answered {type}: {line.message}"), raw)
             case FailedLine(run_id, attempt):
                 self._answer(run_id, attempt, failure_of(line), raw)
+            case CancelledLine(run_id, attempt, reason):
+                self._answer(run_id, attempt, Cancelled(reason), raw)
             case LogLine(run_id, attempt, level, message):
                 if self._attempts.get(run_id) == attempt:
                     self._heard.append(Logged(run_id, attempt, level, message))
