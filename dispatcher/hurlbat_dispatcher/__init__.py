@@ -9,7 +9,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.schedules import Missed, Overlap, Schedule, ScheduleFire
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
-from hurlbat_dispatcher.engine import Accepted, Engine, HeartbeatReply
+from hurlbat_dispatcher.engine import Engine, HeartbeatReply
 from hurlbat_dispatcher.errors import (
     Conflict,
     Forbidden,
@@ -39,6 +39,7 @@ from hurlbat_dispatcher.schedules import Schedules, ScheduleSpec
 from hurlbat_dispatcher.secrecy import WrongKey
 from hurlbat_dispatcher.settings import Settings, SettingsError, load_settings
 from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
+from hurlbat_dispatcher.submitting import Accepted
 from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Receipt, Webhooks, WebhookSpec
 

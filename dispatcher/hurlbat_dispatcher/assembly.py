@@ -34,6 +34,7 @@ from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
 from hurlbat_dispatcher.store.leases import Ownership, leave
 from hurlbat_dispatcher.store.tokens import good_tokens, keep_first_token
+from hurlbat_dispatcher.submitting import Submitting
 from hurlbat_dispatcher.taken import Taken
 from hurlbat_dispatcher.telemetry import Telemetry
 from hurlbat_dispatcher.turn.desk import Desk
@@ -77,6 +78,7 @@ class Parts:
     bulk_work: BulkWork = field(init=False)
     events: Events = field(init=False)
     schedules: Schedules = field(init=False)
+    submitting: Submitting = field(init=False)
     webhooks: Webhooks = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
@@ -309,6 +311,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         keep=settings.retention,
     )
     parts.bulk = Bulk(TENANT, store, ids, desk, parts.bulk_work)
+    parts.submitting = Submitting(TENANT, store, registry, desk, clock, ids, parts.waiting, put=parts.writer.put)
     listening = Listening(registry, ids)
     filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
     parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)

@@ -19,8 +19,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
 from hurlbat_dispatcher.domain.runs import Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker
-from hurlbat_dispatcher.entries import entry_of, without_gathered
-from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unauthorized, Unavailable
+from hurlbat_dispatcher.errors import NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
@@ -36,18 +35,16 @@ from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
 from hurlbat_dispatcher.store.database import DatabaseTrouble
 from hurlbat_dispatcher.store.statement import Script
+from hurlbat_dispatcher.submitting import Accepted
 from hurlbat_dispatcher.turn.operations import (
     AttemptEnd,
     Beat,
     Cancel,
     End,
-    Entry,
     Move,
     Note,
     Operation,
-    Placed,
     Replay,
-    Submit,
 )
 from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Webhooks
@@ -55,16 +52,7 @@ from hurlbat_dispatcher.webhooks import Webhooks
 log = structlog.get_logger("hurlbat.engine")
 
 TENANT: Final = 1
-MAX_BULK: Final = 1_000
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A run that is stored: new, or the one that had the idempotency key before."""
-
-    run: Run
-    created: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,31 +128,15 @@ class Engine:
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a run; returns after the commit. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
-        return await self._submitted(await self._entry(submission))
+        return await self._at_work.submitting.submit(submission)
 
     async def submit_and_wait(self, submission: Submission, seconds: float) -> Run:
         """Accept a run and return it when it has ended, or as it is after so many seconds. Raises as `submit` does."""
-        entry = await self._entry(submission)
-
-        async def submitted() -> Run:
-            return (await self._submitted(entry)).run
-
-        return await self._at_work.waiting.end_of_new(entry.id, seconds, submitted())
+        return await self._at_work.submitting.submit_and_wait(submission, seconds)
 
     async def submit_many(self, submissions: Sequence[Submission]) -> list[Accepted | Problem]:
         """Accept up to 1,000 runs in one commit, with an outcome for each, in order."""
-        if len(submissions) > MAX_BULK:
-            raise Invalid("too_many", f"at most {MAX_BULK} runs at a time", limit=MAX_BULK)
-        results: list[Problem | None] = []
-        entries: list[Entry] = []
-        for submission in submissions:
-            try:
-                entries.append(await self._entry(submission))
-                results.append(None)
-            except Problem as problem:
-                results.append(problem)
-        placed = iter(await self._ask(Submit(entries)) if entries else ())
-        return await self._accepted([next(placed) if result is None else result for result in results])
+        return await self._at_work.submitting.submit_many(submissions)
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run with its timeline. Raises `NotFound`."""
@@ -350,7 +322,7 @@ class Engine:
         return self._parts
 
     async def _ask(self, operation: Operation) -> Any:
-        if self._stopping and isinstance(operation, Submit | Replay):
+        if self._stopping and isinstance(operation, Replay):
             raise Unavailable("stopping", "the server is stopping", retry_after=1)
         operation.reply = asyncio.get_running_loop().create_future()
         self._at_work.writer.put(operation)
@@ -358,38 +330,6 @@ class Engine:
 
     async def _read(self, script: Script[T]) -> T:
         return await available(self._at_work.database.read(script))
-
-    async def _entry(self, submission: Submission) -> Entry:
-        """Check a submission. Raises `Invalid`."""
-        parts, worker = self._at_work, None
-        check_moment(submission.run_at, parts.clock.now_ms())
-        if submission.parent is not None:
-            parent = await self._read(views.one_run(TENANT, submission.parent))
-            if parent is None:
-                raise Invalid("parent_unknown", f"there is no run {submission.parent[:64]}", field="parent")
-            worker = parent.worker
-        return entry_of(parts.ids.new(), TENANT, submission, parts.registry, worker)
-
-    async def _submitted(self, entry: Entry) -> Accepted:
-        [placed] = await self._ask(Submit([entry]))
-        [outcome] = await self._accepted([placed])
-        if isinstance(outcome, Problem):
-            raise outcome
-        return outcome
-
-    async def _accepted(self, placed: Sequence[Placed | Problem]) -> list[Accepted | Problem]:
-        """Show what became of submissions; the runs that had their keys before are read together."""
-        old = {one.run_id: None for one in placed if isinstance(one, Placed) and one.run is None}
-        found = await self._read(views.many_runs(TENANT, list(old))) if old else {}
-        runs = {run_id: without_gathered(run, self._at_work.registry) for run_id, run in found.items()}
-
-        def outcome(one: Placed | Problem) -> Accepted | Problem:
-            if isinstance(one, Problem):
-                return one
-            run = one.run or runs.get(one.run_id)
-            return unknown_run(one.run_id) if run is None else Accepted(run, one.created)
-
-        return [outcome(one) for one in placed]
 
     def _with_load(self, worker: Worker) -> Worker:
         seen = self._at_work.fleet.standing.last_seen(worker)
