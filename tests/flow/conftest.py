@@ -6,32 +6,21 @@ import pytest
 
 from tests.flow.stand import Flow, set_up
 from tests.support.postgres import Cluster
-from tests.support.processes import Processes
+from tests.support.stands import on_postgres, on_sqlite
 
 
 @pytest.fixture(scope="session")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
     """A server on SQLite with its workers."""
-    folder = tmp_path_factory.mktemp("flow")
-    processes = Processes(folder)
-    try:
-        with set_up(processes, folder, f"sqlite+aiosqlite:///{folder / 'hurlbat.db'}") as started:
-            yield started
-    finally:
-        processes.close()
+    with on_sqlite(tmp_path_factory.mktemp("flow"), set_up) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
 def postgres_flow(tmp_path_factory: pytest.TempPathFactory, postgres_cluster: Cluster) -> Iterator[Flow]:
     """A server on PostgreSQL with its workers."""
-    folder = tmp_path_factory.mktemp("flow")
-    processes = Processes(folder)
-    with postgres_cluster.database() as name:
-        try:
-            with set_up(processes, folder, postgres_cluster.url(name)) as started:
-                yield started
-        finally:
-            processes.close()
+    with on_postgres(tmp_path_factory.mktemp("flow"), postgres_cluster, set_up) as started:
+        yield started
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
