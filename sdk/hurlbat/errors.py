@@ -15,6 +15,7 @@ HurlbatError
 ├── TaskError              raised inside tasks, to say what shall follow
 │   ├── NonRetryable       fail now, whatever the policy says
 │   ├── RetryAfter         try again after so many seconds
+│   ├── CancelRun          end the run as cancelled
 │   └── Cancelled          raised by `Context.raise_if_cancelled`
 └── SignatureError         a request is not signed by who we trust
     ├── SignatureMissing   a webhook header is missing
@@ -104,11 +105,13 @@ class RunCancelled(RunError):
     """The run was cancelled, or skipped; `reason` says by what.
 
     It is what whoever cancelled it said, or one of our own words: `concurrency` (a rule of its task made room for
-    another run; the timeline's `displaced` row names both), `ttl`.
+    another run; the timeline's `displaced` row names both), `ttl`. `by` says who that was: `request`, `task`, `parent`,
+    `node`, `condition`, `concurrency` or `ttl`; it is None of one that was skipped.
     """
 
     def __init__(self, run: Run) -> None:
         self.reason = run.reason
+        self.by = run.cancelled_by
         super().__init__(f"{run.task} was {run.state}" + (f": {run.reason}" if run.reason else ""), run)
 
 
@@ -143,6 +146,18 @@ class RetryAfter(TaskError):
         super().__init__(message or f"try again after {seconds:g} s")
         self.seconds = float(seconds)
         self.rate_limit_key = rate_limit_key
+
+
+class CancelRun(TaskError):
+    """End the run as cancelled, for this reason: it shall not go on, and that is no failure.
+
+    Nothing is repeated, whatever the policy says; children of the run are cancelled, and so are the nodes after it in a
+    workflow. Of a longer reason than 256 characters the beginning is kept.
+    """
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or "")
+        self.reason = reason
 
 
 class Cancelled(TaskError):

@@ -26,14 +26,21 @@ from typing import Any, Protocol
 
 from hurlbat import outside
 from hurlbat.context import Context
-from hurlbat.errors import Cancelled, NonRetryable, PayloadError, RetryAfter
+from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter
 from hurlbat.lineage import RUNNING, Callers
 from hurlbat.messages import Delivered, Key
 from hurlbat.payloads import encode, printable
 from hurlbat.shape import Shape
-from hurlbat.wire import MAX_BODY_BYTES, MAX_STACK_CHARS, CompletedLine, FailedLine, Line, StartedLine
-
-Result = CompletedLine | FailedLine
+from hurlbat.wire import (
+    MAX_BODY_BYTES,
+    MAX_STACK_CHARS,
+    CancelledLine,
+    CompletedLine,
+    FailedLine,
+    Line,
+    Result,
+    StartedLine,
+)
 
 INVALID_INPUT = "invalid_input"
 INVALID_OUTPUT = "invalid_output"
@@ -142,6 +149,11 @@ class Execution:
         return self.delivered.trigger
 
     @property
+    def parents(self) -> Mapping[str, Any] | None:
+        """The outputs of the parents of a workflow's node, by their names."""
+        return self.delivered.parents
+
+    @property
     def deadline(self) -> datetime:
         """When the execution timeout ends it."""
         return datetime.fromtimestamp(self._began_at + self.delivered.execution_timeout, UTC)
@@ -219,6 +231,11 @@ class Execution:
         except BaseException as error:  # also SystemExit, which would otherwise end the whole server
             self._end(self._raised(error))
         else:
+            if self.stop_reason is not None:
+                logger.info(
+                    "%s went on although it was told to stop (%s); what it made of run %s, attempt %d, is ignored",
+                    *(self.task, self.stop_reason, *self.key),
+                )
             self._end(self._completed(value))
 
     async def _in_thread(self, scope: asyncio.Timeout, positional: list[Any], named: dict[str, Any]) -> Any:
@@ -282,6 +299,10 @@ class Execution:
     def _raised(self, error: BaseException) -> Result:
         if self.stop_reason is not None and isinstance(error, asyncio.CancelledError | Cancelled):
             return self._failed(CANCELLED, self.stop_reason)
+        if isinstance(error, CancelRun):
+            reason = error.reason and printable(str(error.reason))
+            logger.info("%s has cancelled its run %s: %s", self.task, self.run_id, reason or "it gives no reason")
+            return CancelledLine(self.run_id, self.attempt, reason)
         try:
             message = str(error)
         except Exception:  # a user's own __str__

@@ -5,7 +5,17 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from hurlbat.wire import STREAM_TYPE, CompletedLine, FailedLine, HeartbeatLine, Line, LogLine, ProgressLine, write_line
+from hurlbat.wire import (
+    STREAM_TYPE,
+    CancelledLine,
+    CompletedLine,
+    FailedLine,
+    HeartbeatLine,
+    Line,
+    LogLine,
+    ProgressLine,
+    write_line,
+)
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -34,7 +44,7 @@ class Outbox:
 
     def put(self, line: Line) -> None:
         """Take a line."""
-        if isinstance(line, CompletedLine | FailedLine):
+        if isinstance(line, CompletedLine | FailedLine | CancelledLine):
             self.waiting -= 1
         elif len(self._lines) >= MAX_WAITING_LINES and isinstance(line, LogLine | ProgressLine):
             self._dropped += 1

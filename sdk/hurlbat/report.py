@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from hurlbat import outside
-from hurlbat.execution import CANCELLED, Result
+from hurlbat.execution import CANCELLED
 from hurlbat.messages import Delivered
-from hurlbat.wire import CompletedLine, FailedLine, Line, LogLine, ProgressLine, write_line
+from hurlbat.wire import CancelledLine, CompletedLine, FailedLine, Line, LogLine, ProgressLine, Result, write_line
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -51,7 +51,7 @@ class Reporter:
     def put(self, line: Line) -> None:
         """Take a line of the attempt."""
         match line:
-            case CompletedLine() | FailedLine():
+            case CompletedLine() | FailedLine() | CancelledLine():
                 self._result = line
             case LogLine(level=level, message=message):
                 self._entries.append({"level": level, "message": message})
@@ -151,6 +151,8 @@ def _result_body(result: Result) -> tuple[str, str]:
     if isinstance(result, CompletedLine):
         return "complete", f'{{"output":{result.output}}}'
     line = json.loads(write_line(result))
+    if isinstance(result, CancelledLine):
+        return "cancel", json.dumps({"reason": line["reason"]})
     members = ("error", "retryable", "retry_after", "rate_limit_key")
     return "fail", json.dumps({name: line[name] for name in members if name in line})
 

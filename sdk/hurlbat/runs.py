@@ -69,6 +69,8 @@ class Run:
     priority: int = 2
     worker: str | None = None
     reason: str | None = None
+    cancelled_by: str | None = None
+    """What cancelled it: `request`, `task`, `parent`, `node`, `condition`, `concurrency` or `ttl`."""
     idempotency_key: str | None = None
     parent: str | None = None
     trigger: Mapping[str, Any] | None = None

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from hurlbat import outside
-from hurlbat.execution import UNKNOWN_TASK, Execution, Result, Runnable, Sink
+from hurlbat.execution import UNKNOWN_TASK, Execution, Runnable, Sink
 from hurlbat.messages import Cancellation, Delivered, Key
 from hurlbat.report import Reporter
-from hurlbat.wire import HEARTBEAT_SECONDS, LEASE_SECONDS, CompletedLine, FailedLine, StartedLine
+from hurlbat.wire import HEARTBEAT_SECONDS, LEASE_SECONDS, CancelledLine, CompletedLine, FailedLine, Result, StartedLine
 
 REMEMBER_RESULTS = 10_000
 REMEMBER_SECONDS = 600.0
@@ -178,7 +178,7 @@ class Workbench:
         result = execution.result
         if result is None or (execution.stop_reason is not None and not execution.started):
             return
-        size = len(result.output) if isinstance(result, CompletedLine) else len(result.stack or "") + 200
+        size = _size(result)
         self._recent[execution.key] = _Remembered(result, self._clock(), size)
         self._remembered_chars += size
         oldest = self._clock() - REMEMBER_SECONDS
@@ -198,3 +198,13 @@ class Workbench:
         task = asyncio.create_task(reporter.run())
         self._reports.add(task)
         task.add_done_callback(self._reports.discard)
+
+
+def _size(result: Result) -> int:
+    match result:
+        case CompletedLine():
+            return len(result.output)
+        case FailedLine():
+            return len(result.stack or "") + 200
+        case CancelledLine():
+            return 200
