@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ApiError,
         BlockingCall,
         Cancelled,
+        CancelRun,
         ConfigError,
         ConnectionFailed,
         HurlbatError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         RunTimedOut,
     )
     from hurlbat.events import Event
+    from hurlbat.graph import AnyOf, OnEvent, Sleep, When, any_of
     from hurlbat.policy import Backoff, Concurrency, RateLimit
     from hurlbat.refs import RunRef, ScheduleRef
     from hurlbat.runs import Run
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from hurlbat.sync_client import Client
     from hurlbat.task import Task
     from hurlbat.triggers import Cron, Debounce, Filter, Throttle
+    from hurlbat.workflow import Node, Workflow
 
     __version__: str
 
@@ -52,6 +55,7 @@ _HOMES = {
     "ApiError": "errors",
     "BlockingCall": "errors",
     "Cancelled": "errors",
+    "CancelRun": "errors",
     "ConfigError": "errors",
     "ConnectionFailed": "errors",
     "HurlbatError": "errors",
@@ -66,6 +70,11 @@ _HOMES = {
     "Concurrency": "policy",
     "RateLimit": "policy",
     "Event": "events",
+    "AnyOf": "graph",
+    "OnEvent": "graph",
+    "Sleep": "graph",
+    "When": "graph",
+    "any_of": "graph",
     "Run": "runs",
     "RunRef": "refs",
     "ScheduleRef": "refs",
@@ -75,13 +84,17 @@ _HOMES = {
     "Debounce": "triggers",
     "Filter": "triggers",
     "Throttle": "triggers",
+    "Node": "workflow",
+    "Workflow": "workflow",
 }
 
 __all__ = [
+    "AnyOf",
     "ApiError",
     "AsyncClient",
     "Backoff",
     "BlockingCall",
+    "CancelRun",
     "Cancelled",
     "Client",
     "Concurrency",
@@ -94,7 +107,9 @@ __all__ = [
     "Filter",
     "Hurlbat",
     "HurlbatError",
+    "Node",
     "NonRetryable",
+    "OnEvent",
     "PayloadError",
     "RateLimit",
     "RetryAfter",
@@ -106,8 +121,12 @@ __all__ = [
     "RunTimedOut",
     "Schedule",
     "ScheduleRef",
+    "Sleep",
     "Task",
     "Throttle",
+    "When",
+    "Workflow",
+    "any_of",
 ]
 
 

@@ -3,14 +3,18 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
+
+from pydantic import ValidationError
 
 from hurlbat.client import AsyncClient
 from hurlbat.decorator import TaskDecorator
 from hurlbat.errors import TaskInvalid
 from hurlbat.events import Events
 from hurlbat.handler import MAX_DELIVERY_BYTES, Handler
+from hurlbat.options import WorkflowOptions
 from hurlbat.outbox import Receive, Send
+from hurlbat.payloads import explain
 from hurlbat.policy import Manifest
 from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
@@ -20,6 +24,7 @@ from hurlbat.sync_client import Client
 from hurlbat.task import Task
 from hurlbat.version import version
 from hurlbat.workbench import Workbench
+from hurlbat.workflow import Workflow, workflow_of
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
@@ -60,6 +65,7 @@ class Hurlbat:
             }
         )
         self.tasks: dict[str, Task[Any, Any]] = {}
+        self.workflows: dict[str, Workflow[Any]] = {}
         self.task = TaskDecorator(self, self._declare)
         self.events = Events(self)
         self.client = AsyncClient(self.settings.url, self.settings.token)
@@ -87,6 +93,22 @@ class Hurlbat:
         """
         return stub_of(name, input, output, self)
 
+    @overload
+    def workflow(self, name: str, *, input: None, **policy: Unpack[WorkflowOptions]) -> Workflow[None]: ...
+    @overload
+    def workflow(self, name: str, *, input: type[I], **policy: Unpack[WorkflowOptions]) -> Workflow[I]: ...
+    @overload
+    def workflow(self, name: str, **policy: Unpack[WorkflowOptions]) -> Workflow[Any]: ...
+    def workflow(self, name: str, *, input: Any = Any, **policy: Any) -> Workflow[Any]:
+        """Return a new workflow, to be given nodes; `input` is the type of its input, `input=None` takes none.
+
+        Raises `TaskInvalid`.
+        """
+        made = workflow_of(name, input, policy, self, self._declare, self._change)
+        self._take_name(name)
+        self.workflows[name] = made
+        return made
+
     def asgi(self, *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Handler:
         """Return the ASGI application for the worker's URL: `app.mount("/hurlbat", hurlbat.asgi())`.
 
@@ -100,6 +122,7 @@ class Hurlbat:
 
         `FastAPI(lifespan=hurlbat.lifespan)`, or `async with hurlbat.lifespan(app):` inside a lifespan of your own.
         """
+        self.manifest()  # what is wrong with it is told here, and not to the server
         self.workbench.open()
         async with keep_registered(self.settings, self.client):
             try:
@@ -110,10 +133,13 @@ class Hurlbat:
         await self.client.aclose()
 
     def manifest(self) -> Manifest:
-        """Return what this worker serves, with the digest that its answers carry."""
+        """Return what this worker serves, with the digest that its answers carry. Raises `TaskInvalid`."""
         if self._manifest is None:
-            declared = tuple(task.declared() for task in self.tasks.values())
-            manifest = Manifest(sdk=f"hurlbat-python/{version()}", tasks=declared)
+            declared = tuple(task.declared() for task in (*self.tasks.values(), *self.workflows.values()))
+            try:
+                manifest = Manifest(sdk=f"hurlbat-python/{version()}", tasks=declared)
+            except ValidationError as error:
+                raise TaskInvalid(explain(error, "manifest")) from error
             self._manifest = manifest.model_copy(update={"version": manifest.digest()})
         return self._manifest
 
@@ -121,9 +147,16 @@ class Hurlbat:
         return f"Hurlbat(url={self.settings.url!r}, tasks={sorted(self.tasks)})"
 
     def _declare(self, task: Task[Any, Any]) -> None:
-        if task.name in self.tasks:
-            raise TaskInvalid(f"task {task.name} is declared twice; give one of them another name by task(name=…)")
+        self._take_name(task.name)
         self.tasks[task.name] = task
+
+    def _take_name(self, name: str) -> None:
+        if name in self.tasks or name in self.workflows:
+            kind = "task" if name in self.tasks else "workflow"
+            raise TaskInvalid(f"{kind} {name} is declared twice; give one of them another name by task(name=…)")
+        self._change()
+
+    def _change(self) -> None:
         self._manifest = None
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:

@@ -3,13 +3,22 @@
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, get_args, overload
 
-from hurlbat.errors import Cancelled
+from hurlbat.errors import Cancelled, ConfigError
 from hurlbat.payloads import printable
 from hurlbat.wire import HeartbeatLine, Line, LogLine, ProgressLine
 
+if TYPE_CHECKING:
+    from hurlbat.workflow import Node
+
+O = TypeVar("O")  # noqa: E741 -- the output
+D = TypeVar("D")
+
 Level = Literal["debug", "info", "warning", "error"]
+
+_NONE: Final[Any] = object()
+"""Where no default is given."""
 
 
 class Attempt(Protocol):
@@ -46,6 +55,11 @@ class Attempt(Protocol):
     @property
     def trigger(self) -> Mapping[str, Any] | None:
         """What started the run, if nobody submitted it."""
+        ...
+
+    @property
+    def parents(self) -> Mapping[str, Any] | None:
+        """The outputs of the parents of a workflow's node, by their names."""
         ...
 
     @property
@@ -99,7 +113,7 @@ class Context:
         """What started the run, by its `type`, or None where somebody submitted it.
 
         `event` has `event` (its id), `key`, `scope`, `filter` and `payload`; `schedule` has `schedule`, `due_at` and
-        `manual`; `failure` has `run` and `task`.
+        `manual`; `failure` has `run` and `task`; `workflow` has `workflow`, `run`, `node`, `parents` and `conditions`.
         """
         return self._attempt.trigger
 
@@ -108,6 +122,45 @@ class Context:
         """The payload of the filter that was true for the event that started the run, or None where none did."""
         trigger = self._attempt.trigger
         return None if trigger is None else trigger.get("payload")
+
+    @property
+    def workflow_run_id(self) -> str | None:
+        """The id of the workflow's run that this run is a node of, or None."""
+        return self._in_workflow.get("run")
+
+    @property
+    def parents(self) -> Mapping[str, Any]:
+        """The outputs of a node's parents by their names, as JSON has them; null of one that was skipped."""
+        return self._attempt.parents or {}
+
+    @property
+    def conditions(self) -> list[Mapping[str, Any]]:
+        """What came true of what a node waited for: `{sleep}`, `{expression}`, or `{event, id, payload}` each."""
+        return list(self._in_workflow.get("conditions") or ())
+
+    @overload
+    def output(self, parent: "Node[Any, O]") -> O: ...
+    @overload
+    def output(self, parent: "Node[Any, O]", default: D) -> O | D: ...
+    @overload
+    def output(self, parent: str, default: Any = ...) -> Any: ...
+    def output(self, parent: "Node[Any, Any] | str", default: Any = _NONE) -> Any:
+        """Return the output of a parent in the workflow, by its type; of one given by its name, as JSON has it.
+
+        One that has none, as it was skipped, raises `ConfigError` unless a default is given, and so does who is no
+        parent. An output that is not of its type raises `PayloadError`.
+        """
+        name, state = self._parent(parent)
+        if state != "completed":
+            if default is _NONE:
+                raise ConfigError(f"the node {name} was {state} and has no output; give a default, or ask was_skipped")
+            return default
+        output = self.parents.get(name)
+        return output if isinstance(parent, str) else parent.read(output)
+
+    def was_skipped(self, parent: "Node[Any, Any] | str") -> bool:
+        """Tell whether a parent in the workflow was skipped. Raises `ConfigError` for who is no parent."""
+        return self._parent(parent)[1] == "skipped"
 
     @property
     def deadline(self) -> datetime:
@@ -140,6 +193,26 @@ class Context:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"progress is from 0 to 1, not {value!r}")
         self._attempt.tell(ProgressLine(self.run_id, self.attempt, value, message and printable(message)))
+
+    @property
+    def _in_workflow(self) -> Mapping[str, Any]:
+        trigger = self._attempt.trigger
+        return trigger if trigger is not None and trigger.get("type") == "workflow" else {}
+
+    def _parent(self, parent: "Node[Any, Any] | str") -> tuple[str, str]:
+        """Return what a parent is called and how it ended."""
+        here = self._in_workflow
+        if not here:
+            raise ConfigError(f"this run of {self.task} belongs to no workflow, so it has no parents")
+        name = parent if isinstance(parent, str) else getattr(parent, "node", None)
+        if name is None:
+            raise ConfigError(f"{parent!r} is no node; give what task(…) or add(…) of the workflow returned, or a name")
+        of = here.get("workflow") if isinstance(parent, str) else parent.workflow
+        known = here.get("parents") or {}
+        if of != here.get("workflow") or name not in known:
+            said = ", ".join(known) or "it has none"
+            raise ConfigError(f"{parent!r} is no parent of the node {here.get('node')}; its parents: {said}")
+        return name, known[name]["state"]
 
     def __repr__(self) -> str:
         return f"Context(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, Final, Self, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from hurlbat.models import CONFIG, Model, known_only, made_by_hand, twice
@@ -25,12 +26,20 @@ LOOK_BACK: Final = 5.0
 NodeName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
+def _seconds(given: Any) -> Any:
+    return given.total_seconds() if isinstance(given, timedelta) else given
+
+
 @made_by_hand
 @dataclass(frozen=True, config=CONFIG)
 class Sleep:
-    """Comes true so many seconds after all parents of the node have ended. Raises `TaskInvalid`."""
+    """Comes true so many seconds, or a timedelta, after all parents of the node have ended. Raises `TaskInvalid`."""
 
-    sleep: Annotated[float, Field(gt=0, le=MAX_SLEEP, allow_inf_nan=False)]
+    sleep: Annotated[float, Field(gt=0, le=MAX_SLEEP, allow_inf_nan=False), BeforeValidator(_seconds)]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, sleep: float | timedelta) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

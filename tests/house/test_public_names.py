@@ -5,10 +5,12 @@ import hurlbat.testing
 import hurlbat_dispatcher
 
 HURLBAT = [
+    "AnyOf",
     "ApiError",
     "AsyncClient",
     "Backoff",
     "BlockingCall",
+    "CancelRun",
     "Cancelled",
     "Client",
     "Concurrency",
@@ -21,7 +23,9 @@ HURLBAT = [
     "Filter",
     "Hurlbat",
     "HurlbatError",
+    "Node",
     "NonRetryable",
+    "OnEvent",
     "PayloadError",
     "RateLimit",
     "RetryAfter",
@@ -33,8 +37,12 @@ HURLBAT = [
     "RunTimedOut",
     "Schedule",
     "ScheduleRef",
+    "Sleep",
     "Task",
     "Throttle",
+    "When",
+    "Workflow",
+    "any_of",
 ]
 DISPATCHER = [
     "Accepted",
