@@ -185,10 +185,14 @@ class Engine:
         await self._ask(Cancel(run_id, reason or "cancelled by request"))
         return await self._changed(run_id)
 
-    async def replay_run(self, run_id: str) -> Run:
-        """Queue a run that has ended again; its history stays. Raises `NotFound`, `Conflict`."""
+    async def replay_run(self, run_id: str, *, nodes: Sequence[str] = (), everything: bool = False) -> Run:
+        """Queue a run that has ended again; its history stays.
+
+        Of a workflow these `nodes` run anew and all below them, or `everything`, or else what did not end well. Raises
+        `NotFound`, `Invalid`, `Conflict`.
+        """
         check_run_id(run_id)
-        await self._ask(Replay(run_id))
+        await self._ask(Replay(run_id, nodes=nodes, everything=everything))
         return await self._changed(run_id)
 
     async def move_run(

@@ -12,6 +12,7 @@ from tests.support.postgres import Cluster
 
 CLEAR = (
     "TRUNCATE run, timeline, lane, idempotency, task, worker, dispatcher, token, rate_limit, rate_use, rate_pause, "
+    "shape, wait, news, "
     "schedule, schedule_fire, event, event_start, event_filter, gathering, webhook, operation "
     "RESTART IDENTITY; "
     "UPDATE shard SET owner = NULL, epoch = 0, lease_until = 0"

@@ -71,7 +71,7 @@ def sold_twice(stack: ExitStack) -> None:
     def make(finish: Any) -> Any:
         return lambda *given, holds_until=None, **more: finish(*given, holds_until=None, **more)
 
-    swap(stack, decide, "_finish", make)
+    swap(stack, decide, "finish", make)
 
 
 @bug("what a worker took and lost is tried again at once")

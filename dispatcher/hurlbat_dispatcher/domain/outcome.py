@@ -45,6 +45,10 @@ class ErrorCode(StrEnum):
     BACKPRESSURE = "backpressure"
     NOT_STARTED = "not_started"
     CANCELLED = "cancelled"
+    # of nodes of workflows
+    EXPRESSION_FAILED = "expression_failed"
+    PARENTS_TOO_LARGE = "parents_too_large"
+    NODE_REFUSED = "node_refused"
 
 
 @dataclass(frozen=True, slots=True)

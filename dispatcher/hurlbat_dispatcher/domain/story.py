@@ -14,32 +14,50 @@ before that), or whose timeline was full.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
-from hurlbat_dispatcher.domain.runs import Run, TimelineEntry
+from hurlbat_dispatcher.domain.runs import Run, RunKind, TimelineEntry
 
 AFTER_THE_END: Final = frozenset({"callback", "callback_failed"})
 """Kinds of rows that are written with the end of a run, or after it."""
+_BEFORE_THE_START: Final = frozenset({"moved", "gathered"})
 _HIDDEN: Final = frozenset({"started_at", "worker"})
 """Columns of which the row of an end keeps what they said: they are told by the start."""
 
 
 def tell(run: Run, rows: Sequence[TimelineEntry]) -> tuple[TimelineEntry, ...]:
     """Tell the whole story of a run, given the rows of its timeline as they were written."""
-    story = _Story(run, rows)
-    for row in rows:
+    story = _Story(run, _lives(run, rows))
+    for row in story.rows:
         story.add(row)
-    story.begin(run.attempt)
+    story.begin(story.attempt)
     if run.finished_at is not None:
         story.end()
     return tuple(story.told)
+
+
+def _lives(run: Run, rows: Sequence[TimelineEntry]) -> Sequence[TimelineEntry]:
+    """Return the rows of a workflow with its lives where others have attempts: it begins once in each."""
+    if run.kind is not RunKind.WORKFLOW:
+        return rows
+    found, life = [], 1
+    for row in rows:
+        found.append(replace(row, attempt=0 if row.kind in _BEFORE_THE_START else life))
+        life += row.kind == "replayed"
+    return found
 
 
 class _Story:
     """What is told so far, and in which life and attempt of the run that is."""
 
     def __init__(self, run: Run, rows: Sequence[TimelineEntry]) -> None:
+        self.rows = rows
+        self.attempt = run.attempt
+        if run.kind is RunKind.WORKFLOW:
+            self.attempt = 1 + sum(row.kind == "replayed" for row in rows)
+            run = run._replace(attempt=self.attempt)
         self.told = [TimelineEntry(run.created_at, "created", 0)]
         due_at = _due_at_first(run, rows)
         if due_at is not None:

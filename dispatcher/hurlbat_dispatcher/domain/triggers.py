@@ -19,6 +19,25 @@ def by_failure(run_id: str, task: str) -> str:
     return _object("", type="failure", run=run_id, task=task)
 
 
+def by_workflow(run_id: str, workflow: str, node: str, parents: str, conditions: str) -> str:
+    """Return the trigger of a node's run.
+
+    `parents` is raw JSON, by the names of nodes the run and its state, `conditions` what it has waited for.
+    """
+    more = f'"parents":{parents},"conditions":{conditions}'
+    return _object(more, type="workflow", workflow=workflow, run=run_id, node=node)
+
+
+def is_workflow(trigger: str | None) -> bool:
+    """Tell whether the run is a node that was reached."""
+    return trigger is not None and trigger.startswith('{"type":"workflow"')
+
+
+def parents_in(trigger: str) -> dict[str, str]:
+    """Return the runs of a node's parents, by the names of their nodes."""
+    return {name: parent["run"] for name, parent in json.loads(trigger)["parents"].items()}
+
+
 def is_failure(trigger: str | None) -> bool:
     """Tell whether the run was started by the failure of another."""
     return trigger is not None and trigger.startswith('{"type":"failure"')

@@ -84,8 +84,9 @@ NODES = Statement(
 CHILDREN = Statement(
     sa.select(run.c.id)
     .where(*_OF_PARENTS, run.c.state.not_in([inline(state) for state in sorted(FINAL)]))
-    .order_by(run.c.id),
-    ("tenant", "parents"),
+    .order_by(run.c.id)
+    .limit(bind("most", sa.Integer())),
+    ("tenant", "parents", "most"),
 )
 """Children that have not ended, nodes among them."""
 PAYLOADS = Statement(
@@ -94,6 +95,13 @@ PAYLOADS = Statement(
 )
 OUTPUTS = Statement(
     sa.select(run.c.id, run.c.output).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", _UUID)), ("tenant", "ids")
+)
+SIZES = Statement(
+    sa.select(sa.func.length(run.c.output)).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", _UUID)),
+    ("tenant", "ids"),
+)
+ERRORS = Statement(
+    sa.select(run.c.id, run.c.error).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", _UUID)), ("tenant", "ids")
 )
 _THIS = (run.c.tenant == bind("b_tenant", sa.Integer()), run.c.id == bind("b_id", run.c.id.type))
 BEGIN = Statement(
@@ -153,9 +161,8 @@ WAITS = Statement(
 AWAITED = Statement(
     sa.select(*_WAIT)
     .where(wait.c.tenant == _TENANT, AnyOf(wait.c.key, "keys", "varchar"), OPEN, wait.c.key.is_not(None))
-    .order_by(wait.c.run, wait.c.action, wait.c.clause, wait.c.place)
-    .limit(bind("most", sa.Integer())),
-    ("tenant", "keys", "most"),
+    .order_by(wait.c.run, wait.c.action, wait.c.clause, wait.c.place),
+    ("tenant", "keys"),
 )
 """Open conditions on events of these keys."""
 DUE = Statement(
@@ -179,8 +186,10 @@ MEET = Statement(
     ("met_at", "event", "b_tenant", "b_run", "b_action", "b_clause", "b_place"),
 )
 FORGET_WAITS = Statement(
-    sa.delete(wait).where(wait.c.tenant == bind("tenant", sa.Integer()), wait.c.run == bind("run", wait.c.run.type)),
-    ("tenant", "run"),
+    sa.delete(wait).where(
+        *(wait.c[name] == bind(name, wait.c[name].type) for name in ("tenant", "run", "action")),
+    ),
+    ("tenant", "run", "action"),
 )
 
 _EVENT = [event.c[name] for name in EventRow._fields]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
+from hurlbat_dispatcher.store.graph_schema import SLEEPING, wait
 from hurlbat_dispatcher.store.schema import (
     DELAYED,
     EXPIRING,
@@ -309,6 +310,7 @@ NEXT_MOMENT = Statement(
         sa.select(sa.func.min(run.c.expires_at)).where(EXPIRING).scalar_subquery(),
         sa.select(sa.func.min(run.c.lease_until)).where(LEASED).scalar_subquery(),
         sa.select(sa.func.min(run.c.holds_until)).where(HELD).scalar_subquery(),
+        sa.select(sa.func.min(wait.c.due_at)).where(SLEEPING).scalar_subquery(),
         sa.select(sa.func.min(schedule.c.next_at)).where(SCHEDULED).scalar_subquery(),
         sa.select(sa.func.min(dispatcher.c.lease_until) - DatabaseNow())
         .where(

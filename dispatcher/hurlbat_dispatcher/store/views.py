@@ -257,5 +257,9 @@ def _with_story(row: Row, entries: Sequence[TimelineEntry]) -> Run:
 def to_run(row: Row, entries: tuple[TimelineEntry, ...] = ()) -> Run:
     """Make a run of a row of the columns that are shown."""
     values = dict(zip(_SHOWN, row, strict=True))
-    shown = values | {"state": RunState(values["state"]), "kind": RunKind(values["kind"])}
+    shown = values | {
+        "state": RunState(values["state"]),
+        "kind": RunKind(values["kind"]),
+        "worker": values["worker"] or None,
+    }
     return Run(**shown, timeline=entries)

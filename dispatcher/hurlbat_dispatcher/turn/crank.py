@@ -10,11 +10,12 @@ from hurlbat_dispatcher.domain.holding import look
 from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.slots import AGO_MS
+from hurlbat_dispatcher.domain.workers import NOWHERE
 from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows
-from hurlbat_dispatcher.turn import callbacks, decide, due, firing, joining, starts
+from hurlbat_dispatcher.turn import callbacks, composing, courses, decide, due, firing, joining, starts
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.fence import fenced
 from hurlbat_dispatcher.turn.gathering import Gatherings, read_open, settle
@@ -28,6 +29,7 @@ from hurlbat_dispatcher.turn.operations import (
     Displace,
     End,
     Fire,
+    Follow,
     Freed,
     Look,
     Move,
@@ -55,9 +57,9 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     ledger, entries, gatherings = Ledger(0), entries_of(operations), Gatherings(desk.most_input)
     if desk.owns:
         ledger.now = yield from fenced(desk)
-        yield from _load(ledger, operations, (yield from read_open(gatherings, entries)))
+        yield from _load(desk, ledger, operations, (yield from read_open(gatherings, entries)))
     else:  # the clock is read when the rows are ours: what another server wrote meanwhile is not to be later
-        yield from _load(ledger, operations, (yield from read_open(gatherings, entries)))
+        yield from _load(desk, ledger, operations, (yield from read_open(gatherings, entries)))
         ledger.now = desk.tell_time((yield from runs.database_now()))
     now = ledger.now
     if desk.leap:
@@ -84,6 +86,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         yield from due.tick(desk, ledger, sweep=any(tick.sweep for tick in ticks))
         if desk.owns:
             yield from firing.fire_due(desk, ledger, intake)
+    yield from composing.compose(desk, ledger, intake, look=bool(ticks))
     if ledger.failures:
         yield from callbacks.call(desk, ledger, intake)
     if ledger.overrun:
@@ -99,8 +102,15 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         return begun
 
     waiters = intake.waiters
-    started = yield from joining.join(desk, ledger, waiters, admit)
-    started += admit()
+    started: list[Started] = []
+    while True:
+        fresh = yield from joining.join(desk, ledger, waiters, admit)
+        fresh += admit()
+        started += [one for one in fresh if one.slots.worker != NOWHERE]
+        workflows = [one.run_id for one in fresh if one.slots.worker == NOWHERE]
+        if not workflows:
+            break
+        yield from composing.begin(desk, ledger, intake, workflows)
     if not room or desk.picture.unfinished:
         ledger.wake_at(now)
     yield from starts.start(desk, ledger, started, waiters)
@@ -117,6 +127,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     ledger.deliveries = [one for one in ledger.deliveries if one[1].run_id not in ledger.touched]
     ledger.readies = [values for values in ledger.readies if values[-1] not in ledger.touched]
     yield from ledger.write()
+    yield from starts.add_outputs(ledger)
     yield from _refill(desk, ledger)
     if ticks:
         yield from due.next_moment(desk, ledger)
@@ -130,7 +141,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
 
 
 def _load(
-    ledger: Ledger, operations: Sequence[Operation], gathering: Mapping[int, Sequence[str]]
+    desk: Desk, ledger: Ledger, operations: Sequence[Operation], gathering: Mapping[int, Sequence[str]]
 ) -> Generator[Ask, Rows, None]:
     ids: dict[int, dict[str, None]] = {tenant: dict.fromkeys(found) for tenant, found in gathering.items()}
     for operation in operations:
@@ -142,6 +153,8 @@ def _load(
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
+            case Follow(run_ids):
+                wanted.update((run_id, None) for run_id in run_ids)
             case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Move(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
@@ -154,6 +167,7 @@ def _load(
             endings.setdefault(operation.tenant, []).append(operation.run_id)
     for tenant, over in endings.items():
         yield from ledger.load_endings(tenant, over)
+        yield from courses.read(desk, ledger, tenant, [run_id for run_id in over if run_id in ledger.rows])
 
 
 def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
@@ -161,9 +175,13 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
         case End(ends):
             _end(desk, ledger, operation, ends)
         case Cancel(run_id, reason):
-            _one(ledger, operation, run_id, lambda row: decide.cancel(desk, ledger, row, reason))
+            by = operation.by
+            _one(ledger, operation, run_id, lambda row: decide.cancel(desk, ledger, row, reason, by))
         case Replay(run_id):
-            _one(ledger, operation, run_id, lambda row: decide.replay(desk, ledger, row))
+            nodes, everything = operation.nodes, operation.everything
+            _one(ledger, operation, run_id, lambda row: decide.replay(desk, ledger, row, nodes, everything=everything))
+        case Follow(run_ids):
+            ledger.followed.update((run_id, ledger.rows[run_id]) for run_id in run_ids if run_id in ledger.rows)
         case Move(run_id, due_at, priority, delay):
             due_at = due_at if delay is None else ledger.now + delay
             _one(ledger, operation, run_id, lambda row: decide.move_run(desk, ledger, row, due_at, priority))

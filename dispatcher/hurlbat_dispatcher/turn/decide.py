@@ -1,22 +1,25 @@
 """What each operation does to a run: the pure rules applied to its row, the changes put into the ledger."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hurlbat_dispatcher.backoff import clamp, wait_after
+from hurlbat_dispatcher.domain.graph import to_do_again
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunEvent, RunState, move
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Succeeded
+from hurlbat_dispatcher.domain.outcome import Cancelled, ErrorCode, Failed, PushedBack, Succeeded
 from hurlbat_dispatcher.domain.runs import CANCEL_HOLD_MS, Backoff, CancelledBy, expiry, rank, was_charged
 from hurlbat_dispatcher.domain.terms import RANKING
 from hurlbat_dispatcher.domain.verdict import Verdict, judge
-from hurlbat_dispatcher.errors import Conflict, NotFound, Problem
+from hurlbat_dispatcher.errors import Conflict, Invalid, NotFound, Problem
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import CancelOrder, Ledger
 from hurlbat_dispatcher.turn.operations import AttemptEnd
 
+GAVE_IN = "cancelled by the task"
+"""The reason of a run that its task has cancelled without saying why."""
 DISPLACED = "concurrency"
 """The reason of a run that a concurrency rule cancelled."""
 QUIET_AFTER = 100
@@ -51,7 +54,10 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd, *, again: bool = Fa
     else:
         output = end.answer.output if isinstance(end.answer, Succeeded) else None
         error = error_json(verdict.failure) if verdict.failure else None
-        _finish(desk, ledger, row, verdict.event, output=output, error=error, report=mark)
+        reason, by = None, None
+        if isinstance(end.answer, Cancelled):
+            reason, by = end.answer.reason or GAVE_IN, CancelledBy.TASK
+        finish(desk, ledger, row, verdict.event, output=output, error=error, reason=reason, report=mark, by=by)
     if not verdict.sent:
         ledger.unsent.add((row.id, row.attempt))
     desk.release(row.id, unsent=not verdict.sent)
@@ -61,22 +67,28 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd, *, again: bool = Fa
     return None
 
 
-def cancel(desk: Desk, ledger: Ledger, row: RunRow, reason: str) -> Problem | None:
-    """Cancel a run in whatever state; a running attempt keeps its slot until its worker confirms, or for a while."""
+def cancel(
+    desk: Desk, ledger: Ledger, row: RunRow, reason: str, by: CancelledBy = CancelledBy.REQUEST
+) -> Problem | None:
+    """Cancel a run in whatever state; a running attempt keeps its slot until its worker confirms, or for a while.
+
+    A workflow keeps what it draws on until its nodes have stopped.
+    """
     if row.state in FINAL:
         if row.state == RunState.CANCELLED:
-            if row.holds_until is not None:  # its worker has not confirmed, and may not have been told
+            if row.holds_until is not None and row.worker:  # which has not confirmed, and may not have been told
                 ledger.cancels.append(_order(row, reason))
             return None
         return Conflict("run_finished", f"the run is {row.state} already", state=row.state)
     if row.state == RunState.RUNNING:
         holds_until = ledger.now + CANCEL_HOLD_MS
         ledger.wake_at(holds_until)
-        _finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until)
-        ledger.cancels.append(_order(row, reason))
+        finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason, holds_until=holds_until, by=by)
+        if row.worker:
+            ledger.cancels.append(_order(row, reason))
     else:
         desk.forget_waiting(row)
-        _finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason)
+        finish(desk, ledger, row, RunEvent.CANCELLED, reason=reason, by=by)
     return None
 
 
@@ -84,15 +96,20 @@ def displace(desk: Desk, ledger: Ledger, row: RunRow, detail: Mapping[str, Any])
     """Cancel a run for a concurrency rule; one that has ended meanwhile stays as it is."""
     if row.state not in FINAL:
         ledger.note(row, "displaced", dict(detail))
-        cancel(desk, ledger, row, DISPLACED)
+        cancel(desk, ledger, row, DISPLACED, CancelledBy.CONCURRENCY)
 
 
 def _order(row: RunRow, reason: str) -> CancelOrder:
     return CancelOrder(row.worker or "", row.id, row.attempt, reason, row.sender)
 
 
-def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
-    """Let a final run start again, with as many tries more as its task allows; its history stays."""
+def replay(
+    desk: Desk, ledger: Ledger, row: RunRow, nodes: Sequence[str] = (), *, everything: bool = False
+) -> Problem | None:
+    """Let a final run start again, with as many tries more as its task allows; its history stays.
+
+    Of a workflow only some `nodes` run anew: see `domain.graph.to_do_again`.
+    """
     if row.state not in FINAL:
         return Conflict(
             "run_not_finished", f"the run is {row.state}; only a finished run can be replayed", state=row.state
@@ -101,6 +118,9 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
         return Conflict(
             "run_stopping", "the worker has not confirmed that the cancelled attempt stopped; try again in 5 s"
         )
+    problem = _redo(ledger, row, nodes, everything=everything)
+    if problem is not None:
+        return problem
     task = desk.registry.tasks.get(row.task)
     more = task.max_attempts if task else 1
     move(RunState(row.state), RunEvent.REPLAYED)
@@ -121,6 +141,28 @@ def replay(desk: Desk, ledger: Ledger, row: RunRow) -> Problem | None:
     _changed(ledger, row, state=RunState.QUEUED)
     ledger.wake_at(ledger.now)
     ledger.queued = True
+    return None
+
+
+def _redo(ledger: Ledger, row: RunRow, nodes: Sequence[str], *, everything: bool) -> Problem | None:
+    """Let the nodes of a workflow go that are to run anew."""
+    if row.node is not None:
+        return Conflict(
+            "run_is_node",
+            f'the run is the node {row.node} of run {row.parent}; replay that from here: {{"from": ["{row.node}"]}}',
+            parent=row.parent,
+        )
+    course = ledger.courses.get(row.id)
+    if course is None:
+        return None
+    if any(node.state not in FINAL or node.holds_until is not None for node in course.nodes.values()):
+        return Conflict("run_stopping", "nodes of the workflow have not stopped yet; try again in 5 s")
+    unknown = [name for name in nodes if name not in course.graph.nodes]
+    if unknown:
+        known = ", ".join(list(course.graph.nodes)[:20])
+        return Invalid("node_unknown", f"the workflow has no node {unknown[0]}; its nodes are {known}", field="from")
+    again = to_do_again(course.graph, course.states, course.graph.nodes if everything else nodes)
+    ledger.superseded += [(row.tenant, row.id, name) for name in course.nodes if name in again]
     return None
 
 
@@ -161,10 +203,10 @@ def expire(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     """End a run that did not start in time: cancelled by its `ttl`, or failed by its task's `schedule_timeout`."""
     desk.forget_waiting(row)
     if row.ttl_at is not None and row.ttl_at == row.expires_at and row.tries == 0:
-        _finish(desk, ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time")
+        finish(desk, ledger, row, RunEvent.EXPIRED, reason="ttl: it did not start in time", by=CancelledBy.TTL)
     else:
         late = Failed(ErrorCode.SCHEDULE_TIMEOUT, "no attempt could start within schedule_timeout", retryable=False)
-        _finish(desk, ledger, row, RunEvent.TIMED_OUT, error=error_json(late), reason=str(ErrorCode.SCHEDULE_TIMEOUT))
+        finish(desk, ledger, row, RunEvent.TIMED_OUT, error=error_json(late), reason=str(ErrorCode.SCHEDULE_TIMEOUT))
 
 
 def lose(desk: Desk, ledger: Ledger, row: RunRow) -> None:
@@ -258,7 +300,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
     ledger.queued = True
 
 
-def _finish(
+def finish(
     desk: Desk,
     ledger: Ledger,
     row: RunRow,
@@ -271,15 +313,20 @@ def _finish(
     report: str | None = None,
     by: CancelledBy | None = None,
 ) -> None:
+    """End a run. `output` and `error` are raw JSON; until `holds_until` (ms) it keeps what it draws on."""
     state = move(RunState(row.state), event)
     ledger.ends.append(
         (state.value, ledger.now, output, error, reason, holds_until, report, by, row.tenant, row.id, row.attempt)
     )
     if row.idempotency_key is not None:
         ledger.ended_keys.append((row.tenant, row.id))
-    _changed(ledger, row, state=state)
+    ledger.rows[row.id] = row._replace(state=state, holds_until=holds_until)
+    ledger.touched.add(row.id)
     desk.picture.ended(row.id)
     ledger.finished.append(row.id)
+    if row.node is not None or state is RunState.CANCELLED:
+        ledger.followed[row.id] = ledger.rows[row.id]
+        ledger.outputs[row.id], ledger.errors[row.id] = output, error
     if state is RunState.FAILED:
         task = desk.registry.tasks.get(row.task)
         if task is not None and task.on_failure is not None:
@@ -305,6 +352,8 @@ def release(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     ledger.freed.append((row.id, row.attempt))
     ledger.rows[row.id] = row._replace(holds_until=None)
     desk.release(row.id)
+    if row.node is not None:
+        ledger.followed[row.id] = ledger.rows[row.id]
 
 
 def waiting(row: RunRow) -> Waiting:

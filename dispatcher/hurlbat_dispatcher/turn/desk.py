@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from hurlbat_dispatcher.clock import Chance, Clock, Ids, SystemClock
 from hurlbat_dispatcher.domain.flow import Picture
+from hurlbat_dispatcher.domain.graph import Graph
 from hurlbat_dispatcher.domain.lanes import Lane, Waiting
 from hurlbat_dispatcher.domain.policies import read_draws
 from hurlbat_dispatcher.domain.terms import terms_of
@@ -63,6 +64,8 @@ class Desk:
     """When something is due next (ms), as far as is known."""
     may_start: Callable[[], bool] = field(default=lambda: True)
     """Whether this server's own lease is good, so that it could send what it starts."""
+    graphs: dict[tuple[int, str, int], Graph] = field(default_factory=dict)
+    """Graphs of workflows, by tenant, task and version, as far as they were read."""
     schedules_at: int = 0
     """Nobody wakes for a schedule before this time (ms): some that are due cannot be fired yet."""
     orphans_at: int | None = None
@@ -123,7 +126,8 @@ class Desk:
         nowhere = picture.worker(NOWHERE, ENDLESS)
         nowhere.window.pin(ENDLESS)
         nowhere.serving = True
-        picture.learn(terms_of(registry.tasks.values(), registry.workers, registry.limits, registry.pauses), now)
+        tasks = [*registry.tasks.values(), *registry.removed.values()]
+        picture.learn(terms_of(tasks, registry.workers, registry.limits, registry.pauses), now)
         picture.forget([name for name in picture.slots if name not in registry.workers and name != NOWHERE])
 
     def small(self, worker: str) -> bool:

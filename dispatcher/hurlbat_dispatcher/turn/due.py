@@ -223,6 +223,6 @@ def _recount(desk: Desk, ledger: Ledger | None = None) -> Generator[Ask, Rows, N
             continue
         slots = picture.slots.get(worker) or picture.worker(worker, 1)  # one that was removed, and still runs something
         lane = picture.lanes[lane_id]
-        picture.occupy(run_id, slots, lane, attempt, sender, started_at or 0)
+        picture.occupy(run_id, slots, lane, attempt, sender or "", started_at or 0)
         if holds_until is None and run_id not in picture.members:
             picture.join(lane, run_id, priority, joined_at or started_at or 0, started=True, running=True)

@@ -27,7 +27,8 @@ def join(
     """Let the turn's newcomers join, and return what started between: where a line has one place, it must be free."""
     started: list[Started] = []
     looked: set[Group] = set()
-    for newcomer in ledger.newcomers:
+    newcomers, ledger.newcomers = ledger.newcomers, []
+    for newcomer in newcomers:
         if newcomer.run_id in ledger.touched:
             continue
         lane = desk.picture.lanes[newcomer.lane]

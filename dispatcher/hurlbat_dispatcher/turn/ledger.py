@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hurlbat.wire import DeliveredRun
+from hurlbat_dispatcher.domain.graph import Graph, States
 from hurlbat_dispatcher.domain.lanes import Waiting
+from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
-from hurlbat_dispatcher.store import bulk, firing, lanes, limits, publishing, runs
+from hurlbat_dispatcher.store import bulk, firing, graphs, lanes, limits, publishing, runs
 from hurlbat_dispatcher.store.firing import Fired
+from hurlbat_dispatcher.store.graphs import WaitRow
 from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.publishing import NewEvent, NewStart
@@ -52,6 +55,21 @@ class Assigned(NamedTuple):
 
 
 @dataclass(slots=True)
+class Course:
+    """A workflow's run as a turn sees it: its graph, and its nodes as they stand, by name."""
+
+    graph: Graph
+    nodes: dict[str, RunRow]
+    payload: tuple[str, str] | None = None
+    """Its input and metadata, in JSON, once they were needed."""
+
+    @property
+    def states(self) -> States:
+        """Return the states of the nodes that were reached or barred."""
+        return {name: RunState(row.state) for name, row in self.nodes.items()}
+
+
+@dataclass(slots=True)
 class Ledger:
     """One turn. `now` is the database's time in ms; `rows` are the runs that were read, as they stand."""
 
@@ -85,6 +103,24 @@ class Ledger:
     """Of operations on many runs, (tenant, id): to how many runs it was done, and how many were passed over."""
     failures: list[tuple[RunRow, str | None]] = field(default_factory=list)
     """Runs that have finally failed and whose tasks name another for it, with the error in JSON."""
+    followed: dict[str, RunRow] = field(default_factory=dict)
+    """Runs that ended or stopped and of whose end something may follow: nodes, and what was cancelled."""
+    courses: dict[str, Course] = field(default_factory=dict)
+    """Workflows that this turn has to do with."""
+    outputs: dict[str, str | None] = field(default_factory=dict)
+    errors: dict[str, str | None] = field(default_factory=dict)
+    """What came of nodes in this turn, in JSON, by run."""
+    begins: list[Values] = field(default_factory=list)
+    resumes: list[Values] = field(default_factory=list)
+    superseded: list[Values] = field(default_factory=list)
+    waits: dict[str, list[WaitRow]] = field(default_factory=dict)
+    """What runs wait for, as far as it was read, as it stands now."""
+    new_waits: list[WaitRow] = field(default_factory=list)
+    met: list[Values] = field(default_factory=list)
+    waited: list[Values] = field(default_factory=list)
+    """Runs that wait no longer."""
+    news: list[Values] = field(default_factory=list)
+    old_news: list[Values] = field(default_factory=list)
     new_keys: list[Values] = field(default_factory=list)
     old_keys: list[Values] = field(default_factory=list)
     ended_keys: list[Values] = field(default_factory=list)
@@ -170,8 +206,11 @@ class Ledger:
         yield from self._keep_timelines_short()
         writes: tuple[tuple[Statement, Sequence[Values]], ...] = (
             (runs.DROP_KEY, self.old_keys),
+            (graphs.SUPERSEDE, self.superseded),
             (runs.INSERT, self.inserts),
             (runs.KEEP_KEY, self.new_keys),
+            (graphs.BEGIN, self.begins),
+            (graphs.RESUME, self.resumes),
             (runs.END, self.ends),
             (runs.END_KEY, self.ended_keys),
             (runs.PUT_BACK, self.put_backs),
@@ -183,6 +222,11 @@ class Ledger:
             (runs.LEASE, self.leases),
             (runs.RELEASE, self.releases),
             (runs.REMEMBER, self.notes),
+            (graphs.KEEP_WAIT, self.new_waits),
+            (graphs.MEET, self.met),
+            (graphs.FORGET_WAITS, self.waited),
+            (graphs.TELL, self.news),
+            (graphs.FORGET_NEWS, self.old_news),
             (publishing.KEEP_EVENT, self.events),
             (publishing.KEEP_START, self.event_starts),
             (firing.KEEP_FIRE, self.fires),

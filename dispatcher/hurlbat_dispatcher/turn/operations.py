@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hurlbat_dispatcher.domain.bulk import Part
 from hurlbat_dispatcher.domain.outcome import Answer
-from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+from hurlbat_dispatcher.domain.runs import CancelledBy, Run, Submission, Task
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 
 Reply = asyncio.Future[Any]
@@ -179,6 +179,7 @@ class Cancel(Operation):
     run_id: str
     reason: str
     part: Part | None = field(default=None, kw_only=True)
+    by: CancelledBy = field(default=CancelledBy.REQUEST, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -191,10 +192,23 @@ class Displace(Operation):
 
 @dataclass(slots=True, eq=False)
 class Replay(Operation):
-    """Let a run that ended start again. Replies None, or a `Problem`."""
+    """Let a run that ended start again. Replies None, or a `Problem`.
+
+    Of a workflow only the nodes that did not end well and those below them run anew, or these `nodes` and those below
+    them, or `everything`.
+    """
 
     run_id: str
     part: Part | None = field(default=None, kw_only=True)
+    nodes: Sequence[str] = field(default=(), kw_only=True)
+    everything: bool = field(default=False, kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class Follow(Operation):
+    """Look again at what follows from the end of these runs: more had to be done than one turn does."""
+
+    run_ids: Sequence[str]
 
 
 @dataclass(slots=True, eq=False)

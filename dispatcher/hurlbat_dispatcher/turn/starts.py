@@ -1,5 +1,6 @@
 """Starts: what may run is stored as running, with the server that sends it, and put into that server's hands."""
 
+import json
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ from hurlbat_dispatcher.domain import senders
 from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Task
-from hurlbat_dispatcher.store import leases, runs
+from hurlbat_dispatcher.domain.triggers import is_workflow, parents_in
+from hurlbat_dispatcher.store import graphs, leases, runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
 from hurlbat_dispatcher.store.statement import Ask, Rows
@@ -98,6 +100,22 @@ def recall(desk: Desk, ledger: Ledger, operation: Recall) -> Generator[Ask, Rows
         row = ledger.rows.get(run_id)
         if row is not None and row.state == RunState.RUNNING and row.attempt == attempt and row.lease_until is None:
             decide.lose(desk, ledger, row)
+
+
+def add_outputs(ledger: Ledger) -> Generator[Ask, Rows, None]:
+    """Give nodes that are sent now the outputs of their parents, which are all stored by now."""
+    wanted = {
+        place: parents_in(run.trigger)
+        for place, (_, run) in enumerate(ledger.deliveries)
+        if run.trigger is not None and is_workflow(run.trigger)
+    }
+    ids = sorted({run_id for parents in wanted.values() for run_id in parents.values()})
+    rows = (yield graphs.OUTPUTS.fetch(DEFAULT_TENANT, ids)) if ids else ()
+    outputs = {row[0]: row[1] or "null" for row in rows}
+    for place, parents in wanted.items():
+        worker, run = ledger.deliveries[place]
+        told = ",".join(f"{json.dumps(name)}:{outputs.get(run_id, 'null')}" for name, run_id in parents.items())
+        ledger.deliveries[place] = (worker, run._replace(parents=f"{{{told}}}"))
 
 
 def _start_new(desk: Desk, ledger: Ledger, worker: str, row: NewRun) -> None:

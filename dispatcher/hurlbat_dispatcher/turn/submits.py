@@ -85,7 +85,7 @@ def place(desk: Desk, ledger: Ledger, entry: Entry, intake: Intake) -> Placed | 
             _keep_key(ledger, entry, intake, absorbing)
             return Placed(None, absorbing, created=False)
     _keep_key(ledger, entry, intake, entry.id)
-    row = _row(ledger.now, entry, lane_id)
+    row = row_of(ledger.now, entry, lane_id)
     if entry.gather is not None:
         row = gathering.begin_with(intake.gatherings, row, entry, ledger.now)
     intake.waiters[row.id] = row
@@ -151,7 +151,8 @@ def _keep_key(ledger: Ledger, entry: Entry, intake: Intake, run_id: str) -> None
     ledger.new_keys.append((*name, run_id, entry.digest, until))
 
 
-def _row(now: int, entry: Entry, lane: int) -> NewRun:
+def row_of(now: int, entry: Entry, lane: int) -> NewRun:
+    """Return the row of a submission that is a run of its own."""
     asked, task = entry.submission, entry.task
     due_at = now if asked.delay is None else now + int(asked.delay * 1000)
     if asked.run_at is not None:
