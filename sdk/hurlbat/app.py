@@ -151,9 +151,10 @@ class Hurlbat:
         self.tasks[task.name] = task
 
     def _take_name(self, name: str) -> None:
-        if name in self.tasks or name in self.workflows:
-            kind = "task" if name in self.tasks else "workflow"
-            raise TaskInvalid(f"{kind} {name} is declared twice; give one of them another name by task(name=…)")
+        if name in self.workflows:
+            raise TaskInvalid(f"there is a workflow {name} already; give one of them another name")
+        if name in self.tasks:
+            raise TaskInvalid(f"task {name} is declared twice; give one of them another name by task(name=…)")
         self._change()
 
     def _change(self) -> None:

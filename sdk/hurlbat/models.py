@@ -23,7 +23,8 @@ class Model(BaseModel):
     @classmethod
     def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
         if info.context is LENIENT and isinstance(given, dict):
-            return {name: value for name, value in given.items() if name in cls.model_fields}
+            known = cls.model_fields
+            return {name: value for name, value in given.items() if name in known}
         return given
 
 

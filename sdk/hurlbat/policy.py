@@ -28,6 +28,9 @@ MIN_DURATION: Final = 0.01
 MAX_DURATION: Final = 31_622_400.0
 """Seconds: 366 days."""
 
+MAX_TASKS: Final = 2_000
+"""In one manifest: those of a workflow of the most nodes, and others."""
+
 Strategy = Literal["GROUP_ROUND_ROBIN", "CANCEL_IN_PROGRESS", "CANCEL_NEWEST", "QUEUE_NEWEST_ONLY", "QUEUE_OLDEST_ONLY"]
 """What happens to a run that finds its concurrency group full."""
 
@@ -283,7 +286,7 @@ class Manifest(Model):
     protocol: Literal[1] = PROTOCOL_VERSION
     sdk: Annotated[str, Field(max_length=128)] = ""
     max_batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] = MAX_BATCH
-    tasks: Annotated[tuple[TaskPolicy, ...], Field(max_length=1000)] = ()
+    tasks: Annotated[tuple[TaskPolicy, ...], Field(max_length=MAX_TASKS)] = ()
     version: Annotated[str, Field(max_length=64)] = ""
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.policy import Manifest
 from hurlbat.signing import sign
-from hurlbat.wire import HEADER_WORKER, describe_body, probe_body
+from hurlbat.wire import HEADER_WORKER, MAX_BODY_BYTES, describe_body, probe_body
 from hurlbat_dispatcher.domain.answers import redirect_words
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
@@ -21,6 +21,8 @@ from hurlbat_dispatcher.push.transport import Response
 
 PROOF_SECONDS: Final = 15.0
 OLD_SECONDS: Final = 600
+MAX_MANIFEST_BYTES: Final = 4 * MAX_BODY_BYTES
+"""A task takes about a thousand, with its schemas."""
 
 _WRONG_KEY: Final = "whsec_dGhpcyBpcyBub3QgdGhlIHNlY3JldCBvZiBhbnlvbmU="
 _BROKEN: Final = frozenset({ErrorCode.ATTEMPT_TIMEOUT, ErrorCode.CONNECTION_RESET})
@@ -45,7 +47,7 @@ async def describe(requests: Requests, target: Target) -> Manifest:
     body = describe_body(target.worker, target.url, requests.timestamp())
     headers = requests.headers(target, requests.ids.new(), body)
     try:
-        async with requests.post(target, headers, body, _limits(requests)) as answer:
+        async with requests.post(target, headers, body, _limits(requests, MAX_MANIFEST_BYTES)) as answer:
             if answer.status != 200:
                 raise await _refused(answer, target, requests.clock.now_ms())
             if HEADER_WORKER not in answer.headers:
@@ -109,8 +111,8 @@ async def _refused(answer: Response, target: Target, now_ms: int) -> ProofFailed
     return ProofFailed(ErrorCode.HTTP_ERROR, f"{status}{said}", transient=head.status in _NOT_NOW)
 
 
-def _limits(requests: Requests) -> Limits:
-    return Limits(total=PROOF_SECONDS, connect=requests.connect_timeout)
+def _limits(requests: Requests, size: int = MAX_BODY_BYTES) -> Limits:
+    return Limits(total=PROOF_SECONDS, connect=requests.connect_timeout, size=size)
 
 
 def _unreached(failure: TransportFailure) -> ProofFailed:
