@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tests.sim.composition_rules import CompositionRules
 from tests.sim.flow_rules import FlowRules
 from tests.sim.history import History, Key, Rule, name
 from tests.sim.plan import Mishap, Plan
@@ -39,6 +40,7 @@ class Checker:
         self._alone = alone
         self.flow = FlowRules(Book(connection, _settle(plan)), history, self._reader.rows, plan)
         self.ways = WaysRules(connection, history, self._reader.rows, plan, _settle(plan))
+        self.composition = CompositionRules(connection, history, self._reader.rows, plan)
         self._starts: dict[Key, Start] = {}
         self._servers: dict[str, str] = {}
         self._leases: dict[str, int] = {}
@@ -72,6 +74,7 @@ class Checker:
         self._count_slots(changes)
         self.flow.committed(changes, moment)
         self.ways.committed(changes, moment)
+        self.composition.committed(changes, moment)
 
     def _look_at_leases(self, process: str) -> Moment:
         now, leases, shard = self.time(), self._reader.leases(), self._reader.shard()
@@ -128,7 +131,7 @@ class Checker:
                 self._history.broke(Rule.HASTE, f"{after.id} was started {HASTE} times within a second")
         if before is None and after.idempotency_key is not None:
             self._hold_key(after, moment)
-        elif before is None and after.trigger is None and after.task not in self._plan.ways.gathered:
+        elif before is None and after.trigger is None and not (after.node or after.task in self._plan.ways.gathered):
             other = self._inputs.setdefault(after.input, after.id)
             if other != after.id:
                 self._history.broke(Rule.KEYS, f"{after.id} and {other} were stored for one submit")
@@ -147,13 +150,8 @@ class Checker:
             self._until[new.id] = until
 
     def _count_slots(self, changes: Sequence[Change]) -> None:
-        started = {
-            change.after.worker: None
-            for change in changes
-            if change.after is not None
-            and change.after.state == "running"
-            and (change.before is None or change.before.attempt != change.after.attempt)
-        }
+        begun = [change.after for change in changes if change.begins and change.after is not None]
+        started = {row.worker: None for row in begun if row.kind != "workflow"}
         if not started:
             return
         slots = self._reader.slots()

@@ -10,8 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from hurlbat_dispatcher import Engine, Problem, Submission
-from hurlbat_dispatcher.engine import Accepted
+from hurlbat_dispatcher import Accepted, Engine, Problem, Submission
 from hurlbat_dispatcher.errors import Conflict
 from tests.sim.flow_plan import KEYS, input_of
 from tests.sim.history import Asked, History, Rule

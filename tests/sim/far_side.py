@@ -7,8 +7,8 @@ does is drawn from the seed; what it has executed and what it has said of it goe
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import httpx
 
@@ -18,6 +18,7 @@ from hurlbat.wire import (
     HEADER_ASYNC,
     HEADER_WORKER,
     STREAM_TYPE,
+    CancelledLine,
     CompletedLine,
     FailedLine,
     HeartbeatLine,
@@ -26,44 +27,19 @@ from hurlbat.wire import (
 )
 from hurlbat_dispatcher import Engine, Problem
 from hurlbat_dispatcher.errors import Conflict, NotFound
+from tests.sim.brood import Brood
+from tests.sim.composition_plan import BROOD
 from tests.sim.executions import Execution, Stream
-from tests.sim.history import History, Key, name
-from tests.sim.plan import Mood, Plan, WorkerPlan, chosen
+from tests.sim.history import Key, name
+from tests.sim.plan import Mood, WorkerPlan, chosen
+from tests.sim.surroundings import Surroundings
 from tests.sim.wire import Lost
-
-T = TypeVar("T")
 
 SECRET: Final = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 MARK: Final = {HEADER_WORKER: "manifest-1"}
 REPORTS: Final = 5
 """How often a final report is tried."""
-Result = CompletedLine | FailedLine
-
-
-class Surroundings(Protocol):
-    """What a worker needs of the world."""
-
-    plan: Plan
-    history: History
-
-    @property
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The policy of each task as it is now."""
-
-    def true_time(self) -> float:
-        """Return the seconds since the epoch by a clock that is right."""
-
-    async def ask_any(self, work: Callable[[Engine], Awaitable[T]]) -> T:
-        """Ask some server. Raises `Lost`, or the `Problem` that it answered."""
-
-    def executes(self, worker: str, at_work: Sequence[Key]) -> None:
-        """Take notice of what a worker has at work now that it begins another attempt."""
-
-    def executed(self, key: Key) -> None:
-        """Take notice of an attempt that begins."""
-
-    def renewed(self, key: Key, since: float) -> None:
-        """Take notice of a heartbeat that was answered, asked at `since` (seconds of the loop)."""
+Result = CompletedLine | FailedLine | CancelledLine
 
 
 class SimulatedWorker:
@@ -80,6 +56,7 @@ class SimulatedWorker:
         self._history = around.history
         self._chance = random.Random(f"worker {around.plan.seed} {plan.name}")
         self._wishes = random.Random(f"wishes {around.plan.seed} {plan.name}")
+        self._composing = random.Random(f"composing {around.plan.seed} {plan.name}")
         self._open: dict[Key, Execution] = {}
         self._seen: dict[Key, None] = {}
         self._streams: list[Stream] = []
@@ -146,6 +123,8 @@ class SimulatedWorker:
         if any(key in self._seen for key in keys):
             return await self._say_nothing()  # another copy of a request, which the network made and no server sent
         self._seen.update(dict.fromkeys(keys))
+        for run in runs:
+            self._around.given(run)
         if self.plan.plain:
             return await self._plain(mood, runs[0])
         return await self._protocol(mood, runs)
@@ -308,6 +287,8 @@ class SimulatedWorker:
         if not self.calm and self._chance.random() < 0.1:
             seconds += self._chance.uniform(5.0, 40.0)
         try:
+            if task.name == BROOD:
+                await Brood(self._around, execution, self._composing).breed()
             async with asyncio.timeout(seconds):
                 await execution.cancelled.wait()
         except TimeoutError:
@@ -328,6 +309,9 @@ class SimulatedWorker:
                 self._history.failures[key] = wish = self._wishes.choice((2.0, 20.0))
                 limit = self._wishes.choice(("s", run["input"]["g"]))
             return FailedLine(*key, "ValueError", "boom", retryable=retryable, retry_after=wish, rate_limit_key=limit)
+        if not self.calm and not self.plan.plain and self._composing.random() < self._around.plan.composition.gives_in:
+            reason = self._history.gave_in[key] = f"{name(key)} gives in"
+            return CancelledLine(*key, reason)
         output = self._history.outputs[key] = _output(key)
         self._history.note(f"completes {name(key)}")
         return CompletedLine(*key, output)
@@ -373,12 +357,14 @@ class SimulatedWorker:
 async def _report(engine: Engine, execution: Execution, line: Result) -> None:
     if isinstance(line, CompletedLine):
         await engine.report_complete(*execution.key, execution.token, line.output, b"completed")
+    elif isinstance(line, CancelledLine):
+        await engine.report_cancelled(*execution.key, execution.token, line.reason, b"cancelled")
     else:
         await engine.report_fail(*execution.key, execution.token, line, b"failed")
 
 
 def _output(key: Key) -> str:
-    return json.dumps({"run": key[0], "attempt": key[1]})
+    return json.dumps({"run": key[0], "attempt": key[1], "v": int(key[0][-1], 16)})
 
 
 def _streaming(stream: Stream) -> httpx.Response:

@@ -68,7 +68,8 @@ class FlowRules:
         starts: list[tuple[Row, Draws]] = []
         joined: dict[Group, None] = {}
         back: list[Rate] = []
-        for before, after in ((change.before, change.after) for change in changes):
+        for change in changes:
+            before, after = change.before, change.after
             if after is None:
                 continue
             draws = self.book.draws(after.lane)
@@ -81,7 +82,7 @@ class FlowRules:
                 for group in draws.groups:
                     self._members[group][after.id] = None
                     joined[group] = None
-            if after.state == "running" and (before is None or before.attempt != after.attempt):
+            if change.begins:
                 starts.append((after, draws))
         if starts:
             yield from self._started(starts, moment)
@@ -128,7 +129,7 @@ class FlowRules:
                 yield Rule.GROUPS, f"{used} runs are in {group}, which has {max(caps)}"
         for row, draws in starts:
             self.starts.append((row.id, row.worker or "", row.started_at or 0))
-            if row.worker not in self._fits[row.task]:
+            if row.worker not in self._fits[row.task] and row.kind != "workflow":
                 yield Rule.LABELS, f"{row.id} of {row.task} started at {row.worker}"
             if all(row.task in terms.paused_tasks for terms in possible):
                 yield Rule.PAUSED, f"{row.id} started, and {row.task} is paused"

@@ -1,13 +1,15 @@
 """What happened outside the database: what the client was told, what went over the wire, what workers did."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 Key = tuple[str, int]
 """A run's id and the number of its attempt."""
+Part = Sequence[str] | Literal["failed", "start"]
+"""What a replay of a workflow runs again: these nodes, what did not end well, or everything."""
 
 
 class Rule(StrEnum):
@@ -52,6 +54,13 @@ class Rule(StrEnum):
     CALLED = "what has finally failed calls once, in its own commit"
     MOVED = "a run is moved only when somebody asked for it, and while it waits for its time"
     GATHERED = "what is gathered is in one run that has not started, once"
+    NODES = "a node starts once, after all its parents have ended well"
+    WHOLE = "a workflow ends once, when its last node has"
+    WAITS = "conditions let a node start, skip it and cancel it, and no event is lost"
+    PARENTS = "a node is given what its parents put out"
+    AGAIN = "a replay of a workflow runs again what was asked for, and keeps the rest"
+    CASCADE = "with a run everything that belongs to it is cancelled, and nothing of it starts"
+    CHILDREN = "a parent has one child of a key, and is linked to all of them"
     MISTAKE = "no part of the server makes a mistake"
 
 
@@ -95,6 +104,12 @@ class History:
     """What the worker said an attempt came to."""
     failures: dict[Key, float | None] = field(default_factory=dict)
     """Attempts that the worker said failed, with the wait (seconds) that it asked for."""
+    gave_in: dict[Key, str] = field(default_factory=dict)
+    """Attempts that ended their own run as cancelled, with the reason."""
+    redone: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
+    """What of a workflow somebody asked to replay, answered or not."""
+    children: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The child of each parent and key that somebody was told of."""
     set_back: bool = False
     """Whether the database's clock was."""
     counts: Counter[str] = field(default_factory=Counter)

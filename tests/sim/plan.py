@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from hurlbat_dispatcher.simulation.faults import Fault, Faults
+from tests.sim.composition_plan import NO_COMPOSITION, CompositionPlan, composition_of
 from tests.sim.flow_plan import NO_FLOW, FlowPlan, flow_of
 from tests.sim.ways_plan import NO_WAYS, WaysPlan, ways_of
 
@@ -66,7 +67,7 @@ class TaskPlan:
     @property
     def max_attempts(self) -> int:
         """How many charged starts a run of it has."""
-        return int(self.policy["retries"]) + 1
+        return int(self.policy.get("retries", 0)) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,12 @@ class Plan:
     """Whether trouble ends and everything must; otherwise it goes on to the end, and all servers are killed then."""
     flow: FlowPlan
     ways: WaysPlan
+    composition: CompositionPlan
 
     @property
     def usual(self) -> tuple[TaskPlan, ...]:
-        """The tasks that any client submits to: those that are not there for the ways alone."""
-        own = {task["name"] for task in self.ways.tasks}
+        """The tasks that any client submits to: those that are not there for the ways or for composition alone."""
+        own = {*(task["name"] for task in self.ways.tasks), *self.composition.names}
         return tuple(task for task in self.tasks if task.name not in own)
 
     @property
@@ -203,10 +205,12 @@ _KEPT: Final = 0.6
 """How likely each item of a menu is on it."""
 
 
-def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True) -> Plan:
+def plan_of(
+    seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True, composition: bool = True
+) -> Plan:
     """Return what this seed decides. `mode` says whether trouble ends; with `both` the seed says that, too.
 
-    Without `flow_control` it is the same but for that, and so it is without `ways`.
+    Without `flow_control` it is the same but for that, and so it is without `ways` and without `composition`.
     """
     chance = random.Random(f"plan {seed}")
     servers = chance.choice((1, 1, 2, 2, 3, 4))
@@ -223,7 +227,10 @@ def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True, ways: b
         TaskPlan({**task.policy, **flow.policies.get(task.name, {}), **way.policies.get(task.name, {})}, task.seconds)
         for task in tasks
     )
+    composed = composition_of(seed, [task.name for task in tasks]) if composition else NO_COMPOSITION
     own = tuple(TaskPlan(dict(policy), 0.2) for policy in way.tasks)
+    own += tuple(TaskPlan(dict(policy), seconds) for policy, seconds in composed.tasks)
+    own += tuple(TaskPlan(dict(policy), 0.0) for policy in composed.workflows)
     workers = tuple(replace(worker, tasks=(*worker.tasks, *(task.name for task in own))) for worker in workers)
     tasks = (*tasks, *own)
     return Plan(
@@ -247,6 +254,7 @@ def plan_of(seed: int, mode: str = "both", *, flow_control: bool = True, ways: b
         calms_down=chance.random() < 0.8 if mode == "both" else mode == "liveness",
         flow=flow,
         ways=way,
+        composition=composed,
     )
 
 

@@ -44,6 +44,14 @@ class Row(NamedTuple):
     output: str | None
     error: str | None
     trigger: str | None
+    kind: str
+    parent: str | None
+    root: str | None
+    node: str | None
+    was_node: str | None
+    child_key: str | None
+    cancelled_by: str | None
+    metadata: str
 
     @property
     def final(self) -> bool:
@@ -93,6 +101,14 @@ class Change:
 
     before: Row | None
     after: Row | None
+
+    @property
+    def begins(self) -> bool:
+        """Whether the run has started: in a new attempt, or as a workflow, which has none."""
+        before, after = self.before, self.after
+        if after is None or after.state != "running":
+            return False
+        return before is None or before.attempt != after.attempt or before.state != "running"
 
 
 _COLUMNS: Final = ", ".join(Row._fields)

@@ -15,6 +15,10 @@ Complaint = tuple[Rule, str]
 
 HOLD_MS: Final = 5_000
 """How long a cancelled attempt keeps its slot, at most."""
+JUDGED: Final = frozenset({"suspended", "skipped", "failed", "cancelled"})
+"""States of a node that comes to be, or that waited, which its conditions and its parents say; see there."""
+JUDGED_BY: Final = frozenset({"parent", "node", "condition", "task"})
+"""Who cancels without being asked; whether they may is seen elsewhere."""
 SAME: Final = 2
 """Milliseconds by which two times of one transaction may differ."""
 
@@ -28,8 +32,14 @@ def complaints(change: Change, moment: Moment, plan: Plan, history: History) -> 
     yield from _fits(after)
     if not history.set_back:  # what is counted in the old time may seem long in the new
         yield from _lease(before, after, moment, plan)
-    if before is None:
+    if after.kind == "workflow":
+        yield from _workflow(before, after, moment, plan, history)
+    elif after.node is not None and (before is None or before.state == "suspended") and after.state in JUDGED:
+        return
+    elif before is None:
         yield from _born(after, moment)
+    elif (before.state, after.state) == ("suspended", "queued"):
+        yield from _resumed(before, after, moment)
     elif after.attempt != before.attempt:
         yield from _started(before, after, moment)
     elif before.final:
@@ -44,10 +54,40 @@ def complaints(change: Change, moment: Moment, plan: Plan, history: History) -> 
         yield from _went_on(before, after, moment, plan, history)
 
 
+def _workflow(before: Row | None, after: Row, moment: Moment, plan: Plan, history: History) -> Iterator[Complaint]:
+    """Complain of the run of a workflow, which has no attempts; what it says of its nodes is seen elsewhere."""
+    if (after.attempt, after.tries) != (0, 0):
+        yield Rule.COUNTED, f"the workflow {after.id} has {after.tries} tries in {after.attempt} attempts"
+    if before is None:
+        if after.node is None or after.state not in JUDGED:
+            yield from _born(after, moment)
+    elif before.final:
+        yield from _after_the_end(before, after, plan, history)
+    elif before.state == "suspended":
+        if after.state == "queued":
+            yield from _resumed(before, after, moment)
+    elif (before.state, after.state) == ("queued", "running"):
+        yield from _start(after, before.due_at, moment)
+    elif after.final and (before.state == "queued" or after.state == "cancelled"):
+        yield from _ended(before, after, moment, plan, history)
+    elif before.state != after.state and (before.state != "running" or not after.final):
+        yield Rule.TABLE, f"the workflow {after.id} went from {before.state} to {after.state}"
+    elif not after.final:
+        yield from _went_on(before, after, moment, plan, history)
+
+
+def _resumed(before: Row, after: Row, moment: Moment) -> Iterator[Complaint]:
+    if not moment.by_owner:
+        yield Rule.OWNER, f"{after.id} goes on by {moment.process}, which does not own the lanes"
+    if (after.attempt, after.tries, after.max_attempts) != (before.attempt, before.tries, before.max_attempts):
+        yield Rule.COUNTED, f"{after.id} lost its counts as it went on"
+
+
 def _fits(row: Row) -> Iterator[Complaint]:
     if not 0 <= row.tries <= row.attempt or row.tries > row.max_attempts:
         yield Rule.COUNTED, f"{row.id} has {row.tries} tries of {row.max_attempts} in {row.attempt} attempts"
-    if row.state == "running" and (row.worker is None or row.sender is None or row.started_at is None):
+    sent = row.kind == "workflow" or row.sender is not None
+    if row.state == "running" and (row.worker is None or not sent or row.started_at is None):
         yield Rule.SNAPSHOT, f"{row.id} is running without a worker, a sender or a start"
     if (row.output is not None) != (row.state == "completed"):
         yield Rule.SNAPSHOT, f"{row.id} is {row.state} and its output is {row.output}"
@@ -62,7 +102,7 @@ def _fits(row: Row) -> Iterator[Complaint]:
 def _born(after: Row, moment: Moment) -> Iterator[Complaint]:
     if after.state == "running":
         yield from _start(after, after.due_at, moment)
-        if (after.attempt, after.tries) != (1, 1):
+        if (after.attempt, after.tries) != (1, 1) and after.kind != "workflow":
             yield Rule.COUNTED, f"{after.id} begins with attempt {after.attempt} and {after.tries} tries"
     elif after.state == "cancelled" and after.reason == "concurrency":
         if not moment.by_owner:
@@ -90,7 +130,7 @@ def _start(after: Row, due_at: int, moment: Moment) -> Iterator[Complaint]:
     set_back = moment.least < moment.now
     if moment.now < due_at or after.started_at is None or (after.started_at < due_at and not set_back):
         yield Rule.DUE, f"{after.id} started {due_at - moment.now} ms before it was due"
-    if after.expires_at is not None and after.expires_at < moment.least - SAME and after.tries == 1:
+    if after.expires_at is not None and after.expires_at < moment.least - SAME and after.tries <= 1:
         yield Rule.EXPIRED, f"{after.id} started {moment.least - after.expires_at} ms after it had expired"
 
 
@@ -114,9 +154,11 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
             if expired and not moment.by_owner and after.id not in history.cancels:
                 yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
             asked = after.id in history.cancels or after.reason == "concurrency" or _fired_again(after)
+            asked = asked or after.cancelled_by in JUDGED_BY
             if not expired and not asked:
                 yield Rule.ASKED, f"{after.id} was cancelled and nobody asked for it: {after.reason}"
-            if before.state == "running" and after.holds_until is None:
+            stopped = after.kind == "workflow" or after.cancelled_by == "task"
+            if before.state == "running" and after.holds_until is None and not stopped:
                 yield Rule.SLOTS, f"the running {after.id} was cancelled and its slot given away at once"
             if after.holds_until is not None and after.holds_until > moment.now + HOLD_MS + SAME:
                 yield Rule.LEFT, f"the cancelled {after.id} holds its slot for too long"
@@ -199,7 +241,7 @@ def _after_the_end(before: Row, after: Row, plan: Plan, history: History) -> Ite
             yield Rule.COUNTED, f"{after.id} lost its counts by a replay"
         if after.max_attempts != before.tries + plan.task(after.task).max_attempts:
             yield Rule.COUNTED, f"{after.id} has max_attempts {after.max_attempts} after {before.tries} tries"
-    elif after._replace(holds_until=before.holds_until) != before:
+    elif after._replace(holds_until=before.holds_until, node=before.node, was_node=before.was_node) != before:
         yield Rule.FINAL, f"{after.id} was {before.state} and changed: {_difference(before, after)}"
 
 

@@ -13,6 +13,7 @@ from hurlbat_dispatcher.simulation.wire import answering
 from hurlbat_dispatcher.simulation.world import Server, Simulation, server_settings
 from tests.sim.checker import Checker
 from tests.sim.client import Client
+from tests.sim.composition_client import CompositionClient
 from tests.sim.far_side import SECRET, SimulatedWorker
 from tests.sim.history import History, Key
 from tests.sim.mishaps import Mishaps
@@ -54,6 +55,7 @@ class Story:
             self._serve(worker)
         self.client = Client(self, self.simulation.process("client").spawn)
         self.ways = WaysClient(self, self.simulation.processes["client"].spawn)
+        self.composition = CompositionClient(self, self.simulation.processes["client"].spawn)
         self.mishaps = Mishaps(self)
         self.operator = Operator(self)
         self._settings = server_settings(lease=plan.lease, heartbeat=plan.heartbeat)
@@ -116,6 +118,10 @@ class Story:
     def executed(self, key: Key) -> None:
         """Take notice of an attempt that begins."""
         self.checker.executed(key)
+
+    def given(self, run: Mapping[str, Any]) -> None:
+        """Take notice of a run as it is delivered."""
+        self.checker.composition.given(run)
 
     def renewed(self, key: Key, since: float) -> None:
         """Take notice of a heartbeat that was answered, asked at `since` (seconds of the loop)."""

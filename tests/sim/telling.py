@@ -56,9 +56,11 @@ class Told:
     faults: Counter[str]
 
 
-def tell(seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True) -> Told:
+def tell(
+    seed: int, mode: str = "both", *, flow_control: bool = True, ways: bool = True, composition: bool = True
+) -> Told:
     """Tell the history of this seed, in one of `plan.MODES`."""
-    return tell_plan(plan_of(seed, mode, flow_control=flow_control, ways=ways))
+    return tell_plan(plan_of(seed, mode, flow_control=flow_control, ways=ways, composition=composition))
 
 
 def tell_plan(plan: Plan) -> Told:
@@ -110,7 +112,8 @@ async def _live(story: Story) -> None:
     story.wire.calm = False
     simulation.trouble.faults = faults
     until = simulation.loop.time() + plan.trouble
-    around = [asyncio.ensure_future(one.live(until)) for one in (story.mishaps, story.operator, story.ways)]
+    others = (story.mishaps, story.operator, story.ways, story.composition)
+    around = [asyncio.ensure_future(one.live(until)) for one in others]
     await story.client.live(until)
     await asyncio.gather(*around)
     if plan.calms_down:
@@ -135,6 +138,7 @@ async def _calm_down(story: Story) -> None:
     )  # what waits for a time waits for the clock to come there again
     await _until(story, BOUND, lambda: story.checker.ways.late(story.simulation.disk.clock.now_ms()))
     await story.ways.make_well()
+    story.spawn(story.composition.give_up())
     await _until(story, BOUND + slack, lambda: _unfinished(story))
     probes = [await story.client.probe(task.name) for task in story.plan.usual]
     waits = slack if story.plan.flow.on else 0.0  # units that were stored in times to come
@@ -165,7 +169,7 @@ async def _until(story: Story, seconds: float, missing: Any, rule: Rule = Rule.E
 
 async def _take_turns(story: Story) -> None:
     """See that turns rotate over the keys, where one rule says so and nothing else holds back."""
-    for task, policy in story.policies.items():
+    for task, policy in ((task.name, story.policies[task.name]) for task in story.plan.usual):
         rules = policy.get("concurrency", ())
         if [rule["strategy"] for rule in rules] == ["GROUP_ROUND_ROBIN"] and not policy.get("rate_limits"):
             keys = await story.client.crowd(task, EACH)
@@ -177,7 +181,7 @@ async def _take_turns(story: Story) -> None:
 
 def _unfinished(story: Story) -> list[str]:
     waiting = [f"{row.id} is {row.state}" for row in story.rows.values() if not row.final]
-    busy = story.client.busy + story.ways.busy
+    busy = story.client.busy + story.ways.busy + story.composition.busy
     return waiting or ([f"{busy} calls have no answer"] if busy else [])
 
 
