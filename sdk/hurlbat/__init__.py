@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hurlbat.app import Hurlbat
     from hurlbat.client import AsyncClient
     from hurlbat.context import Context
+    from hurlbat.depends import Depends
     from hurlbat.errors import (
         ApiError,
         BlockingCall,
@@ -52,6 +53,7 @@ _HOMES = {
     "AsyncClient": "client",
     "Client": "sync_client",
     "Context": "context",
+    "Depends": "depends",
     "ApiError": "errors",
     "BlockingCall": "errors",
     "Cancelled": "errors",
@@ -103,6 +105,7 @@ __all__ = [
     "Context",
     "Cron",
     "Debounce",
+    "Depends",
     "Event",
     "Filter",
     "Hurlbat",

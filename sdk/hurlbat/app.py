@@ -1,8 +1,10 @@
 """`Hurlbat`: the one object of an app that has tasks and calls tasks."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from traceback import format_exception
 from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
@@ -12,6 +14,8 @@ from hurlbat.decorator import TaskDecorator
 from hurlbat.errors import TaskInvalid
 from hurlbat.events import Events
 from hurlbat.handler import MAX_DELIVERY_BYTES, Handler
+from hurlbat.middleware import Around, M
+from hurlbat.opening import Opening
 from hurlbat.options import WorkflowOptions
 from hurlbat.outbox import Receive, Send
 from hurlbat.payloads import explain
@@ -38,6 +42,9 @@ class Hurlbat:
     What is not given is read from the environment: `HURLBAT_URL`, `HURLBAT_TOKEN` (else `HURLBAT_API_TOKEN`),
     `HURLBAT_SIGNING_SECRET` (several with commas between while one rotates, the newest first), `HURLBAT_WORKER`,
     `HURLBAT_PUBLIC_URL`, `HURLBAT_SLOTS`, `HURLBAT_THREADS`, `HURLBAT_GRACE`. Raises `ConfigError`.
+
+    `lifespan` opens what all tasks share: a function that takes this object, made by `@asynccontextmanager`. Tasks find
+    what it yields as `ctx.state`.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Hurlbat:
         slots: int | None = None,
         threads: int | None = None,
         grace: float | None = None,
+        lifespan: "Callable[[Hurlbat], AbstractAsyncContextManager[Any]] | None" = None,
     ) -> None:
         self.settings: Settings = read_settings(
             {
@@ -70,7 +78,12 @@ class Hurlbat:
         self.events = Events(self)
         self.client = AsyncClient(self.settings.url, self.settings.token)
         self.sync_client = Client(self.settings.url, self.settings.token)
-        self.workbench = Workbench(self.tasks, lambda: self.client.http(), threads=self.settings.threads)
+        self._around = Around(Opening(None if lifespan is None else partial(lifespan, self), self._settled))
+        self.dependency_overrides = self._around.overrides
+        """What is called in place of a function that tasks depend on: `{get_db: fake}`, for tests."""
+        self.workbench = Workbench(
+            self.tasks, lambda: self.client.http(), threads=self.settings.threads, around=self._around
+        )
         self._manifest: Manifest | None = None
 
     @overload
@@ -109,6 +122,14 @@ class Hurlbat:
         self.workflows[name] = made
         return made
 
+    def middleware(self, function: M) -> M:
+        """Put an async function around every attempt: `@hurlbat.middleware`, `async def around(ctx, call_next)`.
+
+        It awaits `call_next()` and returns what that gives, or something else. The first one is the outermost; the
+        dependencies of the task are inside of all. Raises `ConfigError`.
+        """
+        return self._around.add(function)
+
     def asgi(self, *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Handler:
         """Return the ASGI application for the worker's URL: `app.mount("/hurlbat", hurlbat.asgi())`.
 
@@ -120,16 +141,22 @@ class Hurlbat:
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- frameworks pass their app
         """Register this worker while the app runs, and let its tasks end when it stops.
 
+        What the tasks share is opened before, and closed after. Raises what that raises.
         `FastAPI(lifespan=hurlbat.lifespan)`, or `async with hurlbat.lifespan(app):` inside a lifespan of your own.
         """
         self.manifest()  # what is wrong with it is told here, and not to the server
-        self.workbench.open()
-        async with keep_registered(self.settings, self.client):
-            try:
-                with on_stop_signal(self.workbench.close_streams):
-                    yield
-            finally:
-                await self.workbench.drain(self.settings.grace)
+        opening = self.workbench.around.opening
+        await opening.enter()
+        try:
+            self.workbench.open()
+            async with keep_registered(self.settings, self.client):
+                try:
+                    with on_stop_signal(self.workbench.close_streams):
+                        yield
+                finally:
+                    await self.workbench.drain(self.settings.grace)
+        finally:
+            await opening.leave()
         await self.client.aclose()
 
     def manifest(self) -> Manifest:
@@ -162,7 +189,16 @@ class Hurlbat:
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.lifespan():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+        phase = "startup"
+        try:
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                phase = "shutdown"
+        except BaseException as error:  # a server that is not told may serve an app that has not started
+            await send({"type": f"lifespan.{phase}.failed", "message": "".join(format_exception(error))})
+            raise
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _settled(self) -> None:
+        await self.workbench.settled(self.settings.grace)

@@ -53,6 +53,16 @@ class Attempt(Protocol):
         ...
 
     @property
+    def input(self) -> Any:
+        """The input, as the task takes it."""
+        ...
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan of the tasks has given."""
+        ...
+
+    @property
     def trigger(self) -> Mapping[str, Any] | None:
         """What started the run, if nobody submitted it."""
         ...
@@ -107,6 +117,16 @@ class Context:
     def metadata(self) -> Mapping[str, Any]:
         """What the caller attached to the run."""
         return self._attempt.metadata
+
+    @property
+    def input(self) -> Any:
+        """The input as the task gets it, read by its type; as JSON has it where the task takes none."""
+        return self._attempt.input
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan of the tasks yields, `Hurlbat(lifespan=…)`; None without one."""
+        return self._attempt.state
 
     @property
     def trigger(self) -> Mapping[str, Any] | None:

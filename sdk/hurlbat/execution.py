@@ -15,13 +15,10 @@ import contextvars
 import inspect
 import logging
 import threading
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from hurlbat import outside
@@ -29,11 +26,12 @@ from hurlbat.context import Context
 from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter
 from hurlbat.lineage import RUNNING, Callers
 from hurlbat.messages import Delivered, Key
+from hurlbat.passage import Passage, Room
 from hurlbat.payloads import encode, printable
 from hurlbat.shape import Shape
+from hurlbat.stacks import stack_of
 from hurlbat.wire import (
     MAX_BODY_BYTES,
-    MAX_STACK_CHARS,
     CancelledLine,
     CompletedLine,
     FailedLine,
@@ -49,8 +47,10 @@ EXECUTION_TIMEOUT = "execution_timeout"
 CANCELLED = "cancelled"
 WORKER_STOPPED = "worker_stopped"
 
+LEAVE_SECONDS = 3.0
+"""How long an attempt that was told to stop has for leaving what is around its task, before it is reported without."""
+
 logger = logging.getLogger("hurlbat")
-_PACKAGE = str(Path(__file__).parent)
 
 
 class Sink(Protocol):
@@ -84,15 +84,17 @@ class Execution:
     """One attempt in this process: who listens, how far it is, and what came of it."""
 
     def __init__(
-        self, delivered: Delivered, runnable: Runnable, pool: Executor, ended: Callable[["Execution"], None]
+        self, delivered: Delivered, runnable: Runnable, room: Room, ended: Callable[["Execution"], None]
     ) -> None:
         self.delivered = delivered
         self.sinks: list[Sink] = []
         self.started = False
         self.result: Result | None = None
         self.stop_reason: str | None = None
+        self.input: Any = None
         self._runnable = runnable
-        self._pool = pool
+        self._room = room
+        self._passage: Passage | None = None
         self._ended = ended
         self._entered = False
         self._began_at = outside.time()
@@ -112,6 +114,16 @@ class Execution:
     def over(self) -> bool:
         """Whether it has ended."""
         return self.result is not None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is still within what is around its task."""
+        return self._passage is not None
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan of the tasks has given."""
+        return self._room.around.opening.state
 
     @property
     def key(self) -> Key:
@@ -196,8 +208,15 @@ class Execution:
             self.handle.cancel()
             if unentered is not None:
                 self._end(unentered)
-        elif self._runnable.shape.is_async or (self._future is not None and self._future.cancel()):
+        elif self._can_be_interrupted():
             self.handle.cancel()
+            if self._passage is not None and unentered is not None:
+                self._loop.call_later(LEAVE_SECONDS, self._leave_behind, lambda: unentered)
+
+    def _can_be_interrupted(self) -> bool:
+        if self._runnable.shape.is_async or (self._future is not None and self._future.cancel()):
+            return True
+        return self._passage is not None and not self._passage.deaf
 
     # -- carrying it out -------------------------------------------------------------------------------------------
 
@@ -206,37 +225,40 @@ class Execution:
         RUNNING.set(self)
         shape = self._runnable.shape
         try:
-            positional, named = shape.bind(self.delivered.input, Context(self))
+            self.input = shape.read(self.delivered.input)
         except PayloadError as error:
             self._start(None)
             self._end(self._failed(INVALID_INPUT, str(error), details=error.details))
             return
         scope = asyncio.timeout(None)
+        context = Context(self)
         try:
             async with scope:
-                if shape.is_async:
+                if shape.needs or self._room.around.middleware:
+                    value = await self._pass(scope, context)
+                elif shape.is_async:
+                    positional, named = shape.arguments(self.input, context, {})
                     self._start(scope)
                     value = await self._runnable.function(*positional, **named)
                 else:
-                    value = await self._in_thread(scope, positional, named)
+                    value = await self._in_thread(scope, *shape.arguments(self.input, context, {}))
         except asyncio.CancelledError as error:
             if self.stop_reason is None and self._cancelled_from_outside():
                 self._end(FailedLine(self.run_id, self.attempt, WORKER_STOPPED, "the worker's event loop stopped"))
                 raise
-            self._end(self._raised(error))
-        except TimeoutError as error:
-            self._end(self._timed_out() if scope.expired() else self._raised(error))
+            self._conclude(error, scope)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit, which would otherwise end the whole server
-            self._end(self._raised(error))
+            self._conclude(error, scope)
         else:
-            if self.stop_reason is not None:
+            if self.stop_reason is not None and not self.over:
                 logger.info(
                     "%s went on although it was told to stop (%s); what it made of run %s, attempt %d, is ignored",
                     *(self.task, self.stop_reason, *self.key),
                 )
-            self._end(self._completed(value))
+            if not self.over:
+                self._end(self._completed(value))
 
     async def _in_thread(self, scope: asyncio.Timeout, positional: list[Any], named: dict[str, Any]) -> Any:
         context = contextvars.copy_context()
@@ -250,13 +272,57 @@ class Execution:
             except BaseException as error:  # not through the future, which cannot carry a StopIteration
                 return None, error
 
-        self._future = self._pool.submit(call)
+        self._future = self._room.pool.submit(call)
         value, error = await asyncio.wrap_future(self._future)
         if error is not None:
             raise error
-        if inspect.isawaitable(value):
-            return await _awaited(value)
-        return value
+        return await value if inspect.isawaitable(value) else value
+
+    async def _pass(self, scope: asyncio.Timeout, context: Context) -> Any:
+        """Do all that is around the task, and the task; `scope` bounds them together."""
+        alarm = None
+        self._passage = passage = Passage(
+            self._runnable.function,
+            self._runnable.shape,
+            self._room,
+            over=lambda: self.over,
+            told=lambda: self._overtaken(scope),
+        )
+        self._future = passage.held
+        try:
+            await passage.ready()
+            self._start(scope)
+            late = self.delivered.execution_timeout + LEAVE_SECONDS
+            alarm = self._loop.call_later(late, self._leave_behind, self._timed_out)
+            return await passage.go(self.input, context)
+        finally:
+            self._passage = None
+            passage.close()
+            if alarm is not None:
+                alarm.cancel()
+
+    def _overtaken(self, scope: asyncio.Timeout) -> None:
+        """Report at once when the time is over: what is at work in a thread takes as long as it takes."""
+        if scope.expired() and not self.over:
+            self._end(self._timed_out())
+
+    def _leave_behind(self, result: Callable[[], Result]) -> None:
+        if not self.over:
+            self._end(result())
+            logger.warning(
+                "%s, run %s, attempt %d: it was told to stop %g s ago and has not left what is around it; it is "
+                "reported, and goes on",
+                *(self.task, *self.key, LEAVE_SECONDS),
+            )
+
+    def _conclude(self, error: BaseException, scope: asyncio.Timeout) -> None:
+        timed_out = isinstance(error, TimeoutError) and scope.expired()
+        if not self.over:
+            self._end(self._timed_out() if timed_out else self._raised(error))
+        elif not timed_out and not isinstance(error, asyncio.CancelledError | Cancelled):
+            logger.warning(
+                "%s failed after run %s, attempt %d, was reported\n%s", self.task, *self.key, stack_of(error).rstrip()
+            )
 
     def _cancelled_from_outside(self) -> bool:
         return self.handle.cancelling() > 0
@@ -307,7 +373,7 @@ class Execution:
             message = str(error)
         except Exception:  # a user's own __str__
             message = "(the error's text cannot be shown)"
-        stack = _stack(error)
+        stack = stack_of(error)
         level = logging.INFO if isinstance(error, RetryAfter) else logging.WARNING
         logger.log(level, "%s failed, run %s, attempt %d\n%s", self.task, self.run_id, self.attempt, stack.rstrip())
         return FailedLine(
@@ -323,19 +389,3 @@ class Execution:
 
     def _failed(self, type: str, message: str, details: str | None = None) -> Result:
         return FailedLine(self.run_id, self.attempt, type, printable(message), retryable=False, details=details)
-
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
-
-
-def _stack(error: BaseException) -> str:
-    """Return the traceback from where the user's code begins."""
-    frame: TracebackType | None = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.tb_next
-    try:
-        lines = traceback.format_exception(error.with_traceback(frame))
-    except Exception:  # a user's own __str__
-        return ""
-    return printable("".join(lines))[-MAX_STACK_CHARS:]

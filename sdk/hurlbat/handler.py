@@ -160,6 +160,8 @@ class Handler:
             later = [*mark, (b"retry-after", b"1"), (b"connection", b"close")]
             await _send_problem(send, 503, "draining", "this worker is about to stop", later)
             return
+        if not workbench.around.opening.is_open and not await self._opened(send, mark):
+            return
         # the same attempt twice in one message is one attempt
         deliveries = list({delivered.key: delivered for delivered in message.deliveries}.values())
         outbox = Outbox(len(deliveries))
@@ -176,6 +178,17 @@ class Handler:
             workbench.streamed(outbox.close)
             if not complete:
                 workbench.let_go(deliveries, outbox, message.heartbeat)
+
+    async def _opened(self, send: Send, mark: Headers) -> bool:
+        """Open what the tasks share, where no lifespan has; answer that the worker is busy where that fails."""
+        try:
+            await self._host.workbench.around.opening.enter()
+        except Exception as error:  # the user's own; nothing has started, so nothing is charged
+            logger.exception("a delivery is refused: the lifespan of the tasks failed")
+            said = f"what the tasks share could not be opened: {type(error).__name__}: {error}"
+            await _send_problem(send, 503, "lifespan_failed", said, [*mark, (b"retry-after", b"1")])
+            return False
+        return True
 
 
 class _TooLarge(Exception):

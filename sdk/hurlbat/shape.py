@@ -11,6 +11,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import to_json
 
 from hurlbat.context import Context
+from hurlbat.depends import Need, Overrides, Want, need_of, providers_for
 from hurlbat.errors import TaskInvalid
 from hurlbat.payloads import decode
 
@@ -19,7 +20,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @dataclass(frozen=True)
 class Shape:
-    """How a function is called: at most one input, at most one `Context`, in any order.
+    """How a function is called: at most one input, at most one `Context`, and what it needs, in any order.
 
     `input_type` and `output_type` are `Any` where the function does not say. With `gathers` the function takes a list,
     and a caller gives one item of it.
@@ -33,6 +34,7 @@ class Shape:
     output_type: Any
     is_async: bool
     gathers: bool = False
+    needs: tuple[Need, ...] = ()
 
     @cached_property
     def caller_adapter(self) -> TypeAdapter[Any] | None:
@@ -49,23 +51,42 @@ class Shape:
         """Serialises and validates the output; None takes whatever JSON can hold."""
         return _adapter(self.output_type, self.task, "output")
 
-    def bind(self, input: Any, context: Context) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments to call the function with, the input read by its type. Raises `PayloadError`.
+    @cached_property
+    def wants(self) -> tuple[Want, ...]:
+        """Who provides for what it needs."""
+        return self.wants_with({})
+
+    def wants_with(self, overrides: Overrides) -> tuple[Want, ...]:
+        """Return who provides for what it needs, where some are called in place of others. Raises `TaskInvalid`."""
+        return providers_for(self.needs, f"task {self.task}", overrides)
+
+    def read(self, input: Any) -> Any:
+        """Return the input as the function takes it, or as it is where it takes none. Raises `PayloadError`.
 
         `input` is a JSON value. A null input leaves a parameter that has a default to its default.
         """
+        if self.input_name is None:
+            return input
+        if input is None:
+            for parameter in self.parameters:
+                if parameter.name == self.input_name and parameter.default is not inspect.Parameter.empty:
+                    return parameter.default
+        if self.input_adapter is None:
+            return input
+        # as JSON and not as a Python value: strict models read a date from a string only so
+        return decode(to_json(input), self.input_adapter)
+
+    def arguments(self, input: Any, context: Context, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments to call the function with; `input` was read, and `given` is what it needs, by name."""
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.name == self.context_name:
                 value: Any = context
-            elif input is None and parameter.default is not inspect.Parameter.empty:
-                value = parameter.default
-            elif self.input_adapter is None:
+            elif parameter.name == self.input_name:
                 value = input
             else:
-                # as JSON and not as a Python value: strict models read a date from a string only so
-                value = decode(to_json(input), self.input_adapter)
+                value = given[parameter.name]
             if parameter.kind in _POSITIONAL:
                 positional.append(value)
             else:
@@ -91,13 +112,22 @@ def shape_of(function: Callable[..., Any], task: str, *, gathers: bool = False) 
     hints = _hints(function, task)
     inputs: list[inspect.Parameter] = []
     contexts: list[inspect.Parameter] = []
+    needs: list[Need] = []
     for parameter in signature.parameters.values():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             raise TaskInvalid(f"task {task}: *{parameter.name} has no place in a task; give it one input")
-        (contexts if hints.get(parameter.name) is Context else inputs).append(parameter)
+        hint = hints.get(parameter.name, parameter.empty)
+        need = need_of(parameter, hint, f"task {task}")
+        if need is not None:
+            needs.append(need)
+        else:
+            (contexts if hint is Context else inputs).append(parameter)
     if len(inputs) > 1:
         names = ", ".join(parameter.name for parameter in inputs)
-        raise TaskInvalid(f"task {task}: a task takes one input, not {names}; make them the fields of a model")
+        raise TaskInvalid(
+            f"task {task}: a task takes one input, not {names}; make them the fields of a model, or "
+            "mark what is no input with Depends(…)"
+        )
     if len(contexts) > 1:
         raise TaskInvalid(f"task {task}: a task takes one Context")
     shape = Shape(
@@ -109,14 +139,16 @@ def shape_of(function: Callable[..., Any], task: str, *, gathers: bool = False) 
         output_type=hints.get("return", Any),
         is_async=_is_async(function),
         gathers=gathers,
+        needs=tuple(needs),
     )
     if gathers and _item_of(shape.input_type) is None:
         raise TaskInvalid(
             f"task {task}: with a batch_size its input is a list of what callers give, and must be annotated so: "
             "list[Order], list[dict[str, Any]], …"
         )
-    # they are made here, so that a type that JSON cannot hold is refused where it is declared
-    _ = shape.input_adapter, shape.caller_adapter, shape.output_adapter
+    # they are made here, so that a type that JSON cannot hold, or a need that nothing can meet, is refused where it is
+    # declared
+    _ = shape.input_adapter, shape.caller_adapter, shape.output_adapter, shape.wants
     return shape
 
 

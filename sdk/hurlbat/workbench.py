@@ -16,13 +16,17 @@ import httpx
 from hurlbat import outside
 from hurlbat.execution import UNKNOWN_TASK, Execution, Runnable, Sink
 from hurlbat.messages import Cancellation, Delivered, Key
+from hurlbat.middleware import Around
 from hurlbat.report import Reporter
+from hurlbat.threads import Lane
 from hurlbat.wire import HEARTBEAT_SECONDS, LEASE_SECONDS, CancelledLine, CompletedLine, FailedLine, Result, StartedLine
 
 REMEMBER_RESULTS = 10_000
 REMEMBER_SECONDS = 600.0
 REMEMBER_CHARS = 64 * 1_048_576
 CANCEL_PATIENCE = 4.0
+LEAVE_PATIENCE = 1.0
+"""Seconds for leaving what is around a task after it was given back."""
 
 logger = logging.getLogger("hurlbat")
 
@@ -34,7 +38,7 @@ class _Remembered(NamedTuple):
 
 
 class Workbench:
-    """The attempts of one process. `tasks` may grow; `http` gives the client to report with."""
+    """The attempts of one process. `tasks` may grow; `http` gives the client to report with, `around` is around all."""
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class Workbench:
         heartbeat: float = HEARTBEAT_SECONDS,
         lease: float = LEASE_SECONDS,
         clock: Callable[[], float] = outside.monotonic,
+        around: Around | None = None,
     ) -> None:
+        self.around = around or Around()
         self.heartbeat = heartbeat
         self.draining = False
         self._tasks = tasks
@@ -53,8 +59,10 @@ class Workbench:
         self._lease = lease
         self._clock = clock
         self._threads = threads
-        self._pool = self._new_pool()
+        self.pool = self._new_pool()
+        self.leaving = self._new_pool()
         self._running: dict[Key, Execution] = {}
+        self._unfinished: dict[Key, asyncio.Task[None]] = {}
         self._recent: OrderedDict[Key, _Remembered] = OrderedDict()
         self._remembered_chars = 0
         self._reports: set[asyncio.Task[None]] = set()
@@ -79,7 +87,7 @@ class Workbench:
             said = f"this worker serves no task {delivered.task}"
             sink.put(FailedLine(*key, UNKNOWN_TASK, said, retryable=False))
             return
-        execution = Execution(delivered, runnable, self._pool, self._ended)
+        execution = Execution(delivered, runnable, self, self._ended)
         execution.sinks.append(sink)
         self._running[key] = execution
 
@@ -135,7 +143,12 @@ class Workbench:
     def _status(self, cancelled: Cancellation, execution: Execution | None) -> str:
         if execution is not None:
             return "stopped" if execution.handle.done() else "unknown"
-        return "stopped" if (cancelled.run_id, cancelled.attempt) in self._recent else "unknown"
+        key = (cancelled.run_id, cancelled.attempt)
+        return "stopped" if key in self._recent and key not in self._unfinished else "unknown"
+
+    def lane(self) -> Lane:
+        """Ask for a thread of the pool to keep."""
+        return Lane(self.pool)
 
     def _new_pool(self) -> Executor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="hurlbat")
@@ -146,7 +159,8 @@ class Workbench:
         """Take deliveries again after a drain, as when one process starts its app twice."""
         if self.draining:
             self.draining = False
-            self._pool = self._new_pool()
+            self.pool = self._new_pool()
+            self.leaving = self._new_pool()
 
     def close_streams(self) -> None:
         """Take nothing new, and close the streams; their runs go on and report by themselves."""
@@ -158,23 +172,37 @@ class Workbench:
         """Take nothing new, close the streams, give running tasks so many seconds, and report those that do not end."""
         self.close_streams()
         await asyncio.sleep(0)
-        handles = [execution.handle for execution in self._running.values()]
+        handles = self._handles()
         if handles:
             logger.info("waiting up to %g s for %d running tasks", grace, len(handles))
             await asyncio.wait(handles, timeout=grace)
         for execution in list(self._running.values()):
             logger.warning("%s (run %s) did not end in time and is given back", execution.task, execution.run_id)
             execution.abandon("the worker stopped before the task ended")
+        if self._unfinished:
+            await asyncio.wait(self._unfinished.values(), timeout=LEAVE_PATIENCE)
         if self._reports:
             _, left = await asyncio.wait(self._reports, timeout=max(grace, 1.0))
             for report in left:
                 report.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.pool, self.leaving):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def settled(self, grace: float) -> None:
+        """Return when no attempt is under way, or after so many seconds of `grace`."""
+        if handles := self._handles():
+            await asyncio.wait(handles, timeout=grace)
+
+    def _handles(self) -> list[asyncio.Task[None]]:
+        return [execution.handle for execution in self._running.values()] + list(self._unfinished.values())
 
     # -- memory ----------------------------------------------------------------------------------------------------
 
     def _ended(self, execution: Execution) -> None:
         del self._running[execution.key]
+        if execution.leaving:
+            self._unfinished[execution.key] = execution.handle
+            execution.handle.add_done_callback(lambda _: self._unfinished.pop(execution.key, None))
         result = execution.result
         if result is None or (execution.stop_reason is not None and not execution.started):
             return

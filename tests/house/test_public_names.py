@@ -19,6 +19,7 @@ HURLBAT = [
     "Context",
     "Cron",
     "Debounce",
+    "Depends",
     "Event",
     "Filter",
     "Hurlbat",

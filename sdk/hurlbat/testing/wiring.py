@@ -83,7 +83,12 @@ class _Bench(Workbench):
 
     def __init__(self, hurlbat: Hurlbat, pool: Callable[[], Executor]) -> None:
         self._given = pool
-        super().__init__(hurlbat.tasks, lambda: hurlbat.client.http(), threads=hurlbat.settings.threads)
+        super().__init__(
+            hurlbat.tasks,
+            lambda: hurlbat.client.http(),
+            threads=hurlbat.settings.threads,
+            around=hurlbat.workbench.around,
+        )
 
     def _new_pool(self) -> Executor:
         return self._given()
