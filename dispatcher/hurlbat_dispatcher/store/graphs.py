@@ -111,6 +111,7 @@ BEGIN = Statement(
         state=inline("running"),
         ready=inline(1),
         worker=sa.literal_column("''"),
+        sender=sa.null(),
         started_at=bind("started_at", run.c.started_at.type),
         joined_at=sa.func.coalesce(run.c.joined_at, bind("joined_at", run.c.joined_at.type)),
     ),
