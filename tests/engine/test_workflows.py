@@ -94,11 +94,22 @@ async def test_a_failing_node_bars_what_comes_after_it_and_nothing_else(world: W
 
 async def test_a_failure_or_a_success_is_followed_by_its_node_and_then_it_ends(world: World) -> None:
     last = {"on_failure": {"name": "sorry", "task": "echo"}, "on_success": {"name": "hurray", "task": "echo"}}
-    await started(world, flow(node("a"), last=last), flow(node("bad"), node("b", "bad"), name="poor", last=last))
+    worker = await started(
+        world, flow(node("a"), last=last), flow(node("ok"), node("bad"), node("b", "bad"), name="poor", last=last)
+    )
     good, poor = await world.submit("flow"), await world.submit("poor")
     assert [run.state for run in await world.all_ended([good, poor])] == [RunState.COMPLETED, RunState.FAILED]
     assert await states_of(world, good.id) == {"a": "completed", "hurray": "completed"}
-    assert await states_of(world, poor.id) == {"bad": "failed", "b": "cancelled", "sorry": "completed"}
+    assert await states_of(world, poor.id) == {
+        "ok": "completed",
+        "bad": "failed",
+        "b": "cancelled",
+        "sorry": "completed",
+    }
+    [sorry] = [call for call in worker.calls if call.body["trigger"]["node"] == "sorry"]
+    told = sorry.body["trigger"]["parents"]
+    assert (sorry.body["parents"], told["b"]["state"]) == ({"ok": "ok"}, "cancelled")
+    assert told["bad"]["error"] == {"code": "task_error", "type": "ValueError", "message": "bad is bad"}
 
 
 async def test_a_node_waits_for_a_sleep_or_an_event_and_takes_what_came_first(world: World) -> None:

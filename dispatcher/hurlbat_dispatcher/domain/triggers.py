@@ -34,8 +34,9 @@ def is_workflow(trigger: str | None) -> bool:
 
 
 def parents_in(trigger: str) -> dict[str, str]:
-    """Return the runs of a node's parents, by the names of their nodes."""
-    return {name: parent["run"] for name, parent in json.loads(trigger)["parents"].items()}
+    """Return the runs of a node's parents that have ended well, by the names of their nodes."""
+    parents = json.loads(trigger)["parents"].items()
+    return {name: parent["run"] for name, parent in parents if parent["state"] in ("completed", "skipped")}
 
 
 def is_failure(trigger: str | None) -> bool:

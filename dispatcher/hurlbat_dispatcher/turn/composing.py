@@ -300,7 +300,7 @@ def _resume(
     """Let a node be due that has waited."""
     courses.as_they_stand(ledger, course)
     came = yield from conditions.told(ledger, row.tenant, node, ledger.waits.get(row.id, []))
-    trigger = nodes.trigger_of(workflow, course, node, came)
+    trigger = yield from nodes.trigger_of(ledger, workflow, course, node, came)
     task = desk.registry.tasks.get(row.task)
     expires_at, _ = expiry(
         created_at=row.created_at,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
-from hurlbat_dispatcher.domain.graph import Action, Fate, Node, decide
+from hurlbat_dispatcher.domain.graph import WELL, Action, Fate, Node, decide
 from hurlbat_dispatcher.domain.lifecycle import RunEvent, RunState
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed
 from hurlbat_dispatcher.domain.runs import CancelledBy, RunKind, Submission, rank
@@ -53,7 +53,7 @@ def reach(
     try:
         scope: dict[str, Any] = {}
         if conditions.reads_outputs(node):
-            outputs = yield from courses.outputs_of(ledger, workflow.tenant, course, node.parents)
+            outputs = yield from courses.outputs_of(ledger, workflow.tenant, course, _well(course, node))
             scope = conditions.scope_of(workflow, payload, outputs)
         known, waits = yield from conditions.begin_waits(ledger, workflow, node, run_id, scope)
         given = payload[0] if node.input is None else conditions.input_of(node, scope)
@@ -72,13 +72,14 @@ def reach(
         said = f"the outputs of its parents have {size} bytes; a node takes at most {MAX_OUTPUTS}"
         return _failed(desk, ledger, workflow, node, ErrorCode.PARENTS_TOO_LARGE, said)
     came = (yield from conditions.told(ledger, workflow.tenant, node, waits)) if fate is Fate.START else []
+    trigger = yield from trigger_of(ledger, workflow, course, node, came)
     submission = Submission(
         node.task,
         given,
         payload[1],
         workflow.priority,
         parent=workflow.id,
-        trigger=trigger_of(workflow, course, node, came),
+        trigger=trigger,
     )
     try:
         entry = entry_of(run_id, workflow.tenant, submission, desk.registry, _worker_of(course, node))
@@ -104,19 +105,33 @@ def reach(
     return ledger.rows[run_id]
 
 
-def trigger_of(workflow: RunRow, course: Course, node: Node, came: Sequence[str]) -> str:
-    """Return what is told to a node of where it stands: its workflow, its parents, and what it has waited for."""
-    parents = {}
-    for name in node.parents or _all(course, node):
-        row = course.nodes.get(name)
-        if row is not None:
-            parents[name] = {"run": row.id, "state": str(row.state)}
+def trigger_of(
+    ledger: Ledger, workflow: RunRow, course: Course, node: Node, came: Sequence[str]
+) -> Generator[Ask, Rows, str]:
+    """Return what is told to a node of where it stands: its workflow, its parents, and what it has waited for.
+
+    One that follows the end of all others has these for its parents, with the errors of those that failed.
+    """
+    rows = [course.nodes[name] for name in _parents(course, node) if name in course.nodes]
+    failed = [row.id for row in rows if row.state == RunState.FAILED]
+    errors = (yield from courses.errors_of(ledger, workflow.tenant, failed)) if failed else {}
+    parents: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        parents[row.node or ""] = {"run": row.id, "state": str(row.state)}
+        error = json.loads(errors.get(row.id) or "{}")
+        if error:
+            parents[row.node or ""]["error"] = {name: error.get(name) for name in ("code", "type", "message")}
     return by_workflow(workflow.id, workflow.task, node.name, json.dumps(parents), f"[{','.join(came)}]")
 
 
-def _all(course: Course, node: Node) -> Sequence[str]:
-    """Return the parents of one that follows the end of all others: these."""
-    return () if node.name in course.graph.nodes else list(course.graph.nodes)
+def _parents(course: Course, node: Node) -> Sequence[str]:
+    """Return the parents of a node; of one that follows the end of all others, these."""
+    return node.parents if node.name in course.graph.nodes else list(course.graph.nodes)
+
+
+def _well(course: Course, node: Node) -> list[str]:
+    """Return the parents of a node that have ended well."""
+    return [name for name in _parents(course, node) if name in course.nodes and course.nodes[name].state in WELL]
 
 
 def _worker_of(course: Course, node: Node) -> str | None:
@@ -126,10 +141,10 @@ def _worker_of(course: Course, node: Node) -> str | None:
 
 
 def _size(tenant: int, course: Course, node: Node) -> Generator[Ask, Rows, int]:
-    names = node.parents or _all(course, node)
+    names = _well(course, node)
     if len(names) <= FEW:
         return 0
-    rows = yield graphs.SIZES.fetch(tenant, [course.nodes[name].id for name in names if name in course.nodes])
+    rows = yield graphs.SIZES.fetch(tenant, [course.nodes[name].id for name in names])
     return sum(row[0] or 0 for row in rows)
 
 
