@@ -74,6 +74,20 @@ def test_those_who_wait_and_delayed_runs_are_measured_on_an_idle_server(tmp_path
     assert 0 < delays["among_others_ms"]["p50"] <= delays["among_others_ms"]["p99"]
 
 
+def test_workflows_are_measured_beside_single_runs_and_among_many_that_wait(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", "--scenario", "workflows"]
+    options = ("--asleep", "30", "--runs", "8", "--json")
+
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["workflows"]
+    assert (found["nodes"], found["waiting"]) == (100, 30)
+    assert found["ratio"] > 0
+    assert 0 < found["step_ms"]["p50"] <= found["step_ms"]["p99"]
+    assert 0 < found["step_among_others_ms"]["p50"] <= found["step_among_others_ms"]["p99"]
+
+
 def test_waiters_are_not_measured_beside_a_burden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(Failure, match="no other scenario"):

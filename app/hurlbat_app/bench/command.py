@@ -15,13 +15,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hurlbat_app.bench import scenarios, ways
+from hurlbat_app.bench import scenarios, ways, workflows
 from hurlbat_app.bench.compare import PLACE, compare
 from hurlbat_app.bench.figures import Burdened, Comparison, Memory, Percentiles, Ratio, Report
 from hurlbat_app.bench.measure import measure
 from hurlbat_app.bench.scenarios import Name, Sizes
 from hurlbat_app.bench.stack import BenchFailure, Plan, versions
 from hurlbat_app.bench.ways import Punctual, Waited
+from hurlbat_app.bench.workflows import Composed
 from hurlbat_app.cli.failure import Failure
 
 
@@ -43,9 +44,11 @@ class Choice(StrEnum):
     ALL = "all"
     WAITERS = "waiters"
     DELAYS = "delays"
+    WORKFLOWS = "workflows"
 
 
-_WAYS = (Choice.WAITERS, Choice.DELAYS)
+_WAYS = (Choice.WAITERS, Choice.DELAYS, Choice.WORKFLOWS)
+_Found = Waited | Punctual | Composed
 _FULL = Sizes()
 
 
@@ -66,7 +69,7 @@ def bench(
         list[Choice] | None,
         typer.Option(
             help="Burden the server with runs that wait, and compare with an empty one; or measure those who wait for "
-            "runs (waiters), or how punctual delayed runs are (delays). May be repeated."
+            "runs (waiters), how punctual delayed runs are (delays), or workflows. May be repeated."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Scenarios: how often each is measured, in turn.")] = 3,
@@ -76,6 +79,7 @@ def bench(
     timers: Annotated[int, typer.Option(min=1, help="Runs that are due tomorrow.")] = _FULL.timers,
     rate_limits: Annotated[int, typer.Option(min=1, help="Rate-limited keys with waiting runs.")] = _FULL.rate_limits,
     waiters: Annotated[int, typer.Option(min=1, max=30_000, help="Who waits at once for the end of a run.")] = 2_000,
+    asleep: Annotated[int, typer.Option(min=1, help="Workflows that wait at once.")] = 10_000,
 ) -> None:
     """Measure throughput (submit to stored result) and latency, with server, worker and clients of their own."""
     errors = Console(stderr=True, highlight=False)
@@ -85,7 +89,9 @@ def bench(
     wanted = _names(scenario)
     others = [way for way in _WAYS if way in (scenario or ())]
     if others and wanted:
-        raise Failure("waiters and delays are measured on a server that is idle: name no other scenario beside them")
+        raise Failure(
+            "waiters, delays and workflows are measured on an idle server: name no other scenario beside them"
+        )
     if len(wanted or others) > 1 and database is not None and PLACE not in database:
         raise Failure(f"each scenario needs an empty database of its own: write {PLACE} into the URL for its name")
     with tempfile.TemporaryDirectory(prefix="hurlbat-bench-") as name:
@@ -99,7 +105,7 @@ def bench(
 
         try:
             if others:
-                found = _measure_ways(plan, others, waiters, sizes.timers, folder, say)
+                found = _measure_ways(plan, others, (waiters, sizes.timers, asleep), folder, say)
                 _show_ways(plan, found, as_json)
                 complaint = "delayed runs started before their time" if _early(found) else ""
             elif wanted:
@@ -128,25 +134,28 @@ def _names(chosen: Sequence[Choice] | None) -> list[Name]:
 
 
 def _measure_ways(
-    plan: Plan, wanted: Sequence[Choice], waiters: int, timers: int, folder: Path, say: Callable[[str], None]
-) -> dict[str, Waited | Punctual]:
-    found: dict[str, Waited | Punctual] = {}
+    plan: Plan, wanted: Sequence[Choice], counts: tuple[int, int, int], folder: Path, say: Callable[[str], None]
+) -> dict[str, _Found]:
+    waiters, timers, asleep = counts
+    found: dict[str, _Found] = {}
     for way in wanted:
         room = folder / way
         room.mkdir()
         own = replace(plan, database=plan.database.replace(PLACE, way))
         if way is Choice.WAITERS:
             found[way] = ways.waiters(own, waiters, room, say)
-        else:
+        elif way is Choice.DELAYS:
             found[way] = ways.delays(own, timers, room, say)
+        else:
+            found[way] = workflows.compose(own, asleep, room, say)
     return found
 
 
-def _early(found: Mapping[str, Waited | Punctual]) -> bool:
+def _early(found: Mapping[str, _Found]) -> bool:
     return any(isinstance(one, Punctual) and one.early for one in found.values())
 
 
-def _show_ways(plan: Plan, found: Mapping[str, Waited | Punctual], as_json: bool) -> None:
+def _show_ways(plan: Plan, found: Mapping[str, _Found], as_json: bool) -> None:
     if as_json:
         shown = {name: asdict(one) for name, one in found.items()}
         typer.echo(json.dumps(shown | {"versions": versions(), "settings": plan.settings()}))
@@ -165,6 +174,15 @@ def _show_ways(plan: Plan, found: Mapping[str, Waited | Punctual], as_json: bool
                 table.add_row("time of a delayed run to its start", _shown(one.alone_ms))
                 table.add_row(f"among {one.timers:,} timers", _shown(one.among_others_ms))
                 table.add_row("before their time", str(one.early))
+            case Composed():
+                took = f"{one.workflow_ms:.1f} ms, {one.singles_ms:.1f} ms as single runs: {one.ratio:.2f}"
+                table.add_row(f"a workflow of {one.nodes} nodes side by side", took)
+                table.add_row("end of a node to the start of the next", _shown(one.step_ms))
+                table.add_row(f"among {one.waiting:,} workflows that wait", _shown(one.step_among_others_ms))
+                memory = one.memory_mb
+                said = f"before {memory.before:.0f}   all wait {memory.loaded:.0f}   end {memory.end:.0f} MiB"
+                table.add_row("memory of the server", said)
+                table.add_row("CPU of it while all wait", f"{one.idle_cpu_percent:.1f} %")
     Console(highlight=False).print(table)
 
 
