@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from hurlbat.wire import FailedLine
+from hurlbat.wire import CancelledLine, FailedLine
 from hurlbat_dispatcher.assembly import Parts, assemble
 from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.bulk import Bulk
@@ -27,7 +27,7 @@ from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.moments import check_moment
 from hurlbat_dispatcher.outside import Outside
 from hurlbat_dispatcher.pages import Page, page_by_name
-from hurlbat_dispatcher.push.transcript import failure_of
+from hurlbat_dispatcher.push.transcript import end_of, failure_of
 from hurlbat_dispatcher.run_ids import check_cursor, check_run_id, unknown_run
 from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.secrecy import digest_of
@@ -237,6 +237,11 @@ class Engine:
         """Take a failure. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
         self.check_lease(run_id, attempt, token)
         await self._ask(End([AttemptEnd(run_id, attempt, failure_of(failure), digest.hex()[:40])]))
+
+    async def report_cancel(self, run_id: str, attempt: int, token: str, line: CancelledLine, digest: bytes) -> None:
+        """Take it that a task cancelled its run. An exact repeat is fine. Raises `Unauthorized`, `Conflict`."""
+        self.check_lease(run_id, attempt, token)
+        await self._ask(End([AttemptEnd(run_id, attempt, end_of(line), digest.hex()[:40])]))
 
     async def report_log(self, run_id: str, attempt: int, token: str, entries: Sequence[tuple[str, str]]) -> None:
         """Remember log lines (level, message). Raises `Unauthorized`, `Conflict` when the attempt is over."""

@@ -26,6 +26,7 @@ GUARDED = [
     ("POST", f"{RUN}/attempts/1/heartbeat"),
     ("POST", f"{RUN}/attempts/1/complete"),
     ("POST", f"{RUN}/attempts/1/fail"),
+    ("POST", f"{RUN}/attempts/1/cancel"),
     ("POST", f"{RUN}/attempts/1/log"),
     ("POST", "/workers"),
     ("GET", "/workers"),

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.conftest import FakeWorker
+from tests.api.conftest import LEASE, FakeWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +73,18 @@ async def test_a_reported_failure_may_name_the_rate_limit_that_has_to_wait(attem
     assert (await attempt.run())["state"] == "failed"
 
 
+async def test_a_task_s_own_cancellation_ends_its_run(attempt: Attempt) -> None:
+    assert (await attempt.report("cancel", {"reason": 7})).json()["code"] == "member_invalid"
+    told = {"reason": "no such\norder\0" + "x" * 300}
+
+    assert [(await attempt.report("cancel", told)).status_code for _ in range(2)] == [200, 200]
+
+    assert (await attempt.report("complete")).status_code == 409
+    run = await attempt.run()
+    assert (run["state"], run["error"]) == ("cancelled", None)
+    assert run["reason"] == "no such order " + "x" * 242
+
+
 async def test_an_exact_repeat_is_fine_and_any_other_final_report_is_not(attempt: Attempt) -> None:
     assert (await attempt.report("complete", {"output": 1})).status_code == 200
     assert (await attempt.report("complete", {"output": 1})).status_code == 200
@@ -84,7 +96,7 @@ async def test_an_exact_repeat_is_fine_and_any_other_final_report_is_not(attempt
 async def test_a_heartbeat_renews_the_lease(attempt: Attempt) -> None:
     answer = await attempt.report("heartbeat")
 
-    assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "lease": 15.0})
+    assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "lease": LEASE})
 
 
 async def test_a_heartbeat_tells_of_a_cancellation(attempt: Attempt, api: httpx.AsyncClient) -> None:
@@ -111,13 +123,13 @@ async def test_log_lines_stand_in_the_timeline(attempt: Attempt, api: httpx.Asyn
     assert [(entry["level"], entry["message"]) for entry in entries] == [("info", "one"), ("warning", "two")]
 
 
-@pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "log"])
+@pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "cancel", "log"])
 async def test_the_token_is_judged_before_the_body_is_read(attempt: Attempt, action: str) -> None:
     assert (await attempt.report(action, "x" * 200_000, token="nobody's")).status_code == 401
     assert (await attempt.report(action, "x" * 200_000)).status_code == 413
 
 
-@pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "log"])
+@pytest.mark.parametrize("action", ["heartbeat", "complete", "fail", "cancel", "log"])
 async def test_a_token_of_another_attempt_opens_nothing(attempt: Attempt, action: str) -> None:
     body: dict[str, Any] = {"entries": []} if action == "log" else {}
 

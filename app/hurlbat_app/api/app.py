@@ -46,6 +46,7 @@ def routes(engine: Engine) -> list[Route]:
         f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
         f"{attempt}/complete": Resource(engine, access=Access.LEASE, POST=reports.complete),
         f"{attempt}/fail": Resource(engine, access=Access.LEASE, POST=reports.fail),
+        f"{attempt}/cancel": Resource(engine, access=Access.LEASE, POST=reports.cancel),
         f"{attempt}/log": Resource(engine, access=Access.LEASE, POST=reports.log),
         "/runs/{run_id}/cancel": Resource(engine, POST=runs.cancel),
         "/runs/{run_id}/replay": Resource(engine, POST=runs.replay),

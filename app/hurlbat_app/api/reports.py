@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat.jsontext import Member
-from hurlbat.wire import MAX_MESSAGE_CHARS, BadLine, FailedLine, read_result
+from hurlbat.wire import MAX_MESSAGE_CHARS, BadLine, CancelledLine, FailedLine, Result, read_result
 from hurlbat_app.api.answers import Json
 from hurlbat_app.api.gate import bearer_token
 from hurlbat_app.api.reading import (
@@ -31,8 +31,10 @@ MAX_LEVEL_CHARS: Final = 32
 _NOTHING: Final[frozenset[str]] = frozenset()
 _COMPLETE: Final = frozenset({"output"})
 _FAIL: Final = frozenset({"error", "retryable", "retry_after", "rate_limit_key"})
+_CANCEL: Final = frozenset({"reason"})
 _LOG: Final = frozenset({"entries"})
 _FAILED: Final = Member("failed", '"failed"')
+_CANCELLED: Final = Member("cancelled", '"cancelled"')
 _RECORDED: Final = {"recorded": True}
 
 
@@ -62,7 +64,18 @@ class Reports:
         """Take the error of an attempt that failed."""
         run, attempt, token = self._opened(request)
         found, digest = await self._read(request, _FAIL)
-        await self._engine.report_fail(run, attempt, token, _failure(found, run, attempt), digest)
+        line = _result({**found, "state": _FAILED}, run, attempt)
+        assert isinstance(line, FailedLine)
+        await self._engine.report_fail(run, attempt, token, line, digest)
+        return Json(_RECORDED)
+
+    async def cancel(self, request: Request) -> Response:
+        """Take it that the task ended its run as cancelled."""
+        run, attempt, token = self._opened(request)
+        found, digest = await self._read(request, _CANCEL)
+        line = _result({**found, "state": _CANCELLED}, run, attempt)
+        assert isinstance(line, CancelledLine)
+        await self._engine.report_cancel(run, attempt, token, line, digest)
         return Json(_RECORDED)
 
     async def log(self, request: Request) -> Response:
@@ -85,13 +98,11 @@ class Reports:
         return read_members(request, body, known), digest
 
 
-def _failure(found: Members, run: str, attempt: int) -> FailedLine:
+def _result(found: Members, run: str, attempt: int) -> Result:
     try:
-        line = read_result({**found, "state": _FAILED}, run, attempt)
+        return read_result(found, run, attempt)
     except BadLine as error:
         raise Invalid("member_invalid", str(error)) from error
-    assert isinstance(line, FailedLine)
-    return line
 
 
 def _entries(found: Members) -> list[tuple[str, str]]:

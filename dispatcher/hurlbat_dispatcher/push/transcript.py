@@ -33,6 +33,7 @@ LONGEST_WISH: Final = 31_536_000.0
 """Seconds that a task may wish to wait before its next attempt, as long as a policy may say."""
 
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]{1,64})"')
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _RESERVED: Final = {code.value: code for code in (ErrorCode.EXECUTION_TIMEOUT, ErrorCode.INVALID_INPUT)}
 _NOT_HERE: Final = frozenset({ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET})
 """What an instance says that does not serve a run, as an old one does while a new one is rolled out."""
@@ -132,8 +133,8 @@ class Transcript:
                 self._answer(run_id, attempt, PushedBack(f"the worker answered {type}: {line.message}"), raw)
             case FailedLine(run_id, attempt):
                 self._answer(run_id, attempt, failure_of(line), raw)
-            case CancelledLine(run_id, attempt, reason):
-                self._answer(run_id, attempt, Cancelled(reason), raw)
+            case CancelledLine(run_id, attempt):
+                self._answer(run_id, attempt, end_of(line), raw)
             case LogLine(run_id, attempt, level, message):
                 if self._attempts.get(run_id) == attempt:
                     self._heard.append(Logged(run_id, attempt, level, message))
@@ -221,6 +222,12 @@ def bad_result(message: str, raw: bytes) -> Failed:
     """Return the failure of an answer that cannot be read, with its beginning kept."""
     kept = raw[: MAX_RAW_CHARS * 4].decode("utf-8", "replace")[:MAX_RAW_CHARS]
     return Failed(ErrorCode.BAD_RESULT, f"the answer cannot be read: {message}", raw=kept)
+
+
+def end_of(line: CancelledLine) -> Cancelled:
+    """Return what it means that a task ended its run; its reason is a line of text."""
+    reason = None if line.reason is None else _CONTROL.sub(" ", line.reason).strip()
+    return Cancelled(reason or None)
 
 
 def failure_of(line: FailedLine) -> Failed:
