@@ -19,8 +19,10 @@ NODES = 100
 """Nodes of a workflow that run beside each other, and single runs that are set against them."""
 ROUNDS = 15
 """How often these two are measured, in turn."""
-STEPS = 300
-"""Nodes of the chain, one after the other; fewer where the plan has fewer runs."""
+STEPS = 100
+"""Nodes of a chain, one after the other; fewer where the plan has fewer runs."""
+CHAINS = 3
+"""How many chains are measured, one after the other."""
 HOUR = 3600.0
 SETTLE_SECONDS = 2.0
 QUIET_SECONDS = 5.0
@@ -67,8 +69,8 @@ def compose(plan: Plan, waiting: int, folder: Path, say: Callable[[str], None]) 
         say(f"{ROUNDS} times {NODES} nodes of a workflow, and {NODES} single runs")
         _side_by_side(stack, fan)
         rounds = [_side_by_side(stack, fan) for _ in range(ROUNDS)]
-        say(f"a chain of {steps} nodes")
-        alone = _steps(stack, chain, steps)
+        say(f"{CHAINS} chains of {steps} nodes")
+        alone = _chains(stack, chain, steps)
         time.sleep(SETTLE_SECONDS)
         before = stack.resident()
         say(f"{waiting:,} workflows begin to wait")
@@ -78,8 +80,8 @@ def compose(plan: Plan, waiting: int, folder: Path, say: Callable[[str], None]) 
         cpu, began = stack.used()[0], time.monotonic()
         time.sleep(QUIET_SECONDS)
         idle = (stack.used()[0] - cpu) / (time.monotonic() - began)
-        say(f"{waiting:,} workflows wait: a chain of {steps} nodes")
-        among = _steps(stack, chain, steps)
+        say(f"{waiting:,} workflows wait: {CHAINS} chains of {steps} nodes")
+        among = _chains(stack, chain, steps)
         end = stack.resident()
         stack.kill()
     return Composed(
@@ -123,6 +125,10 @@ def _side_by_side(stack: Stack, fan: str) -> tuple[float, float]:
     ids = [one["id"] for one in stack.call("POST", "/runs/bulk", json={"runs": asked})["results"]]
     single = max(_stamp(_ended(stack, run_id)) for run_id in reversed(ids)) - began  # the last is waited for
     return 1000 * together, 1000 * single
+
+
+def _chains(stack: Stack, chain: str, steps: int) -> list[float]:
+    return [step for _ in range(CHAINS) for step in _steps(stack, chain, steps)]
 
 
 def _steps(stack: Stack, chain: str, steps: int) -> list[float]:
