@@ -35,6 +35,8 @@ def tell(run: Run, rows: Sequence[TimelineEntry]) -> tuple[TimelineEntry, ...]:
     story.begin(story.attempt)
     if run.finished_at is not None:
         story.end()
+    if run.kind is RunKind.WORKFLOW:
+        return tuple(replace(entry, attempt=0) for entry in story.told)
     return tuple(story.told)
 
 

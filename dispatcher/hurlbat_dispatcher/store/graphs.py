@@ -197,17 +197,31 @@ _EVENT = [event.c[name] for name in EventRow._fields]
 EVENTS = Statement(
     sa.select(*_EVENT).where(event.c.tenant == _TENANT, AnyOf(event.c.id, "ids", "varchar")), ("tenant", "ids")
 )
-EVENTS_SINCE = Statement(
-    sa.select(*_EVENT)
-    .where(
-        event.c.tenant == _TENANT,
-        event.c.key == bind("key", event.c.key.type),
-        event.c.created_at >= bind("since", sa.BigInteger()),
-    )
-    .order_by(event.c.created_at, event.c.id)
-    .limit(bind("most", sa.Integer())),
-    ("tenant", "key", "since", "most"),
-)
+
+
+def _since(by_scope: bool) -> Statement:
+    place = sa.tuple_(event.c.created_at, event.c.id)
+    after = sa.tuple_(bind("created_at", event.c.created_at.type), bind("id", event.c.id.type))
+    conditions = [event.c.tenant == _TENANT, event.c.key == bind("key", event.c.key.type), place > after]
+    names = ["tenant", "key", "created_at", "id"]
+    if by_scope:
+        conditions.append(event.c.scope == bind("scope", event.c.scope.type))
+        names.append("scope")
+    clause = sa.select(*_EVENT).where(*conditions).order_by(event.c.created_at, event.c.id)
+    return Statement(clause.limit(bind("most", sa.Integer())), (*names, "most"))
+
+
+_SINCE = {by_scope: _since(by_scope) for by_scope in (False, True)}
+
+
+def events_after(
+    tenant: int, key: str, scope: str | None, place: tuple[int, str], most: int
+) -> Generator[Ask, Rows, list[EventRow]]:
+    """Read the next events of a key, of a scope if one is said, that were stored after a place (ms, id)."""
+    given = (tenant, key, *place) if scope is None else (tenant, key, *place, scope)
+    rows = yield _SINCE[scope is not None].fetch(*given, most)
+    return list(map(EventRow._make, rows))
+
 
 # -- what other servers have committed ---------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ other servers have ended and published comes to it as `news`, in the order of th
 """
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Final
 
 from hurlbat_dispatcher.domain.graph import Action, Fate, Node, decide, next_steps, outcome
@@ -20,7 +20,6 @@ from hurlbat_dispatcher.turn import conditions, courses, nodes
 from hurlbat_dispatcher.turn import decide as decisions
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.ledger import Course, Ledger
-from hurlbat_dispatcher.turn.operations import Cancel, Follow
 from hurlbat_dispatcher.turn.submits import Intake
 
 MOST: Final = 1_000
@@ -38,8 +37,9 @@ def compose(desk: Desk, ledger: Ledger, intake: Intake, *, look: bool) -> Genera
     if look:
         events += yield from _read_news(ledger)
     if events or look:
-        met = yield from conditions.meet(ledger, events, DEFAULT_TENANT, look=look)
-        yield from _wake(desk, ledger, met)
+        ledger.woken |= yield from conditions.meet(ledger, events, DEFAULT_TENANT, look=look)
+    if ledger.woken:
+        yield from _wake(desk, ledger, list(ledger.woken))
     while ledger.followed:
         yield from _follow(desk, ledger, intake)
 
@@ -84,6 +84,14 @@ def _tell_owner(ledger: Ledger) -> None:
     ledger.queued = ledger.queued or bool(ledger.news)
 
 
+def _later(ledger: Ledger, kind: str, run_id: str) -> None:
+    """Have something looked at in the next turn, whoever does it."""
+    news = (DEFAULT_TENANT, kind, run_id)
+    if news not in ledger.news:
+        ledger.news.append(news)
+    ledger.wake_at(ledger.now)
+
+
 def _read_news(ledger: Ledger) -> Generator[Ask, Rows, list[EventRow]]:
     """Learn what other servers have ended, and return what they have published."""
     rows = yield graphs.UNSEEN.fetch(MOST)
@@ -91,6 +99,7 @@ def _read_news(ledger: Ledger) -> Generator[Ask, Rows, list[EventRow]]:
         return []
     ended = list(dict.fromkeys(subject for _, _, kind, subject in rows if kind == "ended"))
     events = list(dict.fromkeys(subject for _, _, kind, subject in rows if kind == "event"))
+    ledger.woken.update((subject, None) for _, _, kind, subject in rows if kind == "woken")
     yield from ledger.load(DEFAULT_TENANT, sorted(run_id for run_id in ended if run_id not in ledger.rows))
     ledger.followed.update((run_id, ledger.rows[run_id]) for run_id in ended if run_id in ledger.rows)
     found = (yield graphs.EVENTS.fetch(DEFAULT_TENANT, events)) if events else ()
@@ -139,7 +148,8 @@ def _take_along(desk: Desk, ledger: Ledger, intake: Intake, cancelled: Sequence[
     reasons = {row.id: _why(ledger, row) for row in cancelled}
     rows = yield graphs.CHILDREN.fetch(DEFAULT_TENANT, sorted(reasons), MOST)
     if len(rows) == MOST:
-        ledger.deferred.append(Follow(sorted(reasons)))
+        for run_id in sorted(reasons):
+            _later(ledger, "ended", run_id)
     ids = [row[0] for row in rows]
     yield from ledger.load(DEFAULT_TENANT, sorted(run_id for run_id in ids if run_id not in ledger.rows))
     for run_id in ids:
@@ -147,12 +157,12 @@ def _take_along(desk: Desk, ledger: Ledger, intake: Intake, cancelled: Sequence[
         if row is None or row.parent is None:
             continue
         if run_id in ledger.touched:
-            ledger.deferred.append(Cancel(run_id, reasons[row.parent], by=CancelledBy.PARENT))
+            _later(ledger, "ended", row.parent)
         elif row.state not in FINAL:
             decisions.cancel(desk, ledger, row, reasons[row.parent], CancelledBy.PARENT)
     for new in (*intake.waiters.values(), *ledger.inserts):  # made in this very turn
         if new.parent in reasons and ledger.rows.get(new.id, new).state not in FINAL:
-            ledger.deferred.append(Cancel(new.id, reasons[new.parent], by=CancelledBy.PARENT))
+            _later(ledger, "ended", new.parent)
     for row in cancelled:
         workflow = ledger.rows.get(row.id, row)
         if workflow.kind == RunKind.WORKFLOW and workflow.holds_until is not None:
@@ -237,7 +247,8 @@ def _end(desk: Desk, ledger: Ledger, workflow: RunRow, course: Course, state: Ru
         node = _first(course, RunState.CANCELLED)
         reason, by = f"node {None if node is None else node.node} was cancelled", CancelledBy.NODE
     if workflow.id in ledger.touched:
-        ledger.deferred.append(Follow([row.id for row in list(course.nodes.values())[-1:]]))
+        for row in list(course.nodes.values())[-1:]:
+            _later(ledger, "ended", row.id)
         return
     decisions.finish(desk, ledger, workflow, event, output=output, error=error, reason=reason, by=by)
     desk.release(workflow.id)
@@ -266,9 +277,9 @@ def _error(node: RunRow, error: dict[str, object]) -> str:
 # -- what came true ----------------------------------------------------------------------------------------------------
 
 
-def _wake(desk: Desk, ledger: Ledger, run_ids: Iterable[str]) -> Generator[Ask, Rows, None]:
+def _wake(desk: Desk, ledger: Ledger, ids: Sequence[str]) -> Generator[Ask, Rows, None]:
     """Look again at nodes of which conditions came true."""
-    ids = list(run_ids)
+    yield from conditions.read_waits(ledger, DEFAULT_TENANT, ids)
     yield from ledger.load(DEFAULT_TENANT, sorted(run_id for run_id in ids if run_id not in ledger.rows))
     rows = [ledger.rows[run_id] for run_id in ids if run_id in ledger.rows]
     parents = list(dict.fromkeys(row.parent for row in rows if row.parent is not None))
@@ -277,9 +288,12 @@ def _wake(desk: Desk, ledger: Ledger, run_ids: Iterable[str]) -> Generator[Ask, 
     for row in rows:
         course = ledger.courses.get(row.parent or "")
         workflow = ledger.rows.get(row.parent or "")
-        if row.state in FINAL or row.id in ledger.touched or course is None or workflow is None or row.node is None:
-            if row.state in FINAL:
-                conditions.forget(ledger, row.tenant, row.id)
+        if row.state in FINAL:
+            conditions.forget(ledger, row.tenant, row.id)
+        if row.state in FINAL or course is None or workflow is None or row.node is None:
+            continue
+        if row.id in ledger.touched:
+            _later(ledger, "woken", row.id)
             continue
         node = course.graph.node(row.node)
         waits = ledger.waits.get(row.id, [])

@@ -21,7 +21,7 @@ from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.ledger import Ledger
 
 MOST: Final = 1_000
-"""Sleeps that end in one turn, and events that one condition looks back at; the rest of the sleeps end in the next."""
+"""Sleeps that end in one turn, the rest in the next; and events that are read at a time."""
 _DECODE: Final = json.JSONDecoder().decode
 
 Known = dict[Place, bool]
@@ -127,9 +127,20 @@ def known_of(node: Node, waits: Iterable[WaitRow]) -> Known:
 
 
 def _look_back(ledger: Ledger, tenant: int, condition: Condition, since: int) -> Generator[Ask, Rows, EventRow | None]:
-    rows = yield graphs.EVENTS_SINCE.fetch(tenant, condition.event, since, MOST)
-    events = [*map(EventRow._make, rows), *(event for event in published(ledger) if event.key == condition.event)]
-    return next((event for event in events if fits(event, condition.scope, condition.expression, since)), None)
+    """Return the first event that makes a condition true, of those that are stored and of those of this turn."""
+    key, scope, expression = condition.event or "", condition.scope, condition.expression
+    most = 1 if expression is None else MOST
+    place = (since, "")
+    while True:
+        events = yield from graphs.events_after(tenant, key, scope, place, most)
+        for event in events:
+            if fits(event, scope, expression, since):
+                return event
+        if len(events) < most:
+            break
+        place = (events[-1].created_at, events[-1].id)
+    fresh = (event for event in published(ledger) if event.key == key)
+    return next((event for event in fresh if fits(event, scope, expression, since)), None)
 
 
 def published(ledger: Ledger) -> list[EventRow]:
@@ -176,15 +187,18 @@ def meet(
             _met(ledger, row, None, met)
         if len(rows) == MOST:
             ledger.wake_at(ledger.now)
-    if met:
-        rows = yield graphs.WAITS.fetch(tenant, list(met))
-        changed = {values[2:]: values[:2] for values in ledger.met}
-        for row in map(WaitRow._make, rows):
-            if row[:5] in changed:
-                met_at, event_id = changed[row[:5]]
-                row = row._replace(met_at=met_at, event=event_id)
-            ledger.waits.setdefault(row.run, []).append(row)
     return met
+
+
+def read_waits(ledger: Ledger, tenant: int, run_ids: Sequence[str]) -> Generator[Ask, Rows, None]:
+    """Know what runs wait for, and what of it has come true, in this turn or before."""
+    rows = yield graphs.WAITS.fetch(tenant, list(run_ids))
+    changed = {values[2:]: values[:2] for values in ledger.met}
+    for row in map(WaitRow._make, rows):
+        if row[:5] in changed:
+            met_at, event_id = changed[row[:5]]
+            row = row._replace(met_at=met_at, event=event_id)
+        ledger.waits.setdefault(row.run, []).append(row)
 
 
 def _met(ledger: Ledger, row: WaitRow, event: str | None, met: dict[str, None]) -> None:

@@ -29,7 +29,6 @@ from hurlbat_dispatcher.turn.operations import (
     Displace,
     End,
     Fire,
-    Follow,
     Freed,
     Look,
     Move,
@@ -153,8 +152,6 @@ def _load(
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
-            case Follow(run_ids):
-                wanted.update((run_id, None) for run_id in run_ids)
             case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Move(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:
@@ -180,8 +177,6 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
         case Replay(run_id):
             nodes, everything = operation.nodes, operation.everything
             _one(ledger, operation, run_id, lambda row: decide.replay(desk, ledger, row, nodes, everything=everything))
-        case Follow(run_ids):
-            ledger.followed.update((run_id, ledger.rows[run_id]) for run_id in run_ids if run_id in ledger.rows)
         case Move(run_id, due_at, priority, delay):
             due_at = due_at if delay is None else ledger.now + delay
             _one(ledger, operation, run_id, lambda row: decide.move_run(desk, ledger, row, due_at, priority))

@@ -115,6 +115,8 @@ class Ledger:
     superseded: list[Values] = field(default_factory=list)
     waits: dict[str, list[WaitRow]] = field(default_factory=dict)
     """What runs wait for, as far as it was read, as it stands now."""
+    woken: dict[str, None] = field(default_factory=dict)
+    """Runs of which conditions have come true."""
     new_waits: list[WaitRow] = field(default_factory=list)
     met: list[Values] = field(default_factory=list)
     waited: list[Values] = field(default_factory=list)

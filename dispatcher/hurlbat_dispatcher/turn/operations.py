@@ -205,13 +205,6 @@ class Replay(Operation):
 
 
 @dataclass(slots=True, eq=False)
-class Follow(Operation):
-    """Look again at what follows from the end of these runs: more had to be done than one turn does."""
-
-    run_ids: Sequence[str]
-
-
-@dataclass(slots=True, eq=False)
 class Move(Operation):
     """Let a run that waits for its time start at another, or in so many ms, perhaps with another priority.
 
