@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from hurlbat_dispatcher.awaiting import Awaiting
 from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
 from hurlbat_dispatcher.events import Events
@@ -78,6 +79,7 @@ class Parts:
     bulk_work: BulkWork = field(init=False)
     events: Events = field(init=False)
     schedules: Schedules = field(init=False)
+    awaiting: Awaiting = field(init=False)
     submitting: Submitting = field(init=False)
     webhooks: Webhooks = field(init=False)
     health: Health = field(init=False)
@@ -311,7 +313,10 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         keep=settings.retention,
     )
     parts.bulk = Bulk(TENANT, store, ids, desk, parts.bulk_work)
-    parts.submitting = Submitting(TENANT, store, registry, desk, clock, ids, parts.waiting, put=parts.writer.put)
+    parts.awaiting = Awaiting(TENANT, store, registry, desk)
+    parts.submitting = Submitting(
+        TENANT, store, registry, desk, clock, ids, parts.waiting, parts.awaiting, put=parts.writer.put
+    )
     listening = Listening(registry, ids)
     filters = Filters(TENANT, store, registry, listening, ids, announce=parts.fleet.announce)
     parts.events = Events(TENANT, store, desk, listening, ids, filters, put=parts.writer.put)

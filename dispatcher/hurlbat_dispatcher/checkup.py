@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
-from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
+from hurlbat_dispatcher.domain.runs import CHILDREN, MAX_TIMELINE
 from hurlbat_dispatcher.findings import Code, Finding, Severity, warn
 from hurlbat_dispatcher.flow_checkup import flow_violations, slots_taken
 from hurlbat_dispatcher.store.checkup import Load, SeenKey, SeenRun, SeenWorker, Sight, Told, look_at_rows
@@ -252,7 +252,11 @@ def _oversold(load: Load, worker: SeenWorker, taken: int, settling: int) -> Iter
 
 def _key(key: SeenKey) -> Iterator[Finding]:
     name = f"the idempotency key {key.key!r} of the task {key.task}"
-    if key.run_state is None and key.until is None:
+    if key.task == CHILDREN:
+        if key.run_state is not None:
+            return
+        code, says = Code.KEY_WITHOUT_RUN, f"the child key {key.key!r} goes with its run {key.run}, which is not there"
+    elif key.run_state is None and key.until is None:
         code, says = Code.KEY_WITHOUT_RUN, f"{name} ends with its run {key.run}, which is not there"
     elif key.run_state is None:
         return  # a run that gathered several submits may go before the last of their keys does

@@ -169,10 +169,19 @@ class Engine:
         items = found[:limit]
         return Page(items, items[-1].id if len(found) > limit else None)
 
-    async def wait(self, run_id: str, seconds: float) -> Run:
-        """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`, `Unavailable`."""
+    async def wait(self, run_id: str, seconds: float, *, awaited_by: str | None = None) -> Run:
+        """Return the run when it has ended, or as it is after so many seconds; `awaited_by` is the run that waits.
+
+        Raises `NotFound`, `Unavailable`, and `Conflict` where one run would wait for the other for ever.
+        """
         check_run_id(run_id)
-        return await self._at_work.waiting.end_of(run_id, seconds)
+        parts = self._at_work
+        if awaited_by is None:
+            return await parts.waiting.end_of(run_id, seconds)
+        check_run_id(awaited_by)
+        with parts.awaiting.waits(awaited_by, run_id):
+            await parts.awaiting.check(run_id, awaited_by)
+            return await parts.waiting.end_of(run_id, seconds)
 
     async def watch(self, run_id: str) -> Watch:
         """Begin to watch what happens to a run; to be left. Raises `NotFound`, `Unavailable`."""

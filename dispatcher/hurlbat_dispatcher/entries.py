@@ -3,13 +3,15 @@
 import hashlib
 import json
 
+from hurlbat.jsontext import members
 from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.policies import name_lane
-from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+from hurlbat_dispatcher.domain.runs import MAX_METADATA_BYTES, Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import WorkerState
 from hurlbat_dispatcher.errors import Invalid
 from hurlbat_dispatcher.keys import Scope, draws_of, gather_key
 from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.store.kin import ParentRow
 from hurlbat_dispatcher.turn.operations import Entry
 
 
@@ -22,9 +24,32 @@ def entry_of(run_id: str, tenant: int, submission: Submission, registry: Registr
         _check_cost(registry, task)
     scope = None if task.gather is None else Scope(task, submission, run_id)
     draws, lane = name_lane(draws_of(task, submission, run_id, parent_worker, registry.limits, scope))
-    digest = "" if submission.idempotency_key is None else _digest(submission)
+    digest = "" if submission.key is None else _digest(submission)
     gather = None if scope is None else _gathers(task, submission, scope, lane)
     return Entry(run_id, tenant, submission, task, draws, lane, digest, gather)
+
+
+def child_of(parent: ParentRow, run_id: str, tenant: int, submission: Submission, registry: Registry) -> Entry:
+    """Return what a turn takes in of a run that another one submits. Raises `Invalid`."""
+    inherited = submission._replace(metadata=_inherited(parent.metadata, submission.metadata))
+    entry = entry_of(run_id, tenant, inherited, registry, parent.worker)
+    return entry._replace(root=parent.root or parent.id, digest=entry.digest and _digest(submission))
+
+
+def _inherited(parents: str, own: str) -> str:
+    """Return the members of both objects, the parent's first; where both have one, the child's own counts."""
+    if parents == "{}" or own == "{}":
+        return own if parents == "{}" else parents
+    said = {name: member.text for text in (parents, own) for name, member in members(text, last_counts=True).items()}
+    metadata = "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in said.items()) + "}"
+    if len(metadata) > MAX_METADATA_BYTES or len(metadata.encode()) > MAX_METADATA_BYTES:
+        raise Invalid(
+            "member_too_large",
+            f"metadata, with what it inherits from its parent, is larger than {MAX_METADATA_BYTES} bytes",
+            field="metadata",
+            limit=MAX_METADATA_BYTES,
+        )
+    return metadata
 
 
 def without_gathered(run: Run, registry: Registry) -> Run:

@@ -13,6 +13,16 @@ def unknown_run(run_id: str) -> NotFound:
     return NotFound("run_unknown", f"there is no run {run_id[:64]}")
 
 
+def unknown_parent(parent: str) -> Invalid:
+    """Return the problem of a parent that is not there."""
+    return Invalid("parent_unknown", f"there is no run {parent[:64]}", field="parent")
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether it may be the id of a run."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def check_run_id(run_id: str) -> None:
     """Return when it may be the id of a run. Raises `NotFound`."""
     if not _RUN_ID.fullmatch(run_id):

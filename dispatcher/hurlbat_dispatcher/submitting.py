@@ -1,20 +1,22 @@
 """Taking submissions in: each is checked, and answered after the commit that stores its run."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hurlbat_dispatcher.availability import available
+from hurlbat_dispatcher.awaiting import Awaiting
 from hurlbat_dispatcher.clock import Clock, Ids
 from hurlbat_dispatcher.domain.runs import Run, Submission
-from hurlbat_dispatcher.entries import entry_of, without_gathered
+from hurlbat_dispatcher.entries import child_of, entry_of, without_gathered
 from hurlbat_dispatcher.errors import Invalid, Problem, Unavailable
 from hurlbat_dispatcher.moments import check_moment
 from hurlbat_dispatcher.registry import Registry
-from hurlbat_dispatcher.run_ids import unknown_run
-from hurlbat_dispatcher.store import views
+from hurlbat_dispatcher.run_ids import is_run_id, unknown_parent, unknown_run
+from hurlbat_dispatcher.store import kin, views
 from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.kin import ParentRow
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.operations import Entry, Operation, Placed, Submit
 from hurlbat_dispatcher.waiting import Waiting
@@ -42,6 +44,7 @@ class Submitting:
         clock: Clock,
         ids: Ids,
         waiting: Waiting,
+        awaiting: Awaiting,
         *,
         put: Callable[[Operation], None],
     ) -> None:
@@ -52,15 +55,21 @@ class Submitting:
         self._clock = clock
         self._ids = ids
         self._waiting = waiting
+        self._awaiting = awaiting
         self._put = put
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a run. Raises `Invalid`, `Conflict`, `Overloaded`, `Unavailable`."""
-        return await self._submitted(await self._entry(submission))
+        [entry] = await self._entries([submission])
+        if isinstance(entry, Problem):
+            raise entry
+        return await self._submitted(entry)
 
     async def submit_and_wait(self, submission: Submission, seconds: float) -> Run:
         """Accept a run and return it when it has ended, or as it is after so many seconds. Raises as `submit` does."""
-        entry = await self._entry(submission)
+        [entry] = await self._entries([submission])
+        if isinstance(entry, Problem):
+            raise entry
 
         async def submitted() -> Run:
             return (await self._submitted(entry)).run
@@ -71,27 +80,37 @@ class Submitting:
         """Accept up to 1,000 runs in one commit, with an outcome for each, in order."""
         if len(submissions) > MAX_BULK:
             raise Invalid("too_many", f"at most {MAX_BULK} runs at a time", limit=MAX_BULK)
-        results: list[Problem | None] = []
-        entries: list[Entry] = []
+        checked = await self._entries(submissions)
+        entries = [one for one in checked if isinstance(one, Entry)]
+        placed = iter(await self._ask(Submit(entries)) if entries else ())
+        return await self._accepted([next(placed) if isinstance(one, Entry) else one for one in checked])
+
+    async def _entries(self, submissions: Sequence[Submission]) -> list[Entry | Problem]:
+        """Check submissions; the parents that they name are read together."""
+        parents = await self._parents(submissions)
+        now = self._clock.now_ms()
+        checked: list[Entry | Problem] = []
         for submission in submissions:
             try:
-                entries.append(await self._entry(submission))
-                results.append(None)
+                checked.append(self._entry(submission, parents, now))
             except Problem as problem:
-                results.append(problem)
-        placed = iter(await self._ask(Submit(entries)) if entries else ())
-        return await self._accepted([next(placed) if result is None else result for result in results])
+                checked.append(problem)
+        return await self._awaiting.let_in(checked)
 
-    async def _entry(self, submission: Submission) -> Entry:
-        """Check a submission. Raises `Invalid`."""
-        worker = None
-        check_moment(submission.run_at, self._clock.now_ms())
-        if submission.parent is not None:
-            parent = await available(self._database.read(views.one_run(self._tenant, submission.parent)))
-            if parent is None:
-                raise Invalid("parent_unknown", f"there is no run {submission.parent[:64]}", field="parent")
-            worker = parent.worker
-        return entry_of(self._ids.new(), self._tenant, submission, self._registry, worker)
+    async def _parents(self, submissions: Sequence[Submission]) -> dict[str, ParentRow]:
+        named = {one.parent: None for one in submissions if one.parent is not None and is_run_id(one.parent)}
+        return await available(self._database.read(kin.parents(self._tenant, list(named)))) if named else {}
+
+    def _entry(self, submission: Submission, parents: Mapping[str, ParentRow], now: int) -> Entry:
+        check_moment(submission.run_at, now)
+        if submission.child_key is not None:
+            _check_child_key(submission)
+        if submission.parent is None:
+            return entry_of(self._ids.new(), self._tenant, submission, self._registry, None)
+        parent = parents.get(submission.parent)
+        if parent is None:
+            raise unknown_parent(submission.parent)
+        return child_of(parent, self._ids.new(), self._tenant, submission, self._registry)
 
     async def _submitted(self, entry: Entry) -> Accepted:
         [placed] = await self._ask(Submit([entry]))
@@ -120,3 +139,14 @@ class Submitting:
         operation.reply = asyncio.get_running_loop().create_future()
         self._put(operation)
         return await operation.reply
+
+
+def _check_child_key(submission: Submission) -> None:
+    if submission.parent is None:
+        raise Invalid(
+            "member_invalid",
+            "child_key names a child among those of its parent, so it needs a parent",
+            field="child_key",
+        )
+    if submission.idempotency_key is not None:
+        raise Invalid("member_invalid", "child_key and idempotency_key exclude each other", field="child_key")

@@ -60,13 +60,16 @@ def parse(text: str | bytes) -> Any:
     return value
 
 
-def members(text: str | bytes) -> dict[str, Member]:
-    """Return the members of a JSON object with the text of each value, in order. Raises `JsonTextError`."""
+def members(text: str | bytes, *, last_counts: bool = False) -> dict[str, Member]:
+    """Return the members of a JSON object with the text of each value, in order. Raises `JsonTextError`.
+
+    `last_counts`: a member may appear twice, as it may in what is the user's own.
+    """
     text = decode(text)
     at = _skip(text, 0)
     if text[at : at + 1] != "{":
         raise JsonTextError("expected a JSON object", at)
-    found, end = _members(text, at)
+    found, end = _members(text, at, last_counts)
     if _skip(text, end) != len(text):
         raise JsonTextError("text after the end of the JSON object", end)
     _check(text, found)
@@ -104,7 +107,7 @@ def decode(text: str | bytes) -> str:
         raise JsonTextError("the text is not UTF-8", error.start) from error
 
 
-def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
+def _members(text: str, at: int, last_counts: bool) -> tuple[dict[str, Member], int]:
     found: dict[str, Member] = {}
     at = _skip(text, at + 1)
     mark = text[at : at + 1]
@@ -114,7 +117,7 @@ def _members(text: str, at: int) -> tuple[dict[str, Member], int]:
         if mark != '"':
             raise JsonTextError("expected a member name in double quotes", at)
         name, end = _value(text, at)
-        if name in found:
+        if name in found and not last_counts:
             raise JsonTextError(f"the member {name[:40]!r} appears twice", at)
         if text[end : end + 1] != ":":
             end = _skip(text, end)

@@ -19,6 +19,14 @@ CANCEL_HOLD_MS: Final = 5_000
 """How long the slot of a cancelled attempt is kept for a worker that does not confirm the stop."""
 
 
+CHILDREN: Final = ""
+"""Stands for the task in the keys of children, which hold among all of a parent's, whatever their tasks."""
+FOR_EVER: Final = 1 << 62
+"""Until when (ms) such a key holds; it goes with its run."""
+MAX_METADATA_BYTES: Final = 65_536
+"""Of a run's metadata in UTF-8, what it inherits among it."""
+
+
 class RunKind(StrEnum):
     """What a run is: of a task by itself, of a workflow, or of a task as the node of a workflow's run."""
 
@@ -102,6 +110,13 @@ class Submission(NamedTuple):
     """Its parent has one child of this key, however often it asks."""
     awaited: bool = False
     """The parent waits for its end."""
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """Return the task and the key by which a repeat of it is known, if it is."""
+        if self.child_key is not None:
+            return CHILDREN, f"{self.parent}:{self.child_key}"
+        return None if self.idempotency_key is None else (self.task, self.idempotency_key)
 
 
 @dataclass(frozen=True, slots=True)

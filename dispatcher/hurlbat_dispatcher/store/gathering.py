@@ -53,7 +53,7 @@ GO_ON = Statement(
 _THIS = sa.and_(run.c.tenant == bind("b_tenant", sa.Integer()), run.c.id == bind("b_id", run.c.id.type))
 _KEY = {"idempotency_key": sa.func.coalesce(run.c.idempotency_key, bind("key", run.c.idempotency_key.type))}
 _TIMES = ("priority", "rank", "due_at", "expires_at")
-_NEWEST = ("lane", *_TIMES, "parent", "trigger", "input", "metadata")
+_NEWEST = ("lane", *_TIMES, "parent", "root", "child_key", "awaited", "trigger", "input", "metadata")
 
 REPLACE = Statement(
     sa.update(run).where(_THIS).values({name: bind(name, run.c[name].type) for name in _NEWEST} | _KEY),

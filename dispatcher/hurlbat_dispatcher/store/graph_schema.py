@@ -2,9 +2,23 @@
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.store.schema import Counter, EventId, Millis, Name, RunId, metadata, partial
+from hurlbat_dispatcher.domain.runs import CHILDREN
+from hurlbat_dispatcher.store.schema import (
+    Counter,
+    EventId,
+    Millis,
+    Name,
+    RunId,
+    idempotency,
+    inline,
+    metadata,
+    partial,
+)
 
-__all__ = ["OPEN", "SLEEPING", "metadata", "news", "shape", "wait"]
+__all__ = ["OF_A_CHILD", "OPEN", "SLEEPING", "metadata", "news", "shape", "wait"]
+
+OF_A_CHILD = idempotency.c.task == inline(CHILDREN)
+partial("idempotency_child", idempotency.c.tenant, idempotency.c.run, where=OF_A_CHILD)
 
 shape = sa.Table(
     "shape",

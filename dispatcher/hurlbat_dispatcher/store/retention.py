@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 
 import sqlalchemy as sa
 
+from hurlbat_dispatcher.store.graph_schema import OF_A_CHILD
 from hurlbat_dispatcher.store.lanes import FORGET_LANES
 from hurlbat_dispatcher.store.schema import event, event_start, idempotency, run, schedule_fire, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
@@ -35,6 +36,12 @@ _OLD = Statement(
 )
 _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
+    Statement(
+        sa.delete(idempotency).where(
+            idempotency.c.tenant == _TENANT, AnyOf(idempotency.c.run, "ids", "uuid"), OF_A_CHILD
+        ),
+        _IDS,
+    ),
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
 Key = tuple[int, str, str]

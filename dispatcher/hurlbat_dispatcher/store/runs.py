@@ -95,6 +95,7 @@ class NewRun(NamedTuple):
     trigger: str | None
     input: str
     metadata: str
+    awaited: int | None = None
 
 
 _LIGHT = [run.c[name] for name in RunRow._fields]

@@ -74,6 +74,7 @@ run = sa.Table(
     sa.Column("node", Name),
     sa.Column("was_node", Name),
     sa.Column("child_key", sa.String(200)),
+    sa.Column("awaited", sa.Integer),
     sa.Column("cancelled_by", sa.String(16)),
     sa.CheckConstraint("attempt >= 0 AND tries >= 0 AND tries <= attempt", name="attempts"),
     sa.CheckConstraint(f"state <> '{RunState.RUNNING}' OR worker IS NOT NULL", name="running_has_worker"),

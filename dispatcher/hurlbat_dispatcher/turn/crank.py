@@ -45,7 +45,7 @@ from hurlbat_dispatcher.turn.operations import (
     Tick,
 )
 from hurlbat_dispatcher.turn.publishing import publish, read_events
-from hurlbat_dispatcher.turn.submits import Intake, answer_submits, entries_of, place_all, read_keys
+from hurlbat_dispatcher.turn.submits import Intake, answer_submits, entries_of, parents_of, place_all, read_keys
 
 MAX_STARTS = 1_000
 """Starts in one turn; what could start besides starts in the next."""
@@ -152,6 +152,8 @@ def _load(
                 wanted.update((run_id, None) for run_id, _ in attempts)
             case Note(notes):
                 wanted.update((note[0], None) for note in notes)
+            case Submit():
+                wanted.update(dict.fromkeys(parents_of(operation)))
             case Beat(run_id) | Cancel(run_id) | Displace(run_id) | Move(run_id) | Replay(run_id):
                 wanted[run_id] = None
             case _:

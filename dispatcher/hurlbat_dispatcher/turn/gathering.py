@@ -102,7 +102,14 @@ def absorb(ledger: Ledger, gatherings: Gatherings, waiters: Waiters, entry: Entr
         priority = max(priority, row.priority)
     elif row.id in waiters:
         waiters[row.id] = row = waiters[row.id]._replace(
-            lane=lane, parent=asked.parent, trigger=asked.trigger, input=asked.input, metadata=asked.metadata
+            lane=lane,
+            parent=asked.parent,
+            root=entry.root,
+            child_key=asked.child_key,
+            awaited=int(asked.awaited) or None,
+            trigger=asked.trigger,
+            input=asked.input,
+            metadata=asked.metadata,
         )
     else:
         gatherings.newest[row.id] = entry
@@ -176,7 +183,8 @@ def settle(ledger: Ledger, gatherings: Gatherings, waiters: Waiters) -> None:
     replaced: list[Values] = []
     for run_id, entry in gatherings.newest.items():
         stored, asked = ledger.rows[run_id], entry.submission
-        said = (asked.parent, asked.trigger, asked.input, asked.metadata)
+        kin = (asked.parent, entry.root, asked.child_key, int(asked.awaited) or None)
+        said = (*kin, asked.trigger, asked.input, asked.metadata)
         replaced.append((stored.lane, *_times(stored), *said, *_this(ledger, gatherings, run_id)))
     changed = {*gatherings.items, *gatherings.newest}
     taken: list[Values] = [_this(ledger, gatherings, run_id) for run_id in gatherings.keys if run_id not in changed]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Run, RunKind, expiry, rank
+from hurlbat_dispatcher.domain.runs import FOR_EVER, Run, RunKind, expiry, rank
 from hurlbat_dispatcher.errors import Conflict, Problem
+from hurlbat_dispatcher.run_ids import unknown_parent
 from hurlbat_dispatcher.store import runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.statement import Ask, Rows
@@ -19,7 +20,7 @@ from hurlbat_dispatcher.turn.ledger import Ledger, Newcomer, Waiters
 from hurlbat_dispatcher.turn.operations import Entry, Fire, Operation, Placed, Publish, Submit
 
 Keys = dict[tuple[int, str, str], tuple[str, str, int | None]]
-"""(tenant, task, key) → (run, digest, until)."""
+"""(tenant, task, key), as `Submission.key` says them → (run, digest, until)."""
 
 
 @dataclass(slots=True)
@@ -42,15 +43,20 @@ def entries_of(operations: Sequence[Operation]) -> list[Entry]:
     return entries
 
 
+def parents_of(operation: Submit) -> list[str]:
+    """Return the runs whose children are submitted: whether they may have any is seen once they are locked."""
+    return [entry.submission.parent for entry in operation.entries if entry.submission.parent is not None]
+
+
 def read_keys(entries: Sequence[Entry]) -> Generator[Ask, Rows, Keys]:
-    """Read the idempotency keys that the submissions name."""
+    """Read the keys that the submissions name."""
     wanted: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
     for entry in entries:
-        key = entry.submission.idempotency_key
-        if key is not None:
+        named = entry.submission.key
+        if named is not None:
             tasks, keys = wanted.setdefault(entry.tenant, ({}, {}))
-            tasks[entry.task.name] = None
-            keys[key] = None
+            tasks[named[0]] = None
+            keys[named[1]] = None
     found: Keys = {}
     for tenant, (tasks, keys) in wanted.items():
         rows = yield runs.KEYS.fetch(tenant, list(tasks), list(keys))
@@ -61,7 +67,8 @@ def read_keys(entries: Sequence[Entry]) -> Generator[Ask, Rows, Keys]:
 
 def place_all(desk: Desk, ledger: Ledger, operation: Submit, intake: Intake) -> None:
     """Place each submission of an operation."""
-    ledger.submits.append((operation, [place(desk, ledger, entry, intake) for entry in operation.entries]))
+    placed = [_orphaned(ledger, entry) or place(desk, ledger, entry, intake) for entry in operation.entries]
+    ledger.submits.append((operation, placed))
 
 
 def place_more(
@@ -115,23 +122,36 @@ def answer_submits(ledger: Ledger) -> None:
         ledger.reply(operation, shown[0] if isinstance(operation, Fire) else shown)
 
 
+def _orphaned(ledger: Ledger, entry: Entry) -> Problem | None:
+    """Refuse the child of a run that is gone, or was cancelled. Its row is locked: so nobody cancels it meanwhile."""
+    parent = entry.submission.parent
+    if parent is None:
+        return None
+    row = ledger.rows.get(parent)
+    if row is None:
+        return unknown_parent(parent)
+    if row.state == RunState.CANCELLED:
+        said = f"run {parent} was cancelled; it starts no children"
+        return Conflict("parent_cancelled", said, run_id=parent)
+    return None
+
+
 def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:
     asked = entry.submission
-    key = asked.idempotency_key
-    if key is None:
+    if asked.key is None:
         return None
-    name = (entry.tenant, entry.task.name, key)
+    name = (entry.tenant, *asked.key)
     found = keys.get(name)
     if found is not None:
         run_id, digest, until = found
         if until is None or until > ledger.now:
             if digest == entry.digest:
                 return Placed(None, run_id, created=False)
-            return Conflict(
-                "idempotency_conflict",
-                f"the key {key!r} was used for run {run_id} with another body; use another key",
-                run_id=run_id,
-            )
+            said = f"the key {asked.idempotency_key!r} was used for run {run_id} with another body; use another key"
+            if asked.child_key is not None:
+                said = f"the child {asked.child_key!r} of run {asked.parent} is run {run_id}, which has another task,"
+                said += " input, metadata or priority; use another child_key"
+            return Conflict("idempotency_conflict", said, run_id=run_id)
         ledger.old_keys.append((*name, run_id))
     return None
 
@@ -139,14 +159,16 @@ def _known(ledger: Ledger, entry: Entry, keys: Keys) -> Placed | Problem | None:
 def _keep_key(ledger: Ledger, entry: Entry, intake: Intake, run_id: str) -> None:
     """Let a submission's key name the run that it is, or that absorbed it."""
     asked = entry.submission
-    if asked.idempotency_key is None:
+    if asked.key is None:
         return
-    name = (entry.tenant, entry.task.name, asked.idempotency_key)
-    until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
-    if run_id != entry.id and not gathering.take_key(
-        ledger, intake.gatherings, intake.waiters, run_id, asked.idempotency_key, until_its_end=until is None
-    ):
-        return
+    name = (entry.tenant, *asked.key)
+    until: int | None = FOR_EVER
+    if asked.idempotency_key is not None:
+        until = None if asked.idempotency_ttl is None else ledger.now + max(1, int(asked.idempotency_ttl * 1000))
+        if run_id != entry.id and not gathering.take_key(
+            ledger, intake.gatherings, intake.waiters, run_id, asked.idempotency_key, until_its_end=until is None
+        ):
+            return
     intake.keys[name] = (run_id, entry.digest, until)
     ledger.new_keys.append((*name, run_id, entry.digest, until))
 
@@ -192,6 +214,7 @@ def row_of(now: int, entry: Entry, lane: int) -> NewRun:
         asked.trigger,
         f"[{asked.input}]" if task.gather is not None and task.gather.kind is GatherKind.BATCH else asked.input,
         asked.metadata,
+        int(asked.awaited) or None,
     )
 
 

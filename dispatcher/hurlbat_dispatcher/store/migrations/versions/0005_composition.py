@@ -18,6 +18,7 @@ def upgrade() -> None:
         ("was_node", sa.String(128)),
         ("child_key", sa.String(200)),
         ("cancelled_by", sa.String(16)),
+        ("awaited", sa.Integer()),
     ):
         op.add_column("run", sa.Column(name, kind, nullable=True))
     children = sa.text("parent IS NOT NULL")
@@ -25,6 +26,10 @@ def upgrade() -> None:
     nodes = sa.text("node IS NOT NULL")
     op.create_index(
         "run_node", "run", ["tenant", "parent", "node"], unique=True, sqlite_where=nodes, postgresql_where=nodes
+    )
+    child_keys = sa.text("task = ''")
+    op.create_index(
+        "idempotency_child", "idempotency", ["tenant", "run"], sqlite_where=child_keys, postgresql_where=child_keys
     )
     op.create_table(
         "shape",
