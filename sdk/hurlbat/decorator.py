@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from hurlbat.context import Context
 from hurlbat.errors import TaskInvalid
@@ -14,14 +14,20 @@ from hurlbat.task import Task
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
+P = ParamSpec("P")
+"""The parameters after these: what `Depends` gives, which no caller sees."""
 
 
 @dataclass(frozen=True)
 class TaskDecorator:
     """Declares tasks: `@hurlbat.task`, or with a policy `@hurlbat.task(retries=3)`. Durations are in seconds.
 
-    The function takes at most one input, by whatever name, and at most one `Context`, in any order. It may be async, or
-    sync, which runs in a thread. Raises `TaskInvalid` with what is wrong, where the task is declared.
+    The function takes at most one input, by whatever name, and at most one `Context`, in any order, and what `Depends`
+    gives. It may be async, or sync, which runs in a thread. Raises `TaskInvalid` with what is wrong, where the task is
+    declared.
+
+    Type checkers cannot see which parameters are given by `Depends`: they take the first that is no `Context` for the
+    input. In a task without one, what is given stands by name only (`*, db: Annotated[…]`) or has `Depends` as default.
     """
 
     callers: Callers
@@ -33,23 +39,37 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[[Context], Coroutine[Any, Any, O]], /) -> Task[None, O]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a coroutine is also an O; the first that fits is meant
-        self, function: Callable[[I], Coroutine[Any, Any, O]], /
+    def __call__(  # type: ignore[overload-overlap]  # a Context could be an I; the first that fits is meant
+        self, function: Callable[Concatenate[Context, I, P], Coroutine[Any, Any, O]], /
     ) -> Task[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[I, Context], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
+    def __call__(  # type: ignore[overload-cannot-match]  # it is, by what P names
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, O]], /
+    ) -> Task[None, O]: ...
     @overload
-    def __call__(self, function: Callable[[Context, I], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine is also an O
+        self, function: Callable[Concatenate[I, P], Coroutine[Any, Any, O]], /
+    ) -> Task[I, O]: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, function: Callable[P, Coroutine[Any, Any, O]], /
+    ) -> Task[None, O]: ...
     @overload
     def __call__(self, function: Callable[[], O], /) -> Task[None, O]: ...
     @overload
     def __call__(self, function: Callable[[Context], O], /) -> Task[None, O]: ...
     @overload
-    def __call__(self, function: Callable[[I], O], /) -> Task[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[Context, I, P], O], /) -> Task[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[I, Context], O], /) -> Task[I, O]: ...
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, function: Callable[Concatenate[Context, P], O], /
+    ) -> Task[None, O]: ...
     @overload
-    def __call__(self, function: Callable[[Context, I], O], /) -> Task[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[I, P], O], /) -> Task[I, O]: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, function: Callable[P, O], /
+    ) -> Task[None, O]: ...
     @overload
     def __call__(
         self,
@@ -79,17 +99,15 @@ class BatchDecorator(Protocol):
     """The decorator of a task with a `batch_size`: the function takes a list, and callers give one item of it."""
 
     @overload
-    def __call__(self, function: Callable[[list[I]], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[list[I], P], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[list[I], Context], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
+    def __call__(
+        self, function: Callable[Concatenate[Context, list[I], P], Coroutine[Any, Any, O]], /
+    ) -> Task[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[Context, list[I]], Coroutine[Any, Any, O]], /) -> Task[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[list[I], P], O], /) -> Task[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[list[I]], O], /) -> Task[I, O]: ...
-    @overload
-    def __call__(self, function: Callable[[list[I], Context], O], /) -> Task[I, O]: ...
-    @overload
-    def __call__(self, function: Callable[[Context, list[I]], O], /) -> Task[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[Context, list[I], P], O], /) -> Task[I, O]: ...
 
 
 def declaration(function: Callable[..., Any], options: Mapping[str, Any]) -> tuple[TaskPolicy, Shape]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -21,6 +21,8 @@ from hurlbat.task import Task
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 J = TypeVar("J")
 O = TypeVar("O")  # noqa: E741 -- the output
+P = ParamSpec("P")
+"""The parameters after these: what `Depends` gives."""
 
 _PLACED: Final = frozenset(PlaceOptions.__annotations__) | {"input"}
 _BEFORE: Final = frozenset({"parents", "wait_for", "skip_if", "cancel_if"})
@@ -231,22 +233,18 @@ class NodeDecorator(Generic[I]):
     def __call__(self, function: Callable[[Context], Coroutine[Any, Any, O]], /) -> Node[None, O]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a coroutine is also an O
-        self, function: Callable[[I], Coroutine[Any, Any, O]], /
+        self, function: Callable[Concatenate[I, P], Coroutine[Any, Any, O]], /
     ) -> Node[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[I, Context], Coroutine[Any, Any, O]], /) -> Node[I, O]: ...
-    @overload
-    def __call__(self, function: Callable[[Context, I], Coroutine[Any, Any, O]], /) -> Node[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[Context, I, P], Coroutine[Any, Any, O]], /) -> Node[I, O]: ...
     @overload
     def __call__(self, function: Callable[[], O], /) -> Node[None, O]: ...
     @overload
     def __call__(self, function: Callable[[Context], O], /) -> Node[None, O]: ...
     @overload
-    def __call__(self, function: Callable[[I], O], /) -> Node[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[I, P], O], /) -> Node[I, O]: ...
     @overload
-    def __call__(self, function: Callable[[I, Context], O], /) -> Node[I, O]: ...
-    @overload
-    def __call__(self, function: Callable[[Context, I], O], /) -> Node[I, O]: ...
+    def __call__(self, function: Callable[Concatenate[Context, I, P], O], /) -> Node[I, O]: ...
     @overload
     def __call__(self, /, *, input: str, **options: Unpack[NodeOptions]) -> "NodeDecorator[Any]": ...
     @overload

@@ -108,7 +108,7 @@ async def test_a_context_may_stand_anywhere_in_the_signature(hurlbat: Hurlbat) -
     async def first(ctx: Context, number: int) -> int:
         return number + ctx.attempt
 
-    @hurlbat.task  # type: ignore[arg-type]  # it works, but only positions are typed
+    @hurlbat.task
     async def named(number: int, *, ctx: Context) -> int:
         return number + ctx.max_attempts
 
@@ -275,7 +275,7 @@ async def test_a_sync_task_beyond_its_time_sees_the_flag_and_its_end_changes_not
         await gate.wait()
 
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("slow", execution_timeout=0.05), a_run("neighbour")))
-    assert await asyncio.to_thread(seen.wait, 5)
+    assert await asyncio.to_thread(seen.wait, 30)
     gate.set()
     await exchange.finish()
     assert [line["type"] for line in exchange.lines if line["run_id"] == "run-slow"] == ["started", "result"]
@@ -287,7 +287,7 @@ async def test_the_deadline_is_the_start_plus_the_execution_timeout(hurlbat: Hur
     def left(ctx: Context) -> float:
         return (ctx.deadline - datetime.now(UTC)).total_seconds()
 
-    assert 59 < (await result_of(hurlbat, a_run("left", execution_timeout=60)))["output"] <= 60
+    assert 3540 < (await result_of(hurlbat, a_run("left", execution_timeout=3600)))["output"] <= 3600
 
 
 # -- sync functions ----------------------------------------------------------------------------------------------------
