@@ -26,6 +26,8 @@ class Job:
     due: int
     worker: str | None = None
     started_at: int = 0
+    start: int = 0
+    """The number of its last start: a run may start twice within one ms, and only one of them may be taken back."""
 
     @property
     def order(self) -> tuple[int, str]:
@@ -37,7 +39,7 @@ class Use(NamedTuple):
     """Units that a start took of a rate limit, and until when at most they may be remembered beyond the duration."""
 
     at: int
-    job: str
+    start: int
     units: int
     blur: int
     sure: bool = True
@@ -107,21 +109,21 @@ class Truth:
         span = self.span(draw)
         assert span is not None
         blur = max(1, span // PARTS)
-        self.uses.setdefault((draw.name, span), []).append(Use(now, job.id, draw.units, blur))
+        self.uses.setdefault((draw.name, span), []).append(Use(now, job.start, draw.units, blur))
 
     def unuse(self, job: Job) -> None:
         """Forget a start that was none; where the duration has changed since, it may be remembered."""
         for name, uses in self.uses.items():
-            others = [use for use in uses if (use.job, use.at) != (job.id, job.started_at)]
+            others = [use for use in uses if use.start != job.start]
             inherited = [use for use in uses if use not in others and use.blur > max(1, name[1] // PARTS)]
             self.uses[name] = [*others, *(use._replace(sure=False) for use in inherited)]
 
     def respan(self, name: str, before: int, span: int, now: int, *, sure: bool) -> None:
         """Let what was started while a key had another duration count in the new one, as far as that is known."""
         known = self.uses.setdefault((name, span), [])
-        there = {(use.job, use.at) for use in known}
+        there = {use.start for use in known}
         for use in self.uses.get((name, before), ()):
-            if (use.job, use.at) not in there:
+            if use.start not in there:
                 blur = use.blur + max(1, before // PARTS) + max(1, span // PARTS)
                 known.append(use._replace(blur=blur, sure=use.sure and sure and use.at + before > now))
 

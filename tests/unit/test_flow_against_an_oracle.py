@@ -72,11 +72,13 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_000_000_000
         self.made = 0
+        self.starts = 0
         self.truth = Truth(dict(LANES))
-        self.probes: dict[str, set[str]] = {name: set() for name in WORKERS}
+        self.probes: dict[str, set[int]] = {name: set() for name in WORKERS}
         self.picture = self._picture()
         self.turns = 0
         self.span = 2_000
+        self.sound = True
 
     def _picture(self) -> Picture:
         picture = Picture(HORIZON)
@@ -226,6 +228,7 @@ class Histories(RuleBasedStateMachine):
     def read_anew(self) -> None:
         """Rebuild the picture from the rows, as after a turn that failed."""
         old, self.picture = self.picture, self._picture()
+        self.picture.read_at = self.now
         for name, slots in old.slots.items():
             fresh = self.picture.worker(name, slots.window.slots)
             fresh.serving, fresh.window, fresh.probing = slots.serving, slots.window, slots.probing
@@ -249,11 +252,13 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def everything_that_can_start_does(self) -> None:
         self.turns += 1
+        self.sound = False
         self._settle(most=1 if self.turns % 2 else 1 << 30)
         for job in self.truth.heads():
             assert not self._able(job.lane), f"{job} could start"
         alarm = self.picture.alarm()
         assert alarm is None or alarm > self.now, "it would be woken at once, for ever"
+        self.sound = True
 
     @invariant()
     def the_counts_are_true(self) -> None:
@@ -299,8 +304,8 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything be served and end: each run starts, and nothing is in use or reserved."""
-        if not self.truth.terms.tasks:
-            return
+        if not self.sound or not self.truth.terms.tasks:
+            return  # what was found is told, and not what comes of it
         self.now += 1_000_000
         tasks = {name: TaskTerms(terms.workers or (("c", 0),)) for name, terms in FIRST.tasks.items()}
         self._learn(replace(self.truth.terms, tasks=tasks, limits={"k": StaticLimit("k", 3, self.span)}, pauses={}))
@@ -370,12 +375,13 @@ class Histories(RuleBasedStateMachine):
             self._check_turns(first, [job for job in able if self._still(job.lane, before)])
         truth.waiting.remove(first)
         truth.running.append(first)
-        first.worker, first.started_at = start.slots.worker, self.now
+        self.starts += 1
+        first.worker, first.started_at, first.start = start.slots.worker, self.now, self.starts
         for draw in draws.rates:
             truth.use(draw, first, self.now)
         truth.begin(lane.id, self.now)
         if start.slots.probing:
-            self.probes[start.slots.worker].add(first.id)
+            self.probes[start.slots.worker].add(first.start)
 
     def _check_turns(self, first: Job, able: list[Job]) -> None:
         """Nobody who could start as well has waited for longer, by age and priority."""
@@ -416,7 +422,7 @@ class Histories(RuleBasedStateMachine):
         if not slots.serving or self.now < slots.not_before:
             return False
         if slots.probing:
-            probed = any(job.id in self.probes[worker] for job in self.truth.running)
+            probed = any(job.start in self.probes[worker] for job in self.truth.running)
             return not probed and used + cost <= slots.window.slots
         alone = cost > 1 and used == 0 and cost <= slots.window.slots
         return alone or used + cost <= slots.window.size

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -188,3 +189,31 @@ def test_a_duration_that_comes_back_counts_what_was_started_in_the_other() -> No
         started += [(now, 1) for _ in picture.admit(now)]
         now += 100
     assert len(started) == 3
+
+
+def test_what_starts_after_a_shorter_duration_forgot_counts_in_the_longer_one_that_comes_back() -> None:
+    picture = Picture()
+    picture.worker("w", 50).serving = True
+    now = 1_000_000
+    limit = StaticLimit("k", 9, 2_000)
+    picture.learn(Terms({"t": TaskTerms((("w", 0),))}, limits={"k": limit}), now)
+    lane = picture.lane(1, "t", Draws((), (RateDraw("k", 1),)))
+    for n, (most, duration) in enumerate(((9, 2_000), (1, 500), (9, 2_000))):
+        picture.learn(replace(picture.terms, limits={"k": StaticLimit("k", most, duration)}), now)
+        picture.add(lane, Waiting(now, f"{n}", 2), now)
+        picture.admit(now)
+        now += 700
+    assert picture.rates["static:k", 2_000].counted(now) == 2, "the first is 2,100 ms old"
+    assert picture.rates["static:k", 2_000].counted(now - 101) == 3
+
+
+def test_a_start_that_was_stored_under_two_durations_counts_once_in_a_third() -> None:
+    picture = Picture()
+    now = 1_000_000
+    picture.read_at = now
+    for span in (2_000, 500):
+        picture.cold["static:k", span] = [(0, now - 100, 1)]
+    picture.cold["static:k", 500].append((1, now - 50, 1))
+    picture.learn(Terms({"t": TaskTerms()}, limits={"k": StaticLimit("k", 9, 1_000)}), now)
+    picture.lane(1, "t", Draws((), (RateDraw("k", 1),)))
+    assert picture.rates["static:k", 1_000].counted(now) == 2

@@ -140,6 +140,8 @@ class Rate(Budget):
     """False for a static key that nobody has put."""
     marks: deque[Mark] = field(default_factory=deque)
     spent: int = 0
+    forgotten: int = -1
+    """Starts at this time and earlier are remembered no longer."""
     paused_until: int = 0
     timer: int = 0
     """When it is looked at again; 0 when no look is planned."""
@@ -156,6 +158,7 @@ class Rate(Budget):
         while self.marks and self.marks[0].last + self.span <= now:
             gone = self.marks.popleft()
             self.spent -= gone.units
+            self.forgotten = max(self.forgotten, gone.last)
             self.dirty.pop(gone.bucket, None)
         return self.spent
 
@@ -216,15 +219,18 @@ class Rate(Budget):
         self.marks.append(Mark(bucket, last, units))
         self.spent += units
 
-    def inherit(self, marks: Iterable[tuple[int, int]]) -> None:
-        """Count what started (when last, units) while the key had another duration, as far as it is not counted."""
+    def inherit(self, marks: Iterable[tuple[int, int]], forgotten: int = -1) -> None:
+        """Count what started (when last, units) while the key had another duration, as far as it is not counted.
+
+        What was `forgotten` there, at that time and before, does not stand for anything that is remembered.
+        """
         own = [(mark.last, mark.units) for mark in self.marks]
-        before = -1
+        before = forgotten
         for last, units in marks:  # of those that come after ours some may stand for ours, too
             more = units - sum(counted for at, counted in own if before < at <= last)
-            if more > 0 and (not own or last >= own[-1][0]):
+            if more > 0 and last > forgotten and (not own or last >= own[-1][0]):
                 self.take(last, more)
-            before = last
+            before = max(before, last)
 
     def pause(self, until: int | None) -> None:
         """Let nothing start before then; None: before it is resumed."""

@@ -33,6 +33,8 @@ class Shapes:
         self.members: dict[str, Member] = {}
         self.cold: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
         """What a former server let through, of rate limits that were not met yet: (bucket, last start, units)."""
+        self.read_at = 0
+        """When that was read; what no longer counted then was not."""
         self.changed_rates: dict[Rate, None] = {}
         """Whose counts are to be stored."""
         self.outdated = False
@@ -243,7 +245,7 @@ class Shapes:
         span = draw.duration if not draw.is_static else 0 if limit is None else limit.duration
         rate = self.rates.get((draw.name, span))
         if rate is None:
-            rate = self.rates[draw.name, span] = Rate(draw.name, span=span)
+            rate = self.rates[draw.name, span] = Rate(draw.name, span=span, forgotten=self.read_at - span)
             for bucket, last, units in self.cold.pop((draw.name, span), ()):
                 rate.restore(bucket, last, units)
             self._limit(rate)
@@ -257,12 +259,13 @@ class Shapes:
         self._spans[rate.name] = rate.span
         if before is not None:
             known = self.rates.get((rate.name, before))
-            marks = [] if known is None or known is rate else [(mark.last, mark.units) for mark in known.marks]
-        else:  # a former server may have known another duration
-            stored = [uses for (name, _), uses in self.cold.items() if name == rate.name]
-            marks = sorted((last, units) for uses in stored for _, last, units in uses)
-        if marks:
-            rate.inherit(marks)
+            if known is not None and known is not rate:
+                rate.inherit([(mark.last, mark.units) for mark in known.marks], known.forgotten)
+        else:  # a former server may have known others, which have the same starts; the longest remembers most of them
+            for span in sorted((span for name, span in self.cold if name == rate.name), reverse=True):
+                uses = self.cold[rate.name, span]
+                rate.inherit([(last, units) for _, last, units in uses], self.read_at - span)
+        if rate.marks:
             self.note_use(rate)
 
     def _limit(self, rate: Rate) -> None:

@@ -129,6 +129,7 @@ def rebuild(desk: Desk) -> Generator[Ask, Rows, None]:
             fresh.probing, fresh.failures = slots.probing, slots.failures
             if fresh.not_before > now:
                 picture.shut(fresh)
+    picture.read_at = now
     for use in map(UseRow._make, (yield lanes.USES.fetch(now))):
         picture.cold.setdefault((use.key, use.duration), []).append((use.bucket, use.last, use.units))
     for row in map(LaneRow._make, (yield lanes.IN_USE.fetch())):
