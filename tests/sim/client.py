@@ -210,6 +210,7 @@ class Client:
         if run_id is None or row is None or not row.final:
             return
         self._history.replays[run_id] += 1
+        self._history.redone[run_id].append("failed")
         replayed = self._history.replayed[run_id]
         try:
             await self._around.ask_any(lambda engine: engine.replay_run(run_id))

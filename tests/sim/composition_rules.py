@@ -26,6 +26,7 @@ from tests.sim.graph_oracle import (
 from tests.sim.history import History, Rule
 from tests.sim.plan import Plan
 from tests.sim.rows import Change, Moment, Row
+from tests.sim.rules import fired_again
 
 Complaint = tuple[Rule, str]
 
@@ -205,7 +206,7 @@ class CompositionRules:
     def _workflow(self, before: Row, after: Row) -> Iterator[Complaint]:
         if before.final and after.state == "queued":
             return  # what is run again is seen of its nodes
-        if not after.final or before.final or before.state != "running":
+        if not after.final or before.final or (before.state == "queued" and after.started_at is None):
             return
         graph, nodes = self._graphs[after.task], self._family.nodes(after.id)
         states = {name: row.state for name, row in nodes.items()}
@@ -278,7 +279,7 @@ class CompositionRules:
                 reason = self._history.gave_in.get((after.id, after.attempt))
                 if reason is None or reason != after.reason:
                     yield Rule.ANSWER, f"{after.id} was cancelled by itself ({after.reason}), and it said {reason}"
-            case "request" if after.id not in self._history.cancels:
+            case "request" if after.id not in self._history.cancels and not fired_again(after):
                 yield Rule.ASKED, f"{after.id} is said to be cancelled on request, and nobody asked"
 
     # -- what must have been done --------------------------------------------------------------------------------------

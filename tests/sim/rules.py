@@ -59,15 +59,17 @@ def _workflow(before: Row | None, after: Row, moment: Moment, plan: Plan, histor
     if (after.attempt, after.tries) != (0, 0):
         yield Rule.COUNTED, f"the workflow {after.id} has {after.tries} tries in {after.attempt} attempts"
     if before is None:
-        if after.node is None or after.state not in JUDGED:
+        if after.started_at is not None:
+            yield from _start(after, after.due_at, moment)
+        elif after.node is None or after.state not in JUDGED:
             yield from _born(after, moment)
     elif before.final:
         yield from _after_the_end(before, after, plan, history)
     elif before.state == "suspended":
         if after.state == "queued":
             yield from _resumed(before, after, moment)
-    elif (before.state, after.state) == ("queued", "running"):
-        yield from _start(after, before.due_at, moment)
+    elif before.state == "queued" and after.started_at is not None and after.started_at != before.started_at:
+        yield from _start(after, before.due_at, moment)  # and it may have ended at once
     elif after.final and (before.state == "queued" or after.state == "cancelled"):
         yield from _ended(before, after, moment, plan, history)
     elif before.state != after.state and (before.state != "running" or not after.final):
@@ -153,7 +155,7 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
             expired = before.ttl_at is not None and before.ttl_at <= moment.now + SAME and before.state == "queued"
             if expired and not moment.by_owner and after.id not in history.cancels:
                 yield Rule.OWNER, f"{moment.process} let {after.id} expire and does not own the lanes"
-            asked = after.id in history.cancels or after.reason == "concurrency" or _fired_again(after)
+            asked = after.id in history.cancels or after.reason == "concurrency" or fired_again(after)
             asked = asked or after.cancelled_by in JUDGED_BY
             if not expired and not asked:
                 yield Rule.ASKED, f"{after.id} was cancelled and nobody asked for it: {after.reason}"
@@ -171,7 +173,7 @@ def _ended(before: Row, after: Row, moment: Moment, plan: Plan, history: History
             yield Rule.TABLE, f"{after.id} went from {before.state} to {after.state}"
 
 
-def _fired_again(after: Row) -> bool:
+def fired_again(after: Row) -> bool:
     """Tell whether a run was cancelled as its schedule fired once more."""
     return after.reason == f"schedule {json.loads(after.trigger or '{}').get('schedule')} fired again"
 

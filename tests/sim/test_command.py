@@ -26,7 +26,7 @@ def printed(*arguments: str, hash_seed: str) -> str:
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

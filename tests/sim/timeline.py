@@ -25,6 +25,11 @@ def disagreements(run: Run, *, set_back: bool = False) -> Iterator[str]:
         yield f"it is {run.state} and its timeline ends with {kinds[-1]}"
     elif any(one.at > other.at for one, other in pairwise(told)):
         yield "its timeline goes back in time"
+    if run.kind == "workflow":
+        most = 1 + sum(kind == "replayed" for kind, _ in kinds)
+        if any(starts) or len(starts) > most or (run.state == "running" and len(starts) != most):
+            yield f"its timeline has the starts {starts} and {most - 1} replays"
+        return
     if not _complete(starts, run.attempt):
         yield f"it is in attempt {run.attempt} and its timeline has the starts {starts}"
     put_back = sum(kind in _PUTS_BACK for kind, _ in kinds)
