@@ -41,6 +41,7 @@ WAYS: Final = {
     "batch_key",
     "throttle",
     "on_failure",
+    "graph",
 }
 """Members of a policy that are shown as they were declared."""
 
@@ -52,6 +53,8 @@ class Registry:
     workers: dict[str, Worker] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    removed: dict[str, Task] = field(default_factory=dict)
+    """Workflows that are there only for the runs that they have."""
     policies: dict[str, TaskPolicy] = field(default_factory=dict)
     secrets: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
     limits: dict[str, StaticLimit] = field(default_factory=dict)
@@ -70,14 +73,16 @@ class Registry:
         self.workers = {row.name: to_worker(row) for row in workers}
         self.targets = {row.name: to_target(row, vault, now) for row in workers}
         self.secrets = {row.name: vault.unlock(row.secrets) for row in workers}
-        self.policies = {row.name: TaskPolicy.model_validate_json(row.policy) for row in tasks}
+        policies = {row.name: TaskPolicy.model_validate_json(row.policy) for row in tasks}
         serving: dict[str, list[str]] = {}
         for worker in self.workers.values():
             for name in worker.tasks:
                 serving.setdefault(name, []).append(worker.name)
-        self.tasks = {
-            row.name: to_task(row, self.policies[row.name], tuple(sorted(serving.get(row.name, ())))) for row in tasks
-        }
+        known = {row.name: to_task(row, policies[row.name], tuple(sorted(serving.get(row.name, ())))) for row in tasks}
+        gone = {row.name for row in tasks if row.removed_at is not None}
+        self.policies = {name: policy for name, policy in policies.items() if name not in gone}
+        self.tasks = {name: task for name, task in known.items() if name not in gone}
+        self.removed = {name: known[name] for name in gone}
 
     def limit(self, limited: Limited) -> None:
         """Take the rate limits and pauses that were read from the database."""

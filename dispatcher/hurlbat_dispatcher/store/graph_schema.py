@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.domain.runs import CHILDREN
+from hurlbat_dispatcher.domain.runs import CHILDREN, RunKind
 from hurlbat_dispatcher.store.schema import (
     Counter,
     EventId,
@@ -13,9 +13,15 @@ from hurlbat_dispatcher.store.schema import (
     inline,
     metadata,
     partial,
+    run,
 )
 
-__all__ = ["OF_A_CHILD", "OPEN", "SLEEPING", "metadata", "news", "shape", "wait"]
+__all__ = ["OF_A_CHILD", "OF_GRAPHS", "OPEN", "SLEEPING", "metadata", "news", "shape", "wait"]
+
+partial("run_root", run.c.tenant, run.c.root, run.c.id, where=run.c.root.is_not(None))
+OF_GRAPHS = run.c.kind != inline(RunKind.TASK)
+"""A workflow, or a node of one: there are more of all others."""
+partial("run_kind", run.c.tenant, run.c.kind, run.c.id, where=OF_GRAPHS)
 
 OF_A_CHILD = idempotency.c.task == inline(CHILDREN)
 partial("idempotency_child", idempotency.c.tenant, idempotency.c.run, where=OF_A_CHILD)

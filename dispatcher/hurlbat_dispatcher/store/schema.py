@@ -343,6 +343,7 @@ task = sa.Table(
     sa.Column("policy", sa.Text, nullable=False),
     sa.Column("paused", sa.Integer, nullable=False, server_default="0"),
     sa.Column("updated_at", Millis, nullable=False),
+    sa.Column("removed_at", Millis),
 )
 
 worker = sa.Table(

@@ -34,7 +34,10 @@ class WorkerRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A task as it is stored; `policy` is JSON, `paused` is 1 while its runs are held."""
+    """A task as it is stored; `policy` is JSON, `paused` is 1 while its runs are held.
+
+    A workflow that was removed stays, for the runs that it has; `removed_at` is when that was.
+    """
 
     tenant: int
     name: str
@@ -42,6 +45,7 @@ class TaskRow(NamedTuple):
     policy: str
     paused: int
     updated_at: int
+    removed_at: int | None = None
 
 
 WORKERS = Statement(sa.select(*(worker.c[name] for name in WorkerRow._fields)).order_by(worker.c.tenant, worker.c.name))
@@ -72,7 +76,10 @@ INSERT_TASK = Statement(
 UPDATE_TASK = Statement(
     sa.update(task)
     .where(task.c.tenant == bind("b_tenant", sa.Integer()), task.c.name == bind("b_name", task.c.name.type))
-    .values({name: bind(name, task.c[name].type) for name in ("version", "policy", "updated_at")}),
+    .values(
+        {name: bind(name, task.c[name].type) for name in ("version", "policy", "updated_at")}
+        | {"removed_at": sa.null()}
+    ),
     ("version", "policy", "updated_at", "b_tenant", "b_name"),
 )
 
@@ -122,13 +129,18 @@ def declare_tasks(
 ) -> Generator[Ask, Rows, None]:
     """Adopt the newest registration of each task (name → policy in JSON); a changed policy is a new version.
 
-    `graphs` are those of workflows, in JSON, which are kept for the runs of each version.
+    So is that of a workflow that was removed, and is there again. `graphs` are those of workflows, in JSON, which are
+    kept for the runs of each version.
     """
     rows = yield TASKS.fetch()
     known = {row.name: row for row in map(TaskRow._make, rows) if row.tenant == tenant}
     fresh = [name for name in policies if name not in known]
-    changed = [name for name in policies if name in known and known[name].policy != policies[name]]
-    yield INSERT_TASK.write([(tenant, name, 1, policies[name], 0, now) for name in fresh])
+    changed = [
+        name
+        for name in policies
+        if name in known and (known[name].policy != policies[name] or known[name].removed_at is not None)
+    ]
+    yield INSERT_TASK.write([TaskRow(tenant, name, 1, policies[name], 0, now) for name in fresh])
     yield UPDATE_TASK.write([(known[name].version + 1, policies[name], now, tenant, name) for name in changed])
     versions = dict.fromkeys(fresh, 1) | {name: known[name].version + 1 for name in changed}
     yield from keep_shapes(tenant, {(name, versions[name]): graphs[name] for name in graphs if name in versions}, now)

@@ -31,6 +31,11 @@ def upgrade() -> None:
     op.create_index(
         "idempotency_child", "idempotency", ["tenant", "run"], sqlite_where=child_keys, postgresql_where=child_keys
     )
+    below = sa.text("root IS NOT NULL")
+    op.create_index("run_root", "run", ["tenant", "root", "id"], sqlite_where=below, postgresql_where=below)
+    of_graphs = sa.text("kind <> 'task'")
+    op.create_index("run_kind", "run", ["tenant", "kind", "id"], sqlite_where=of_graphs, postgresql_where=of_graphs)
+    op.add_column("task", sa.Column("removed_at", sa.BigInteger(), nullable=True))
     op.create_table(
         "shape",
         sa.Column("tenant", sa.Integer(), nullable=False),
