@@ -42,6 +42,7 @@ from hurlbat_dispatcher.store.database import CannotOpen, DatabaseTrouble
 from hurlbat_dispatcher.submitting import Accepted
 from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Receipt, Webhooks, WebhookSpec
+from hurlbat_dispatcher.workflows import Family, NodeView, Workflows
 
 __all__ = [
     "Accepted",
@@ -59,6 +60,7 @@ __all__ = [
     "Events",
     "Examination",
     "Explanation",
+    "Family",
     "FilterChange",
     "Finding",
     "Forbidden",
@@ -68,6 +70,7 @@ __all__ = [
     "MethodRefused",
     "Missed",
     "Mode",
+    "NodeView",
     "NotFound",
     "OperationKind",
     "OperationState",
@@ -106,6 +109,7 @@ __all__ = [
     "Worker",
     "WorkerSpec",
     "WorkerState",
+    "Workflows",
     "WrongKey",
     "check_expression",
     "examine",

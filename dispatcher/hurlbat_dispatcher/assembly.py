@@ -44,6 +44,7 @@ from hurlbat_dispatcher.turn.operations import Refresh, Tick
 from hurlbat_dispatcher.waiters import Waiters
 from hurlbat_dispatcher.waiting import LOOK_AGAIN, WATCH_AGAIN, Waiting
 from hurlbat_dispatcher.webhooks import Webhooks
+from hurlbat_dispatcher.workflows import Workflows
 from hurlbat_dispatcher.writer import Writer
 
 log = structlog.get_logger("hurlbat.engine")
@@ -82,6 +83,7 @@ class Parts:
     awaiting: Awaiting = field(init=False)
     submitting: Submitting = field(init=False)
     webhooks: Webhooks = field(init=False)
+    workflows: Workflows = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
@@ -302,6 +304,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         changed=parts.registry_changed,
     )
     parts.limits = Limits(TENANT, store, registry, desk, clock, announce=parts.fleet.announce)
+    parts.workflows = Workflows(TENANT, store, registry, announce=parts.fleet.announce)
     parts.bulk_work = BulkWork(
         TENANT,
         desk.me,

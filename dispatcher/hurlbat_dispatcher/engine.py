@@ -48,6 +48,7 @@ from hurlbat_dispatcher.turn.operations import (
 )
 from hurlbat_dispatcher.waiting import Watch
 from hurlbat_dispatcher.webhooks import Webhooks
+from hurlbat_dispatcher.workflows import Workflows
 
 log = structlog.get_logger("hurlbat.engine")
 
@@ -330,6 +331,11 @@ class Engine:
     def webhooks(self) -> Webhooks:
         """Return the incoming webhooks, and take in what their senders send."""
         return self._at_work.webhooks
+
+    @property
+    def workflows(self) -> Workflows:
+        """Return the workflows, and what their runs are made of."""
+        return self._at_work.workflows
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

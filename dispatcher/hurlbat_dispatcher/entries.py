@@ -5,6 +5,7 @@ import json
 
 from hurlbat.jsontext import members
 from hurlbat_dispatcher.domain.gathering import GatherKind
+from hurlbat_dispatcher.domain.graph import Graph
 from hurlbat_dispatcher.domain.policies import name_lane
 from hurlbat_dispatcher.domain.runs import MAX_METADATA_BYTES, Run, Submission, Task
 from hurlbat_dispatcher.domain.workers import WorkerState
@@ -20,6 +21,8 @@ def entry_of(run_id: str, tenant: int, submission: Submission, registry: Registr
     task = registry.tasks.get(submission.task)
     if task is None:
         raise Invalid("task_unknown", _no_task(registry, submission.task), field="task")
+    if task.graph is not None:
+        _check_nodes(registry, task.name, task.graph)
     if task.flow.slot_cost > 1:
         _check_cost(registry, task)
     scope = None if task.gather is None else Scope(task, submission, run_id)
@@ -76,6 +79,17 @@ def _gathers(task: Task, submission: Submission, scope: Scope, lane: str) -> str
                 field=member,
             )
     return task.gather.name(value, lane)
+
+
+def _check_nodes(registry: Registry, workflow: str, graph: Graph) -> None:
+    for node in (*graph.nodes.values(), *graph.last):
+        if node.task not in registry.tasks:
+            raise Invalid(
+                "task_unknown",
+                f"the node {node.name} of the workflow {workflow}: {_no_task(registry, node.task)}",
+                field="task",
+                node=node.name,
+            )
 
 
 def _check_cost(registry: Registry, task: Task) -> None:

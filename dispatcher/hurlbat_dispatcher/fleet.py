@@ -6,7 +6,7 @@ What is wrong with a worker is kept as one sentence that says what to fix.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -17,10 +17,10 @@ from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import check_key, new_secret, sign
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.declaring import declare
+from hurlbat_dispatcher.disputes import Disputes
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
-from hurlbat_dispatcher.errors import Invalid, NotFound
-from hurlbat_dispatcher.keys import check_policies
+from hurlbat_dispatcher.errors import Conflict, Invalid, NotFound
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, check_headers
 from hurlbat_dispatcher.push.proof import ProofFailed
@@ -99,6 +99,7 @@ class Fleet:
         self._push = push
         self._put = put
         self._changed = changed
+        self._disputes = Disputes(tenant, database, registry)
         self.standing = Standing(tenant, database, registry, vault, clock, changed=changed)
 
     # -- what people ask for -----------------------------------------------------------------------------------------
@@ -124,9 +125,7 @@ class Fleet:
         """Register a worker, or change the one of that name. Raises `Invalid`."""
         destination = self._guard.check_url(spec.url)
         headers = check_headers(spec.headers or {})
-        wrong = self._disputed(spec.name, spec.tasks or ())
-        if wrong is not None:
-            raise Invalid("policy_invalid", wrong, field="tasks")
+        await self._disputes.settle(spec.tasks or (), spec.name, field="tasks")
         if spec.secret is not None:
             _check_secret(spec.secret)
         row, made, new = await self._agreed(lambda: self._upsert(spec, destination.url, headers))
@@ -255,27 +254,15 @@ class Fleet:
         target = to_target(row, self._vault, await self._database.read(database_now()))
         try:
             manifest = await self._push.prove(target)
-            wrong = self._disputed(row.name, manifest.tasks)
-            if wrong is not None:
-                raise ProofFailed(ErrorCode.BAD_RESULT, wrong)
+            try:
+                await self._disputes.settle(manifest.tasks, row.name)
+            except (Invalid, Conflict) as problem:
+                raise ProofFailed(ErrorCode.BAD_RESULT, problem.detail) from problem
         except ProofFailed as error:
             failed = error
             await self._change(row.name, lambda now: _failed_proof(now, failed) if _is(now, row) else now)
         else:
             await self._agreed(lambda: self._adopt(row, manifest))
-
-    def _disputed(self, worker: str, policies: Sequence[TaskPolicy]) -> str | None:
-        """Return what is wrong with policies that a worker declares, among those of tasks that others serve; or None.
-
-        A task that nobody else serves has no say any more when its own worker leaves it out.
-        """
-        known = self._registry
-        others = {
-            name: known.policies[name]
-            for name, task in known.tasks.items()
-            if any(one != worker for one in task.workers)
-        }
-        return check_policies(policies, others)
 
     async def _agreed(self, script: Callable[[], Script[T]]) -> T:
         """Write, and once more where another server has just stored the same worker or task."""

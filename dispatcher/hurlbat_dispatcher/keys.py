@@ -39,6 +39,7 @@ from hurlbat_dispatcher.expressions import (
     compile_expression,
     compile_for,
 )
+from hurlbat_dispatcher.graph_keys import check_graph
 
 Number = TypeVar("Number", int, float)
 
@@ -267,6 +268,8 @@ def check_policy(policy: TaskPolicy) -> None:
         _check_expression(
             one.expression, FILTER, f"task {policy.name}: filters[{place}].expression", variables=EVENT_VARIABLES
         )
+    if policy.graph is not None:
+        check_graph(policy.name, policy.graph)
 
 
 def check_policies(policies: Sequence[TaskPolicy], others: Mapping[str, TaskPolicy]) -> str | None:

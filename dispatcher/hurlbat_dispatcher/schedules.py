@@ -163,7 +163,7 @@ class Schedules:
         def script() -> Script[None]:
             old = yield from self._locked(name)
             task = self._registry.tasks.get(old.task)
-            if task is not None and task.workers:
+            if task is not None and task.is_served:
                 _check_free(old)
             yield from store.delete_schedule(self._tenant, name)
 

@@ -35,7 +35,7 @@ def _seconds(given: Any) -> Any:
 class Sleep:
     """Comes true so many seconds, or a timedelta, after all parents of the node have ended. Raises `TaskInvalid`."""
 
-    sleep: Annotated[float, Field(gt=0, le=MAX_SLEEP, allow_inf_nan=False), BeforeValidator(_seconds)]
+    sleep: Annotated[float, Field(gt=0, le=MAX_SLEEP, allow_inf_nan=False, strict=True), BeforeValidator(_seconds)]
 
     if TYPE_CHECKING:
 
@@ -61,7 +61,7 @@ class OnEvent:
     _: KW_ONLY
     scope: EventPattern | None = None
     expression: Expression | None = None
-    look_back: Annotated[float, Field(ge=0, le=MAX_LOOK_BACK, allow_inf_nan=False)] = LOOK_BACK
+    look_back: Annotated[float, Field(ge=0, le=MAX_LOOK_BACK, allow_inf_nan=False, strict=True)] = LOOK_BACK
 
     @model_validator(mode="before")
     @classmethod

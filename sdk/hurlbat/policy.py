@@ -19,7 +19,7 @@ from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPa
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False, strict=True)]
 """A duration in seconds, up to a year."""
 
 MAX_UNITS: Final = 1_000_000
@@ -177,7 +177,7 @@ def _label(given: Any, _: object, info: ValidationInfo) -> str | WantedLabel:
     return wanted.value if isinstance(given, str) else wanted
 
 
-_OF_WORKERS: Final = (
+OF_WORKERS: Final = (
     "retries",
     "backoff",
     "execution_timeout",
@@ -201,7 +201,7 @@ class TaskPolicy(Model):
     backoff: Backoff = Backoff()
     execution_timeout: Seconds = 300.0
     schedule_timeout: Seconds | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 2
+    priority: Annotated[int, Field(ge=-1000, le=1000, strict=True)] = 2
     slot_cost: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
     labels: dict[
         Annotated[str, Field(min_length=1, max_length=256)],
@@ -269,7 +269,7 @@ class TaskPolicy(Model):
         if self.graph is not None:
             said = [
                 name
-                for name in _OF_WORKERS
+                for name in OF_WORKERS
                 if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)
             ]
             if said:

@@ -17,6 +17,7 @@ from hurlbat_app.api.service import Service
 from hurlbat_app.api.tasks import Tasks
 from hurlbat_app.api.webhooks import Webhooks
 from hurlbat_app.api.workers import Workers
+from hurlbat_app.api.workflows import Workflows
 from hurlbat_dispatcher import Engine
 
 
@@ -31,7 +32,7 @@ def routes(engine: Engine) -> list[Route]:
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
     events, filters = Events(engine), Filters(engine)
     operations = Operations(engine)
-    hooks, schedules = Webhooks(engine), Schedules(engine)
+    hooks, schedules, workflows = Webhooks(engine), Schedules(engine), Workflows(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
         "/runs": Resource(engine, POST=runs.submit, GET=runs.list),
@@ -63,6 +64,8 @@ def routes(engine: Engine) -> list[Route]:
         "/tasks/{name}/filters/{filter_id}": Resource(
             engine, GET=filters.show, PATCH=filters.update, DELETE=filters.remove
         ),
+        "/workflows": Resource(engine, GET=workflows.list),
+        "/workflows/{name}": Resource(engine, PUT=workflows.put, GET=workflows.show, DELETE=workflows.remove),
         "/events": Resource(engine, POST=events.publish, GET=events.list),
         "/events/bulk": Resource(engine, POST=events.publish_many),
         "/events/{event_id}": Resource(engine, GET=events.show),

@@ -28,6 +28,8 @@ _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _TIME_RULE: Final = "must be a time such as 2027-01-31T12:00:00Z, with its zone (RFC 3339)"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CLAUSES: Final = frozenset({"wait_for", "skip_if", "cancel_if", "any"})
+"""Lists of conditions, of which a model says the kind after the place."""
 _SHOWN: Final = 64
 
 
@@ -113,9 +115,13 @@ def wrong(name: str, rule: str) -> Invalid:
 
 def name_of(found: Members, name: str) -> str:
     """Return a required name of a task or worker."""
-    value = required(found, name)
+    return task_name(required(found, name), name)
+
+
+def task_name(value: Any, member: str = "name") -> str:
+    """Return the name of a task, workflow or worker that is to be made. Raises `Invalid`."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise wrong(name, "must be 1 to 128 letters, digits and any of _ . : -")
+        raise wrong(member, "must be 1 to 128 letters, digits and any of _ . : -")
     return value
 
 
@@ -226,11 +232,14 @@ def strings_of(found: Members, name: str, most: int, longest: int) -> dict[str, 
 def from_model(error: ValidationError, place: str) -> Invalid:
     """Return the problem of the first thing that a model refused, at its place below `place`."""
     first = error.errors(include_input=False, include_url=False)[0]
-    field = place
-    for step in first["loc"]:
-        field += f"[{step}]" if isinstance(step, int) else f".{step}"
+    steps, field = first["loc"], place
+    for n, step in enumerate(steps):
+        if n < 2 or steps[n - 2] not in _CLAUSES or not isinstance(steps[n - 1], int):  # else it says which kind it is
+            field += f"[{step}]" if isinstance(step, int) else f".{step}"
+    field = field.removeprefix(".")
     message = first["msg"].removeprefix("Value error, ")
-    return Invalid("member_invalid", f"{field}: {message[0].lower()}{message[1:]}", field=field)
+    said = f"{message[0].lower()}{message[1:]}"
+    return Invalid("member_invalid", f"{field}: {said}" if field else said, field=field)
 
 
 # -- the path and its parameters ---------------------------------------------------------------------------------------

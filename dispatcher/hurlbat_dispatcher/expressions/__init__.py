@@ -14,6 +14,7 @@ from hurlbat_dispatcher.expressions.compiled import (
     Expression,
     compile_expression,
     compile_for,
+    paths_read,
 )
 from hurlbat_dispatcher.expressions.errors import ExpressionError
 from hurlbat_dispatcher.expressions.results import (
@@ -50,5 +51,6 @@ __all__ = [
     "check_expression",
     "compile_expression",
     "compile_for",
+    "paths_read",
     "type_name",
 ]

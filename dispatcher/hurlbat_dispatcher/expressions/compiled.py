@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hurlbat_dispatcher.expressions.cel import compile_cel
 from hurlbat_dispatcher.expressions.errors import ExpressionError, invalid
-from hurlbat_dispatcher.expressions.guard import look_over
+from hurlbat_dispatcher.expressions.guard import Path, look_over
 from hurlbat_dispatcher.expressions.paths import constant, follow, plain_path
 from hurlbat_dispatcher.expressions.results import Kind, type_name
 
@@ -65,6 +65,19 @@ def compile_for(source: str, kind: Kind, variables: tuple[str, ...] = VARIABLES)
     if expression.result not in kind.types:
         raise ExpressionError(f"it gives a {expression.result}, and {kind.wanted} is wanted", code=kind.code)
     return expression
+
+
+def paths_read(source: str, variables: tuple[str, ...]) -> frozenset[Path]:
+    """Return which parts of the variables a good expression may read, each as far as its members are constant."""
+    path = plain_path(source.strip(), variables)
+    if path is None:
+        return look_over(source, variables)
+    names: list[str] = []
+    for step in path:
+        if not isinstance(step, str):
+            break
+        names.append(step)
+    return frozenset((tuple(names),))
 
 
 def _fixed(value: Any, _scope: Mapping[str, Any]) -> Any:
