@@ -9,8 +9,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
+from hurlbat.threads import Lane
 from hurlbat_dispatcher.simulation.loop import VirtualLoop
 
 P = ParamSpec("P")
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 PATIENCE = 0.5
 """Real seconds that the world stands still for a thread."""
+LANES: Final = 1_000
+"""Threads that attempts keep. None waits for one, as the world would stand still for it."""
 
 
 class _Job:
@@ -39,6 +42,7 @@ class Threads(Executor):
     def __init__(self, loop: VirtualLoop, most: int) -> None:
         self._loop = loop
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="hurlbat")
+        self._kept: Threads | None = None
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> Future[T]:
         """Run a function in a thread, and return when it has ended, waits, or takes long."""
@@ -61,7 +65,15 @@ class Threads(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads."""
+        if self._kept is not None:
+            self._kept.shutdown(wait, cancel_futures=cancel_futures)
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def lane(self) -> Lane:
+        """Return a thread for one attempt to keep. The world does not wait for it while it has nothing to do."""
+        if self._kept is None:
+            self._kept = Threads(self._loop, LANES)
+        return _Lane(self._kept)
 
     def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do something on the loop, from a thread of ours, which waits while time goes on; or from outside of all."""
@@ -104,3 +116,24 @@ class Threads(Executor):
             let_go, job.let_go = job.let_go, False
         if let_go and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.release)
+
+
+class _Lane(Lane):
+    """A lane that the world waits for while it works."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._job: _Job | None = None
+        super().__init__(threads)
+
+    def _give(self, job: Callable[[], None] | None) -> None:
+        if self._job is not None:
+            self._job.quiet.clear()
+        super()._give(job)
+        if self._job is not None:
+            self._threads._watch(self._job)
+
+    def _next(self) -> Callable[[], None] | None:
+        self._job = _jobs.current
+        self._threads._rest(_jobs.current)
+        return super()._next()

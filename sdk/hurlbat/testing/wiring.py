@@ -1,7 +1,7 @@
 """Put an app's `Hurlbat` into a virtual world: its clients, its clock, its threads; and take it out again."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +13,7 @@ from hurlbat.app import Hurlbat
 from hurlbat.client import AsyncClient
 from hurlbat.sync_client import Client
 from hurlbat.testing.threads import Threads
+from hurlbat.threads import Lane
 from hurlbat.workbench import Workbench
 from hurlbat_dispatcher.simulation.world import TOKEN, Simulation
 
@@ -71,7 +72,7 @@ def wired(hurlbat: Hurlbat, simulation: Simulation, threads: Threads) -> Iterato
     network = simulation.network
     hurlbat.client = AsyncClient(SERVER_URL, TOKEN, transport=_Door(simulation))
     hurlbat.sync_client = Client(SERVER_URL, TOKEN, transport=_SyncDoor(network, threads))
-    hurlbat.workbench = _Bench(hurlbat, lambda: threads)
+    hurlbat.workbench = _Bench(hurlbat, threads)
     try:
         yield
     finally:
@@ -81,8 +82,8 @@ def wired(hurlbat: Hurlbat, simulation: Simulation, threads: Threads) -> Iterato
 class _Bench(Workbench):
     """A workbench without memories of other worlds, on their threads."""
 
-    def __init__(self, hurlbat: Hurlbat, pool: Callable[[], Executor]) -> None:
-        self._given = pool
+    def __init__(self, hurlbat: Hurlbat, threads: Threads) -> None:
+        self._given = threads
         super().__init__(
             hurlbat.tasks,
             lambda: hurlbat.client.http(),
@@ -91,7 +92,11 @@ class _Bench(Workbench):
         )
 
     def _new_pool(self) -> Executor:
-        return self._given()
+        return self._given
+
+    def lane(self) -> Lane:
+        """Ask for a thread to keep."""
+        return self._given.lane()
 
 
 class _Door(httpx.AsyncBaseTransport):
