@@ -107,9 +107,9 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         fresh += admit()
         started += [one for one in fresh if one.slots.worker != NOWHERE]
         workflows = [one.run_id for one in fresh if one.slots.worker == NOWHERE]
-        if not workflows:
+        if not workflows and not ledger.followed:
             break
-        yield from composing.begin(desk, ledger, intake, workflows)
+        yield from composing.begin(desk, ledger, intake, workflows)  # and what follows from those that were displaced
     if not room or desk.picture.unfinished:
         ledger.wake_at(now)
     yield from starts.start(desk, ledger, started, waiters)
