@@ -173,7 +173,7 @@ class Context:
         name, state = self._parent(parent)
         if state != "completed":
             if default is _NONE:
-                raise ConfigError(f"the node {name} was {state} and has no output; give a default, or ask was_skipped")
+                raise ConfigError(f"the node {name} has no output, as it is {state}; a default may be given for that")
             return default
         output = self.parents.get(name)
         return output if isinstance(parent, str) else parent.read(output)

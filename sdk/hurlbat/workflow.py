@@ -256,7 +256,7 @@ class NodeDecorator(Generic[I]):
         if isinstance(function, type) or not callable(function):
             name = f"@{self.workflow.name}.{'task' if self.where == NODES else self.where}"
             raise TaskInvalid(f"{name} is for functions and tasks, not for {function!r}; a name is given by name=…")
-        return self.workflow._place(self.where, function, dict(self.options))
+        return self.workflow._place(self.where, function, {**dict(self.options), **options})
 
 
 def workflow_of(
@@ -269,9 +269,9 @@ def workflow_of(
 ) -> Workflow[Any]:
     """Return a workflow without nodes. `declare` takes a node's task, `changed` hears of each. Raises `TaskInvalid`."""
     what = f"workflow {name}"
-    unknown = options.keys() - _OF_WORKFLOWS
-    if unknown & TaskPolicy.model_fields.keys():
-        raise TaskInvalid(f"{what} runs on no worker and has no {min(unknown)}; say that of its nodes")
+    of_workers = (options.keys() - _OF_WORKFLOWS) & TaskPolicy.model_fields.keys()
+    if of_workers:
+        raise TaskInvalid(f"{what} runs on no worker and has no {min(of_workers)}; say that of its nodes")
     policy = policy_of(what, {**options, "name": name})
     elsewhere = shape_elsewhere(name, input, dict[str, Any])
     shape = elsewhere if input is not None else Shape(name, (), None, None, None, dict[str, Any], is_async=True)

@@ -42,10 +42,14 @@ RESTART_SECONDS: Final = 1.0
 """How long a server that died is away."""
 LONGEST_RUN: Final = timedelta(hours=1)
 LONGEST_LIFE: Final = timedelta(days=365)
+_ENDED: Final = "('completed', 'failed', 'cancelled', 'skipped')"
+_OPEN: Final = f"SELECT count(*) FROM run WHERE state NOT IN {_ENDED}"
+# a workflow is as busy as its nodes are
 _BUSY: Final = (
-    "SELECT count(*) FROM run WHERE state = 'running' OR (state = 'queued' AND (due_at IS NULL OR due_at <= ?))"
+    "SELECT count(*) FROM run WHERE (state = 'queued' AND (due_at IS NULL OR due_at <= ?))"
+    " OR (state = 'running' AND NOT (kind = 'workflow' AND EXISTS"
+    f" (SELECT 1 FROM run AS node WHERE node.parent = run.id AND node.state NOT IN {_ENDED})))"
 )
-_OPEN: Final = "SELECT count(*) FROM run WHERE state NOT IN ('completed', 'failed', 'cancelled', 'skipped')"
 
 
 class World:
@@ -122,7 +126,7 @@ class World:
         await asyncio.sleep(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds())
 
     async def settle(self, within: timedelta = LONGEST_RUN) -> None:
-        """Return when nothing is under way: every run has ended, or waits for a later time.
+        """Return when nothing is under way: every run has ended, or waits for a later time or for an event.
 
         Raises TimeoutError when that takes longer than `within`.
         """
