@@ -9,7 +9,7 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.store import events, gathering, heads, leases, publishing, retention, runs, views
+from hurlbat_dispatcher.store import events, gathering, graphs, heads, leases, publishing, retention, runs, views
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.anyio
 
 VALUES = {
     "ids": [FIRST],
+    "parents": [FIRST],
+    "runs": [FIRST],
     "tasks": ["echo"],
     "keys": ["k"],
     "id": FIRST,
@@ -74,6 +76,15 @@ ONES = {
     "OLD_EVENTS": (retention.OLD_EVENTS, "event_time"),
     "OVER_KEYS": (retention.OVER_KEYS, "idempotency_until"),
     "FILTERS_OF": (events.FILTERS_OF, "sqlite_autoindex_event_filter_1"),
+    "NODES": (graphs.NODES, "run_node (tenant=? AND parent=?"),
+    "CHILDREN": (graphs.CHILDREN, "run_parent (tenant=? AND parent=?"),
+    "OUTPUTS": (graphs.OUTPUTS, "sqlite_autoindex_run_1"),
+    "WAITS": (graphs.WAITS, "sqlite_autoindex_wait_1 (tenant=? AND run=?"),
+    "AWAITED": (graphs.AWAITED, "wait_event (tenant=? AND key=?"),
+    "WAITS_DUE": (graphs.DUE, "wait_due (due_at>? AND due_at<?"),
+    "NEXT_WAIT": (graphs.NEXT_DUE, "wait_due"),
+    "MEET": (graphs.MEET, "sqlite_autoindex_wait_1 (tenant=? AND run=? AND action=? AND clause=? AND place=?"),
+    "FORGET_WAITS": (graphs.FORGET_WAITS, "sqlite_autoindex_wait_1 (tenant=? AND run=?"),
 }
 
 

@@ -7,9 +7,8 @@ import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL
 from hurlbat_dispatcher.store.graph_schema import OPEN, SLEEPING, news, shape, wait
-from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.schema import event, inline, run
-from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, Unindexed, bind
 
 _TENANT = bind("tenant", sa.Integer())
 _UUID: Final = "uuid"
@@ -31,6 +30,18 @@ class WaitRow(NamedTuple):
     due_at: int | None
     met_at: int | None
     event: str | None
+
+
+class NodeRow(NamedTuple):
+    """A node's run as its workflow sees it."""
+
+    id: str
+    parent: str
+    node: str
+    state: str
+    lane: int
+    worker: str | None
+    holds_until: int | None
 
 
 class EventRow(NamedTuple):
@@ -75,16 +86,18 @@ def keep_shapes(tenant: int, shapes: Mapping[tuple[str, int], str], now: int) ->
 
 # -- nodes and children ------------------------------------------------------------------------------------------------
 
-_LIGHT = [run.c[name] for name in RunRow._fields]
 _OF_PARENTS = (run.c.tenant == _TENANT, AnyOf(run.c.parent, "parents", _UUID))
 NODES = Statement(
-    sa.select(*_LIGHT).where(*_OF_PARENTS, run.c.node.is_not(None)).order_by(run.c.id), ("tenant", "parents")
+    sa.select(*(run.c[name] for name in NodeRow._fields))
+    .where(*_OF_PARENTS, run.c.node.is_not(None))
+    .order_by(run.c.parent, run.c.node),
+    ("tenant", "parents"),
 )
 """The nodes of workflows as they stand; not locked: only who starts runs changes what comes of them."""
 CHILDREN = Statement(
     sa.select(run.c.id)
     .where(*_OF_PARENTS, run.c.state.not_in([inline(state) for state in sorted(FINAL)]))
-    .order_by(run.c.id)
+    .order_by(Unindexed(run.c.id))
     .limit(bind("most", sa.Integer())),
     ("tenant", "parents", "most"),
 )
@@ -161,8 +174,8 @@ WAITS = Statement(
 )
 AWAITED = Statement(
     sa.select(*_WAIT)
-    .where(wait.c.tenant == _TENANT, AnyOf(wait.c.key, "keys", "varchar"), OPEN, wait.c.key.is_not(None))
-    .order_by(wait.c.run, wait.c.action, wait.c.clause, wait.c.place),
+    .where(wait.c.tenant == _TENANT, AnyOf(wait.c.key, "keys", "varchar"), OPEN)
+    .order_by(Unindexed(wait.c.run), wait.c.action, wait.c.clause, wait.c.place),
     ("tenant", "keys"),
 )
 """Open conditions on events of these keys."""
