@@ -19,7 +19,7 @@ from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn import conditions, courses, nodes
 from hurlbat_dispatcher.turn import decide as decisions
 from hurlbat_dispatcher.turn.desk import Desk
-from hurlbat_dispatcher.turn.ledger import Course, Ledger
+from hurlbat_dispatcher.turn.ledger import AnyNode, Course, Ledger
 from hurlbat_dispatcher.turn.submits import Intake
 
 MOST: Final = 1_000
@@ -220,7 +220,7 @@ def _advance(
         yield from _end(desk, ledger, workflow, course, state)
 
 
-def _note(ledger: Ledger, workflow: RunRow, row: RunRow) -> None:
+def _note(ledger: Ledger, workflow: RunRow, row: AnyNode) -> None:
     """Tell of a node that did not simply run and end well."""
     if row.state not in (RunState.QUEUED, RunState.RUNNING, RunState.COMPLETED):
         ledger.note(workflow, "node", {"node": row.node, "state": str(row.state), "run": row.id})
@@ -254,13 +254,13 @@ def _end(desk: Desk, ledger: Ledger, workflow: RunRow, course: Course, state: Ru
     desk.release(workflow.id)
 
 
-def _first(course: Course, state: RunState) -> RunRow | None:
+def _first(course: Course, state: RunState) -> AnyNode | None:
     """Return the node that ended so first, but for those that were barred by others."""
     found = [row for row in course.nodes.values() if row.state == state]
     return min(found, key=lambda row: (row.lane == nodes.NO_LANE, row.id), default=None)
 
 
-def _error(node: RunRow, error: dict[str, object]) -> str:
+def _error(node: AnyNode, error: dict[str, object]) -> str:
     said = error.get("message")
     kind = error.get("type") or error.get("code") or "cancelled"
     return json.dumps(

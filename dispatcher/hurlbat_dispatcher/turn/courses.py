@@ -8,6 +8,7 @@ from hurlbat_dispatcher.domain.graph import Graph
 from hurlbat_dispatcher.domain.runs import RunKind
 from hurlbat_dispatcher.graphs import read_graph
 from hurlbat_dispatcher.store import graphs
+from hurlbat_dispatcher.store.graphs import NodeRow
 from hurlbat_dispatcher.store.runs import RunRow
 from hurlbat_dispatcher.store.statement import Ask, Rows
 from hurlbat_dispatcher.turn.desk import Desk
@@ -33,9 +34,8 @@ def read(desk: Desk, ledger: Ledger, tenant: int, ids: Iterable[str]) -> Generat
     for run_id, graph in wanted.items():
         ledger.courses[run_id] = Course(graph, {})
     rows = yield graphs.NODES.fetch(tenant, list(wanted))
-    for row in map(RunRow._make, rows):
-        if row.parent is not None and row.node is not None:
-            ledger.courses[row.parent].nodes[row.node] = row
+    for node in map(NodeRow._make, rows):
+        ledger.courses[node.parent].nodes[node.node] = node
 
 
 def graph_of(desk: Desk, row: RunRow) -> Generator[Ask, Rows, Graph | None]:

@@ -12,7 +12,7 @@ from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
 from hurlbat_dispatcher.store import bulk, firing, graphs, lanes, limits, publishing, runs
 from hurlbat_dispatcher.store.firing import Fired
-from hurlbat_dispatcher.store.graphs import WaitRow
+from hurlbat_dispatcher.store.graphs import NodeRow, WaitRow
 from hurlbat_dispatcher.store.lanes import UseRow
 from hurlbat_dispatcher.store.limits import PauseRow
 from hurlbat_dispatcher.store.publishing import NewEvent, NewStart
@@ -54,12 +54,16 @@ class Assigned(NamedTuple):
     run_id: str
 
 
+AnyNode = RunRow | NodeRow
+"""A node's run, whether it was read for its own sake or its workflow's."""
+
+
 @dataclass(slots=True)
 class Course:
     """A workflow's run as a turn sees it: its graph, and its nodes as they stand, by name."""
 
     graph: Graph
-    nodes: dict[str, RunRow]
+    nodes: dict[str, AnyNode]
     payload: tuple[str, str] | None = None
     """Its input and metadata, in JSON, once they were needed."""
 

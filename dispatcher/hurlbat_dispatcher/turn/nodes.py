@@ -19,7 +19,7 @@ from hurlbat_dispatcher.turn import conditions, courses, submits
 from hurlbat_dispatcher.turn import decide as decisions
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.knowing import find_lanes
-from hurlbat_dispatcher.turn.ledger import Course, Ledger
+from hurlbat_dispatcher.turn.ledger import AnyNode, Course, Ledger
 from hurlbat_dispatcher.turn.submits import Intake, place
 
 NO_LANE: Final = 0
@@ -37,7 +37,7 @@ def as_row(new: NewRun) -> RunRow:
     return RunRow._make(known.get(name) for name in RunRow._fields)
 
 
-def barred(desk: Desk, ledger: Ledger, workflow: RunRow, node: Node, parent: RunRow) -> RunRow:
+def barred(desk: Desk, ledger: Ledger, workflow: RunRow, node: Node, parent: AnyNode) -> RunRow:
     """Make the run of a node that is never reached, as a parent of it did not end well."""
     said = "was cancelled" if parent.state == RunState.CANCELLED else "failed"
     row = _over(desk, ledger, workflow, node, trigger=None)
