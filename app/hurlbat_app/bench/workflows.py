@@ -102,14 +102,13 @@ def _link(task: str, n: int) -> dict[str, Any]:
 
 
 def _declare(stack: Stack, shapes: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Register workflows, and wait until every server has heard of them."""
-    tasks = [{"name": name, "graph": {"nodes": nodes}} for name, nodes in shapes.items()]
-    spec = {"name": f"{stack.task}-shapes", "url": f"{stack.worker.url}/", "mode": "plain", "tasks": tasks}
-    stack.call("POST", "/workers", json=spec)
+    """Set workflows, and wait until every server has heard of them."""
+    for name, nodes in shapes.items():
+        stack.call("PUT", f"/workflows/{name}", json={"nodes": nodes})
     deadline = time.monotonic() + STALLED_SECONDS
     for server in stack.servers:
         for name in shapes:
-            while stack.api.get(f"{server.url}/tasks/{name}").status_code != 200:
+            while stack.api.get(f"{server.url}/workflows/{name}").status_code != 200:
                 if time.monotonic() > deadline:
                     raise BenchFailure("a server has not heard of the workflows")
                 time.sleep(POLL_SECONDS)
