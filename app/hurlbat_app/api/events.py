@@ -24,8 +24,7 @@ from hurlbat_app.api.reading import (
     whole_of,
     wrong,
 )
-from hurlbat_app.api.submissions import MAX_METADATA_BYTES
-from hurlbat_dispatcher import Engine, Event, EventSpec, Invalid, Problem, Start
+from hurlbat_dispatcher import MAX_METADATA_BYTES, Engine, Event, EventSpec, Invalid, Problem, Start
 
 MAX_BULK: Final = 1000
 MAX_CURSOR: Final = 2048

@@ -338,3 +338,11 @@ def name_parameter(query: Mapping[str, str], name: str) -> str | None:
     if value is not None and not _NAME.fullmatch(value):
         raise Invalid("parameter_invalid", f"{name} must be 1 to 128 letters, digits and any of _ . : -", field=name)
     return value
+
+
+def run_id_parameter(query: Mapping[str, str], name: str) -> str | None:
+    """Return the id of a run among the parameters, or None."""
+    value = query.get(name)
+    if value is not None and not _RUN_ID.fullmatch(value):
+        raise Invalid("parameter_invalid", f"{name} must be the id of a run", field=name)
+    return value

@@ -16,6 +16,7 @@ from hurlbat_app.api.reading import (
     read_body,
     read_members,
     run_id,
+    run_id_parameter,
     text_of,
     time_parameter,
     wait_parameter,
@@ -42,7 +43,7 @@ class Runs:
         """Accept a run: 201 after its commit, 200 for a repeat of a key; with `wait` 200 when it has ended, or 202."""
         wait = wait_parameter(parameters(request, "wait"), self._wait_max)
         found = read_members(request, await read_body(request, self._limit), MEMBERS)
-        submission = read_submission(found)
+        submission = read_submission(found, waits=wait is not None)
         if wait is None:
             accepted = await self._engine.submit(submission)
             shown, status = show_run(accepted.run, timeline=False), 201 if accepted.created else 200
@@ -79,11 +80,14 @@ class Runs:
 
     async def show(self, request: Request) -> Response:
         """Show a run with its timeline, with `wait` when it has ended or the time is over."""
-        wait = wait_parameter(parameters(request, "wait"), self._wait_max)
+        query = parameters(request, "wait", "awaited_by")
+        wait, by = wait_parameter(query, self._wait_max), run_id_parameter(query, "awaited_by")
         wanted = run_id(request)
-        if wait is None:
-            return Json(show_run(await self._engine.get_run(wanted)))
-        return Json(show_run(await _while_there(request, self._engine.wait(wanted, wait))))
+        if wait is not None:
+            return Json(show_run(await _while_there(request, self._engine.wait(wanted, wait, awaited_by=by))))
+        if by is not None:
+            raise Invalid("parameter_invalid", "awaited_by says who waits, so it needs wait", field="awaited_by")
+        return Json(show_run(await self._engine.get_run(wanted)))
 
     async def events(self, request: Request) -> Response:
         """Tell what happens to a run while it happens, from its beginning or from where a client was."""

@@ -26,8 +26,17 @@ from hurlbat_app.api.reading import (
     whole_of,
     wrong,
 )
-from hurlbat_app.api.submissions import MAX_METADATA_BYTES
-from hurlbat_dispatcher import Engine, Invalid, Missed, NotFound, Overlap, Schedule, ScheduleFire, ScheduleSpec
+from hurlbat_dispatcher import (
+    MAX_METADATA_BYTES,
+    Engine,
+    Invalid,
+    Missed,
+    NotFound,
+    Overlap,
+    Schedule,
+    ScheduleFire,
+    ScheduleSpec,
+)
 
 MAX_EXPRESSION: Final = 256
 MAX_TIMEZONE: Final = 64

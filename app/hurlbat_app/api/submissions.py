@@ -6,6 +6,7 @@ from hurlbat.jsontext import JsonTextError, items, members
 from hurlbat_app.api.reading import (
     Members,
     bad_json,
+    flag_of,
     name_of,
     object_of,
     refuse_unknown,
@@ -17,10 +18,9 @@ from hurlbat_app.api.reading import (
     whole_of,
     wrong,
 )
-from hurlbat_dispatcher import Invalid, Problem, Submission
+from hurlbat_dispatcher import MAX_METADATA_BYTES, Invalid, Problem, Submission
 
 MAX_BULK: Final = 1000
-MAX_METADATA_BYTES: Final = 65_536
 MEMBERS: Final = frozenset(
     {
         "task",
@@ -33,12 +33,17 @@ MEMBERS: Final = frozenset(
         "idempotency_key",
         "idempotency_ttl",
         "parent",
+        "child_key",
+        "awaited",
     }
 )
 
 
-def read_submission(found: Members) -> Submission:
-    """Return what is asked for; `input` and `metadata` keep the text that they came as. Raises `Invalid`."""
+def read_submission(found: Members, *, waits: bool = False) -> Submission:
+    """Return what is asked for; `input` and `metadata` keep the text that they came as. Raises `Invalid`.
+
+    `waits`: whoever asks waits for the run's end, and that is its parent, unless it says otherwise.
+    """
     task = name_of(found, "task")
     given = found.get("input")
     payload = "null" if given is None else given.text
@@ -48,6 +53,9 @@ def read_submission(found: Members) -> Submission:
     key, key_ttl = text_of(found, "idempotency_key", 256), seconds_of(found, "idempotency_ttl")
     if key is None and key_ttl is not None:
         raise wrong("idempotency_ttl", "needs an idempotency_key")
+    parent, awaited = run_id_of(found, "parent"), flag_of(found, "awaited")
+    if awaited and parent is None:
+        raise wrong("awaited", "says that the parent waits for it, so it needs a parent")
     return Submission(
         task,
         payload,
@@ -58,7 +66,9 @@ def read_submission(found: Members) -> Submission:
         idempotency_key=key,
         idempotency_ttl=key_ttl,
         ttl=seconds_of(found, "ttl"),
-        parent=run_id_of(found, "parent"),
+        parent=parent,
+        child_key=text_of(found, "child_key", 200),
+        awaited=parent is not None and (waits if awaited is None else awaited),
     )
 
 

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     # the task said so
     TASK_ERROR = "task_error"
     INVALID_INPUT = "invalid_input"
+    WOULD_DEADLOCK = "would_deadlock"
     UNKNOWN_TASK = "unknown_task"
     WRONG_TARGET = "wrong_target"
     # the dispatcher's own
@@ -128,5 +129,5 @@ Answer = Succeeded | Failed | Cancelled | NotSent | PushedBack | Held | Unstarte
 def shows_health(answer: Answer) -> bool:
     """Tell whether an answer shows a worker in good health: it took the attempt up and says how that ended."""
     if isinstance(answer, Failed):
-        return answer.code in (ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT)
+        return answer.code in (ErrorCode.TASK_ERROR, ErrorCode.INVALID_INPUT, ErrorCode.WOULD_DEADLOCK)
     return isinstance(answer, Succeeded | Cancelled)

@@ -34,7 +34,9 @@ LONGEST_WISH: Final = 31_536_000.0
 
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]{1,64})"')
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_RESERVED: Final = {code.value: code for code in (ErrorCode.EXECUTION_TIMEOUT, ErrorCode.INVALID_INPUT)}
+_FINAL: Final = frozenset({ErrorCode.INVALID_INPUT, ErrorCode.WOULD_DEADLOCK})
+"""What another attempt would only do again."""
+_RESERVED: Final = {code.value: code for code in (ErrorCode.EXECUTION_TIMEOUT, *_FINAL)}
 _NOT_HERE: Final = frozenset({ErrorCode.UNKNOWN_TASK, ErrorCode.WRONG_TARGET})
 """What an instance says that does not serve a run, as an old one does while a new one is rolled out."""
 
@@ -240,7 +242,7 @@ def failure_of(line: FailedLine) -> Failed:
         type=line.type,
         stack=line.stack,
         details=line.details,
-        retryable=line.retryable and code is not ErrorCode.INVALID_INPUT,
+        retryable=line.retryable and code not in _FINAL,
         retry_after=None if wait is None else min(max(0.0, wait), LONGEST_WISH),
         rate_limit_key=None if wait is None else line.rate_limit_key,
     )
