@@ -16,6 +16,8 @@ from tests.api.contract import held_to_contract
 
 TOKEN = "an-api-token-of-the-tests"
 ORIGIN = "http://hurlbat.test"
+LEASE = 120.0
+"""Seconds: a test that is slow loses none of its attempts."""
 WORKER_URL = "https://worker.example.com/run"
 
 
@@ -43,7 +45,13 @@ class FakeWorker:
 @pytest.fixture
 def settings(sqlite_url: str) -> Settings:
     """What the server of a test is told."""
-    return Settings(database_url=sqlite_url, api_token=SecretStr(TOKEN), external_url=ORIGIN, max_body_bytes=100_000)
+    return Settings(
+        database_url=sqlite_url,
+        api_token=SecretStr(TOKEN),
+        external_url=ORIGIN,
+        max_body_bytes=100_000,
+        lease=LEASE,
+    )
 
 
 @pytest.fixture

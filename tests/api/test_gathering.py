@@ -42,10 +42,19 @@ async def test_a_submit_that_was_absorbed_is_answered_with_the_run_that_took_it_
     assert kinds[:2] == ["created", "scheduled"]
 
 
+async def until_gathered(api: httpx.AsyncClient, count: int) -> None:
+    """Wait until the one run that there is has taken in so many submits."""
+    async with asyncio.timeout(30):
+        while True:
+            found = (await api.get("/runs")).json()["items"]
+            if found and len((await api.get(f"/runs/{found[0]['id']}")).json()["input"]) == count:
+                return
+
+
 async def test_those_who_wait_for_a_batch_get_its_end(api: httpx.AsyncClient, worker: FakeWorker) -> None:
     await register(api, {"batch_size": 3, "batch_timeout": 60})
     waiting = [asyncio.ensure_future(submit(api, "/runs?wait=30", input=n)) for n in range(2)]
-    await asyncio.wait(waiting, timeout=0.05)
+    await until_gathered(api, 2)
     results = (await api.post("/runs/bulk", json={"runs": [{"task": "echo", "input": n} for n in (2, 3)]})).json()
     ended = [answer.json() for answer in await asyncio.gather(*waiting)]
     [of_batch, rest] = results["results"]

@@ -176,4 +176,6 @@ async def test_one_who_leaves_while_waiting_is_waited_for_no_longer(
     looking.cancel()
     await asyncio.wait({looking})
 
-    assert asyncio.all_tasks() - before == set()
+    async with asyncio.timeout(30):
+        while asyncio.all_tasks() - before:  # noqa: ASYNC110  # a duty of the engine may be at work for a moment
+            await asyncio.sleep(0.005)

@@ -20,10 +20,13 @@ async def made(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
 
 
 async def test_a_schedule_is_made_shown_listed_and_removed(api: httpx.AsyncClient) -> None:
+    this_year = datetime.now(UTC).year
     answer = await api.post(
-        "/schedules", content=b'{"task":"echo","name":"s","expression":"@daily","input":{"n":1.50}}'
+        "/schedules", content=b'{"task":"echo","name":"s","expression":"@yearly","input":{"n":1.50}}'
     )
-    again = await api.post("/schedules", content=b'{"name":"s","expression":"@daily","input":{"n":1.50},"task":"echo"}')
+    again = await api.post(
+        "/schedules", content=b'{"name":"s","expression":"@yearly","input":{"n":1.50},"task":"echo"}'
+    )
     other = await api.post("/schedules", json={"task": "echo", "name": "s", "expression": "@hourly"})
     shown = await api.get("/schedules/s")
     listed = await api.get("/schedules")
@@ -31,12 +34,11 @@ async def test_a_schedule_is_made_shown_listed_and_removed(api: httpx.AsyncClien
 
     assert (answer.status_code, answer.headers["location"]) == (201, "/schedules/s")
     found = answer.json()
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     times = ("next_at", "created_at", "updated_at")
     assert {name: value for name, value in found.items() if name not in times} == {
         "name": "s",
         "task": "echo",
-        "expression": "@daily",
+        "expression": "@yearly",
         "run_at": None,
         "timezone": "UTC",
         "input": {"n": 1.5},
@@ -50,7 +52,7 @@ async def test_a_schedule_is_made_shown_listed_and_removed(api: httpx.AsyncClien
         "last_run": None,
         "problem": None,
     }
-    assert datetime.fromisoformat(found["next_at"]) - midnight in (timedelta(), timedelta(days=1))
+    assert found["next_at"] in [f"{year}-01-01T00:00:00.000Z" for year in (this_year + 1, this_year + 2)]
     assert b'"input":{"n":1.50}' in answer.content  # as it came
     assert (again.status_code, again.json(), shown.json()) == (200, found, found)
     assert (other.status_code, other.json()["code"]) == (409, "schedule_exists")
@@ -124,15 +126,15 @@ async def test_members_of_a_schedule_are_changed_and_the_others_stay(api: httpx.
     inputs = (await api.patch("/schedules/report", json={"input": None, "missed": "all", "overlap": "cancel"})).json()
     priority = (await api.patch("/schedules/report", json={"priority": None, "metadata": None})).json()
     once = (await api.patch("/schedules/report", json={"run_at": in_a_day.isoformat()})).json()
-    hourly = (await api.patch("/schedules/report", json={"expression": "0 * * * *"})).json()
+    monthly = (await api.patch("/schedules/report", json={"expression": "0 0 1 * *"})).json()
     nothing = (await api.patch("/schedules/report", json={})).json()
 
     changed = {"updated_at": inputs["updated_at"], "input": None, "missed": "all", "overlap": "cancel"}
     assert inputs == before | changed
     assert (priority["priority"], priority["metadata"]) == (None, {"a": 1})
     assert (once["expression"], datetime.fromisoformat(once["next_at"])) == (None, in_a_day)
-    assert (hourly["run_at"], hourly["expression"], hourly["next_at"][13:]) == (None, "0 * * * *", ":00:00.000Z")
-    assert nothing == hourly
+    assert (monthly["run_at"], monthly["expression"], monthly["next_at"][13:]) == (None, "0 0 1 * *", ":00:00.000Z")
+    assert nothing == monthly
 
 
 async def test_schedules_are_listed_by_task_and_by_pause_in_pages(api: httpx.AsyncClient) -> None:

@@ -63,7 +63,8 @@ async def listening(engine: Engine, run_id: str) -> AsyncIterator[tuple[Client, 
     yield client, task
     async with asyncio.timeout(30):
         await task
-    assert asyncio.all_tasks() - before == set()
+        while asyncio.all_tasks() - before:  # noqa: ASYNC110  # a duty of the engine may be at work for a moment
+            await asyncio.sleep(0.005)
     assert engine._parts is not None
     assert engine._parts.waiters.watches == 0
 

@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 from tests.support.processes import TOKEN, Process, Processes, Server
 
 SECRET = "whsec_ZTJlLXNlY3JldC1lMmUtc2VjcmV0LWUyZS1zZWNyZXQ="
-PATIENCE = 30.0
+PATIENCE = 60.0
 POLL = 0.02
 WORKER = "tests.e2e.worker_app:app"
 PLAIN_WORKER = Path(__file__).with_name("plain_worker.py")

@@ -49,6 +49,7 @@ def test_a_displaced_run_that_is_replayed_displaces_in_turn(flow: Flow, tmp_path
     gate = tmp_path / "gate"
     flow.worker("replayed", task("replayed", 1, "CANCEL_IN_PROGRESS"))
     first = flow.api.submit("replayed", {"gate": str(gate)})["id"]
+    flow.until_started("replayed", 1)
     second = flow.api.submit("replayed", {"gate": str(gate)})["id"]
     flow.until_started("replayed", 2)
     assert flow.api.ended(first)["reason"] == "concurrency"
@@ -74,7 +75,7 @@ def test_places_of_cancelled_runs_are_given_on(flow: Flow, tmp_path: Path) -> No
 
     for run_id in (ids[0], ids[3], ids[2], ids[4]):
         flow.api.call("POST", f"/runs/{run_id}/cancel")
-    flow.until_started("given-on", 3)
+    flow.api.until_state(ids[5], "running")
     flow.settle()
     assert flow.states(ids[5:]) == ["running", "queued", "queued"]
     gate.touch()

@@ -13,6 +13,8 @@ from tests.flow.stand import LONG, Flow, wait_until
 
 SECONDS = int(os.environ.get("HURLBAT_TEST_FLOW_SECONDS", "4"))
 """How long the limits are saturated."""
+SPELLS = 6
+"""How often, until nearly all of them was used in one spell: at times the machine has no time for the server."""
 FIRST = 0.95
 """After how many seconds the one run that came first is followed by all the others."""
 SECOND = 1000
@@ -41,28 +43,35 @@ def test_no_window_holds_more_than_the_limit_and_nearly_all_of_it_is_used(either
     first = max(stamp(flow.api.ended(run_id)["started_at"]) for run_id in firsts) / 1000
 
     wait_until(first + FIRST)
-    began = time.time()
-    enough = LIMIT * (SECONDS + 2)
-    flow.submit_all("rate.steady", *[{}] * enough)
-    flow.submit_all("rate.triple", *[{}] * (enough // 3))
-    flow.submit_all("rate.dynamic", *inputs * (SECONDS * 4 + 4))
-    wait_until(began + SECONDS + FIRST)
+    short: set[str] = set()
+    for spell in range(SPELLS):
+        began = time.time()
+        enough = LIMIT * (SECONDS + 2)
+        flow.submit_all("rate.steady", *[{}] * enough)
+        flow.submit_all("rate.triple", *[{}] * (enough // 3))
+        flow.submit_all("rate.dynamic", *inputs * (SECONDS * 4 + 4))
+        wait_until(began + SECONDS + FIRST)
 
-    by_user: dict[str, list[int]] = {user: [] for user in users}
-    for run in flow.runs("rate.dynamic").values():
-        if run["started_at"]:
-            by_user[run["input"]["user"]].append(stamp(run["started_at"]))
-    sure_of(flow.started_at("rate.steady"), began, LIMIT)
-    sure_of(flow.started_at("rate.triple"), began, LIMIT, units=3)
-    for user, most in users.items():
-        sure_of(by_user[user], began, most, units=2)
+        found = [(name, flow.started_at(name), LIMIT, units) for name, units in zip(names[:2], (1, 3), strict=True)]
+        dynamic = [run for run in flow.runs("rate.dynamic").values() if run["started_at"]]
+        for user, most in users.items():
+            starts = sorted(stamp(run["started_at"]) for run in dynamic if run["input"]["user"] == user)
+            found.append((user, starts, most, 2))
+        for _, starts, limit, units in found:
+            assert fullest_window(starts, SECOND, units) <= limit
+        missed = {name for name, starts, limit, units in found if not nearly_all(starts, began, limit // units)}
+        short = short & missed if spell else missed
+        if not short:
+            break
+    for name in names:
+        flow.api.call("POST", "/runs/cancel", {"filter": {"task": name, "state": "queued"}}, status=202)
+    assert short == set()
 
 
-def sure_of(starts: list[int], began: float, limit: int, units: int = 1) -> None:
-    """Hold the stamps of starts to the limit of a second, and to what is to be attained of it since `began`."""
-    assert fullest_window(starts, SECOND, units) <= limit
+def nearly_all(starts: list[int], began: float, limit: int) -> bool:
+    """Whether nearly as many have started in each second of a spell as may."""
     saturated = [at for at in starts if began * SECOND - 5 <= at < (began + SECONDS) * SECOND]
-    assert len(saturated) >= ATTAINED * (limit // units) * SECONDS
+    return len(saturated) >= ATTAINED * limit * SECONDS
 
 
 def test_a_limit_that_is_raised_or_lowered_counts_at_once(flow: Flow) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hurlbat import Hurlbat, RunCancelled
-from tests.e2e.stage import Object
+from tests.e2e.stage import PATIENCE, Object
 from tests.flow.checks import most_at_once, stamp
 from tests.flow.stand import Flow, wait_until
 from tests.support.processes import TOKEN
@@ -37,13 +37,13 @@ def test_of_ten_runs_one_after_the_other_only_the_last_completes(either_flow: Fl
     stub: Any = client.task(name="in-progress")(lambda given: None)
     held = {"key": "k", "gate": str(gate)}
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(stub.run_sync, held, timeout=60)
+        waiting = pool.submit(stub.run_sync, held, timeout=2 * PATIENCE)
         flow.until_started("in-progress", 1)
         ids = flow.journal.starts("in-progress")
         for _ in range(9):
             time.sleep(GAP)
             ids.append(flow.api.submit("in-progress", held)["id"])
-        error = waiting.exception(timeout=60)
+        error = waiting.exception(timeout=2 * PATIENCE)
     client.sync_client.close()
     gate.touch()
 

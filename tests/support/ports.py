@@ -6,9 +6,9 @@ import socket
 
 # Below the range that the kernel hands to outgoing connections, so that none of those can take a port in between.
 FIRST, LAST = 12_000, 32_000
-# Every test process begins somewhere else, so that they rarely meet.
+# Every test process begins somewhere else, and those that were started together far from each other: they rarely meet.
 _ports = itertools.cycle(range(FIRST, LAST))
-for _ in range(os.getpid() * 97 % (LAST - FIRST)):
+for _ in range(os.getpid() * 7_919 % (LAST - FIRST)):
     next(_ports)
 
 

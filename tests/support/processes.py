@@ -15,7 +15,7 @@ import httpx
 from tests.support import warm
 from tests.support.ports import free_port
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 TOKEN = "test-token-0123456789abcdef"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.e2e.stage import Object, until
+from tests.e2e.stage import PATIENCE, Object, until
 from tests.support.processes import TOKEN
 from tests.ways.stand import LONG, Ways
 
@@ -23,7 +23,8 @@ class Told(NamedTuple):
 def stream(ways: Ways, run_id: str, last: str | None = None) -> Iterator[Told]:
     """Read the timeline of a run as it grows, to its end."""
     headers = {"authorization": f"Bearer {TOKEN}"} | ({"last-event-id": last} if last else {})
-    with httpx.stream("GET", f"{ways.server.url}/runs/{run_id}/events", headers=headers, trust_env=False) as answer:
+    url = f"{ways.server.url}/runs/{run_id}/events"
+    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE, trust_env=False) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         found: dict[str, str] = {}
