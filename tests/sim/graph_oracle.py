@@ -92,7 +92,10 @@ def to_do_again(graph: Graph, states: States, asked: Sequence[str] | Literal["fa
         case "start":
             again = names
         case "failed":
-            again = {name for name in names if states.get(name) not in WELL} or names
+            handlers = {node["name"] for node in nodes_and_handlers(graph)} - names
+            again = {name for name in names if states.get(name) not in WELL}
+            if not again and all(states.get(name, "completed") in WELL for name in handlers):
+                again = names
         case _:
             again = set(asked)
     grown = True

@@ -181,12 +181,12 @@ def outcome(graph: Graph, states: States) -> RunState | None:
 
 
 def to_do_again(graph: Graph, states: States, chosen: Iterable[str] = ()) -> set[str]:
-    """Return the nodes that a replay runs anew: the chosen ones and all after them, or else all that did not end well.
+    """Return the nodes that a replay runs anew: the chosen ones, or else all that did not end well; and what is below.
 
     Where all ended well and none is chosen, it is all of them. Those that follow a workflow's end are always among
-    them.
+    them, and alone where it was only one of them that did not end well.
     """
-    wanted = set(chosen) or {name for name, state in states.items() if state not in WELL and name in graph.nodes}
+    wanted = set(chosen) or {name for name, state in states.items() if state not in WELL}
     again = graph.below(wanted or graph.nodes)
     return again | {node.name for node in graph.last}
 
