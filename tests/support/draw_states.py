@@ -10,15 +10,16 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "states.md"
 
 MEANING: Final[Mapping[RunEvent, str]] = {
     RunEvent.STARTED: "an attempt was stored, with its worker and its sender; it is sent after that",
-    RunEvent.SUCCEEDED: "the running attempt's result came, and it is an output",
-    RunEvent.GAVE_UP: "the running attempt failed, and no other may follow: the tries are used up, or it said so",
+    RunEvent.SUCCEEDED: "the running attempt's result came, and it is an output; of a workflow, all nodes have ended well",
+    RunEvent.GAVE_UP: "the running attempt failed, and no other may follow: the tries are used up, or it said so; of a "
+    "workflow, a node has failed; of a node, a condition or its input could not be evaluated",
     RunEvent.PUT_BACK: "the running attempt ended, and another follows: a retry, or because it never began",
     RunEvent.SUSPENDED: "a durable task waits; for later versions",
-    RunEvent.RESUMED: "what a durable task waited for has come; for later versions",
-    RunEvent.CANCELLED: "somebody asked for that",
+    RunEvent.RESUMED: "what a node of a workflow waited for has come",
+    RunEvent.CANCELLED: "somebody asked for that, or it went with another run; `cancelled_by` says who",
     RunEvent.EXPIRED: "its `ttl` was over before it started",
     RunEvent.TIMED_OUT: "it could not start within its task's `schedule_timeout`",
-    RunEvent.SKIPPED: "its condition did not hold; for later versions",
+    RunEvent.SKIPPED: "the `skip_if` of a node came true, or its `wait_for` never can",
     RunEvent.REPLAYED: "somebody asked for it to run again; its history stays",
 }
 
@@ -31,7 +32,9 @@ table does not have cannot happen. What is promised of it is in [Guarantees](gua
 
 TAIL: Final = """\
 A run that is scheduled, delayed or between two attempts is `queued`, with a time at which it is due. An answer of an
-attempt that is not the running one moves nothing: the timeline tells of it as `late`.
+attempt that is not the running one moves nothing: the timeline tells of it as `late`. A run of a
+[workflow](workflows.md) is `running` from when it begins to the end of its last node, with no attempts of its own. The
+run of a node appears when the node is reached; one that waits for its conditions begins as `suspended`.
 """
 
 
@@ -46,6 +49,7 @@ def page() -> str:
 
 def _arrows() -> Iterator[str]:
     yield f"[*] --> {RunState.QUEUED}: submitted"
+    yield f"[*] --> {RunState.SUSPENDED}: a node that waits"
     joined: dict[tuple[RunState, RunState], list[str]] = {}
     for (before, event), after in TRANSITIONS.items():
         joined.setdefault((before, after), []).append(event.replace("_", " "))
