@@ -26,9 +26,8 @@ from hurlbat.context import Context
 from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter
 from hurlbat.lineage import RUNNING, Callers
 from hurlbat.messages import Delivered, Key
-from hurlbat.passage import Passage, Room
+from hurlbat.passage import Passage, Room, Runnable
 from hurlbat.payloads import encode, printable
-from hurlbat.shape import Shape
 from hurlbat.stacks import stack_of
 from hurlbat.wire import (
     MAX_BODY_BYTES,
@@ -61,25 +60,6 @@ class Sink(Protocol):
         ...
 
 
-class Runnable(Protocol):
-    """A task as far as executing it goes."""
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """What to call."""
-        ...
-
-    @property
-    def shape(self) -> Shape:
-        """How to call it."""
-        ...
-
-    @property
-    def callers(self) -> Callers:
-        """Who talks to the server for it."""
-        ...
-
-
 class Execution:
     """One attempt in this process: who listens, how far it is, and what came of it."""
 
@@ -95,6 +75,8 @@ class Execution:
         self._runnable = runnable
         self._room = room
         self._passage: Passage | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._ended = ended
         self._entered = False
         self._began_at = outside.time()
@@ -227,30 +209,30 @@ class Execution:
         try:
             self.input = shape.read(self.delivered.input)
         except PayloadError as error:
-            self._start(None)
+            self._start()
             self._end(self._failed(INVALID_INPUT, str(error), details=error.details))
             return
-        scope = asyncio.timeout(None)
         context = Context(self)
+        self._scope = scope = asyncio.timeout(None)
         try:
             async with scope:
                 if shape.needs or self._room.around.middleware:
-                    value = await self._pass(scope, context)
+                    value = await self._pass(context)
                 elif shape.is_async:
                     positional, named = shape.arguments(self.input, context, {})
-                    self._start(scope)
+                    self._start()
                     value = await self._runnable.function(*positional, **named)
                 else:
-                    value = await self._in_thread(scope, *shape.arguments(self.input, context, {}))
+                    value = await self._in_thread(*shape.arguments(self.input, context, {}))
         except asyncio.CancelledError as error:
             if self.stop_reason is None and self._cancelled_from_outside():
                 self._end(FailedLine(self.run_id, self.attempt, WORKER_STOPPED, "the worker's event loop stopped"))
                 raise
-            self._conclude(error, scope)
+            self._conclude(error)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit, which would otherwise end the whole server
-            self._conclude(error, scope)
+            self._conclude(error)
         else:
             if self.stop_reason is not None and not self.over:
                 logger.info(
@@ -260,13 +242,13 @@ class Execution:
             if not self.over:
                 self._end(self._completed(value))
 
-    async def _in_thread(self, scope: asyncio.Timeout, positional: list[Any], named: dict[str, Any]) -> Any:
+    async def _in_thread(self, positional: list[Any], named: dict[str, Any]) -> Any:
         context = contextvars.copy_context()
         function = self._runnable.function
 
         def call() -> tuple[Any, BaseException | None]:
             self._began_at = outside.time()
-            self._loop.call_soon_threadsafe(self._start, scope)
+            self._loop.call_soon_threadsafe(self._start)
             try:
                 return context.run(function, *positional, **named), None
             except BaseException as error:  # not through the future, which cannot carry a StopIteration
@@ -278,33 +260,28 @@ class Execution:
             raise error
         return await value if inspect.isawaitable(value) else value
 
-    async def _pass(self, scope: asyncio.Timeout, context: Context) -> Any:
-        """Do all that is around the task, and the task; `scope` bounds them together."""
-        alarm = None
-        self._passage = passage = Passage(
-            self._runnable.function,
-            self._runnable.shape,
-            self._room,
-            over=lambda: self.over,
-            told=lambda: self._overtaken(scope),
-        )
-        self._future = passage.held
+    async def _pass(self, context: Context) -> Any:
+        """Do all that is around the task, and the task."""
+        passage = Passage(self._runnable, self._room, over=lambda: self.over, told=self._overtaken)
+        self._passage, self._future = passage, passage.held
         try:
             await passage.ready()
-            self._start(scope)
-            late = self.delivered.execution_timeout + LEAVE_SECONDS
-            alarm = self._loop.call_later(late, self._leave_behind, self._timed_out)
+            self._start()
             return await passage.go(self.input, context)
         finally:
             self._passage = None
             passage.close()
-            if alarm is not None:
-                alarm.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
-    def _overtaken(self, scope: asyncio.Timeout) -> None:
+    def _overtaken(self) -> None:
         """Report at once when the time is over: what is at work in a thread takes as long as it takes."""
-        if scope.expired() and not self.over:
+        if self._is_overdue and not self.over:
             self._end(self._timed_out())
+
+    @property
+    def _is_overdue(self) -> bool:
+        return self._scope is not None and self._scope.expired()
 
     def _leave_behind(self, result: Callable[[], Result]) -> None:
         if not self.over:
@@ -315,8 +292,8 @@ class Execution:
                 *(self.task, *self.key, LEAVE_SECONDS),
             )
 
-    def _conclude(self, error: BaseException, scope: asyncio.Timeout) -> None:
-        timed_out = isinstance(error, TimeoutError) and scope.expired()
+    def _conclude(self, error: BaseException) -> None:
+        timed_out = isinstance(error, TimeoutError) and self._is_overdue
         if not self.over:
             self._end(self._timed_out() if timed_out else self._raised(error))
         elif not timed_out and not isinstance(error, asyncio.CancelledError | Cancelled):
@@ -327,12 +304,21 @@ class Execution:
     def _cancelled_from_outside(self) -> bool:
         return self.handle.cancelling() > 0
 
-    def _start(self, scope: asyncio.Timeout | None) -> None:
+    def _start(self) -> None:
         self.started = True
         self._began_at = outside.time()
-        if scope is not None:
-            scope.reschedule(self._loop.time() + self.delivered.execution_timeout)
+        if self._scope is not None:
+            self._expire_at(self._loop.time() + self.delivered.execution_timeout)
         self._put(StartedLine(self.run_id, self.attempt))
+
+    def _expire_at(self, when: float) -> None:
+        """Let the attempt, and all that is around its task, end at a time of the loop."""
+        if self._scope is not None:
+            self._scope.reschedule(when)
+        if self._passage is not None:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(when + LEAVE_SECONDS, self._leave_behind, self._timed_out)
 
     def _put(self, line: Line) -> None:
         if self.result is None:

@@ -9,9 +9,29 @@ from typing import Any, Protocol
 
 from hurlbat.context import Context
 from hurlbat.injection import Injection
+from hurlbat.lineage import Callers
 from hurlbat.middleware import Around
 from hurlbat.shape import Shape
 from hurlbat.threads import Lane, Steps
+
+
+class Runnable(Protocol):
+    """A task as far as executing it goes."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What to call."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """How to call it."""
+        ...
+
+    @property
+    def callers(self) -> Callers:
+        """Who talks to the server for it."""
+        ...
 
 
 class Room(Protocol):
@@ -37,8 +57,7 @@ class Passage:
 
     def __init__(
         self,
-        function: Callable[..., Any],
-        shape: Shape,
+        runnable: Runnable,
         room: Room,
         *,
         over: Callable[[], bool],
@@ -46,11 +65,11 @@ class Passage:
     ) -> None:
         self.deaf = False
         """Whether a sync function is at work, which a cancellation cannot reach: it reads a flag."""
-        self._function = function
-        self._shape = shape
+        self._function = runnable.function
+        self._shape = runnable.shape
         self._around = room.around
         self._over = over
-        self._lane = None if shape.is_async else room.lane()
+        self._lane = None if runnable.shape.is_async else room.lane()
         self._steps = (
             Steps(room.pool, room.leaving, told) if self._lane is None else Steps(self._lane, self._lane, told)
         )

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from hurlbat import outside
-from hurlbat.execution import UNKNOWN_TASK, Execution, Runnable, Sink
+from hurlbat.execution import UNKNOWN_TASK, Execution, Sink
 from hurlbat.messages import Cancellation, Delivered, Key
 from hurlbat.middleware import Around
+from hurlbat.passage import Runnable
 from hurlbat.report import Reporter
 from hurlbat.threads import Lane
 from hurlbat.wire import HEARTBEAT_SECONDS, LEASE_SECONDS, CancelledLine, CompletedLine, FailedLine, Result, StartedLine
