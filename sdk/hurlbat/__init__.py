@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RunError,
         RunFailed,
         RunTimedOut,
+        WouldDeadlock,
     )
     from hurlbat.events import Event
     from hurlbat.graph import AnyOf, OnEvent, Sleep, When, any_of
@@ -68,6 +69,7 @@ _HOMES = {
     "RunError": "errors",
     "RunFailed": "errors",
     "RunTimedOut": "errors",
+    "WouldDeadlock": "errors",
     "Backoff": "policy",
     "Concurrency": "policy",
     "RateLimit": "policy",
@@ -129,6 +131,7 @@ __all__ = [
     "Throttle",
     "When",
     "Workflow",
+    "WouldDeadlock",
     "any_of",
 ]
 

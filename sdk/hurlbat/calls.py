@@ -55,45 +55,51 @@ def submit(task: str, input: str, options: RunOptions) -> Call[Run]:
     return _run((yield from send(Request("POST", "/runs", _submission(task, input, options), within=_held(options)))))
 
 
-def run(task: str, input: str, options: RunOptions, timeout: float | None) -> Call[Run]:
-    """Submit a run and wait until it ended. Raises `RunTimedOut` after `timeout` seconds; the run goes on."""
+def run(task: str, input: str, options: RunOptions, timeout: float | None, waiter: str | None = None) -> Call[Run]:
+    """Submit a run and wait until it ended; `waiter` is the run that does, if one does.
+
+    Raises `RunTimedOut` after `timeout` seconds; the run goes on.
+    """
     until = _until(timeout)
     seconds = _wait_seconds(until)
-    body = _submission(task, input, options)
+    body = _submission(task, input, options, _is_awaited(options, waiter))
     path = f"/runs?wait={seconds:.3f}"
     request = Request("POST", path, body, within=_held(options), timeout=seconds + REQUEST_SECONDS)
     found = _run((yield from send(request)))
     if found.finished:
         return found
-    return (yield from _wait(found, until, timeout))
+    return (yield from _wait(found, until, timeout, waiter))
 
 
-def submit_many(task: str, inputs: Sequence[str], options: RunOptions) -> Call[list[Run | ApiError]]:
+def submit_many(
+    task: str, inputs: Sequence[str], options: RunOptions, awaited: bool | None = None
+) -> Call[list[Run | ApiError]]:
     """Submit runs in bulk; return each one's run or refusal, in order. A key becomes `key:0`, `key:1`, and so on."""
-    key = options.get("idempotency_key")
-    bodies = [
-        _submission(task, text, options if key is None else {**options, "idempotency_key": f"{key}:{number}"})
-        for number, text in enumerate(inputs)
-    ]
+    bodies = [_submission(task, text, _numbered(options, number), awaited) for number, text in enumerate(inputs)]
     return [_outcome(text) for text in (yield from in_bulk("/runs/bulk", "runs", bodies, _held(options)))]
 
 
 def run_many(
-    task: str, inputs: Sequence[str], options: RunOptions, timeout: float | None
+    task: str, inputs: Sequence[str], options: RunOptions, timeout: float | None, waiter: str | None = None
 ) -> Call[list[Run | HurlbatError]]:
     """Submit runs in bulk and wait until all ended; return each one's run or what went wrong, in order."""
-    until = _until(timeout)
-    outcomes: list[Run | HurlbatError] = list((yield from submit_many(task, inputs, options)))
+    until, awaited = _until(timeout), _is_awaited(options, waiter)
+    outcomes: list[Run | HurlbatError] = list((yield from submit_many(task, inputs, options, awaited)))
     waiting = {at: found for at, found in enumerate(outcomes) if isinstance(found, Run) and not found.finished}
-    ended: list[Run | HurlbatError] = yield Together([_wait(found, until, timeout) for found in waiting.values()])
+    ended: list[Run | HurlbatError] = yield Together(
+        [_wait(found, until, timeout, waiter) for found in waiting.values()]
+    )
     for at, outcome in zip(waiting, ended, strict=True):
         outcomes[at] = outcome
     return outcomes
 
 
-def wait_for(run_id: str, timeout: float | None) -> Call[Run]:
-    """Wait until a run ended. Raises `RunTimedOut` after `timeout` seconds; the run goes on."""
-    return (yield from _wait(Run(run_id, task="run", state="queued"), _until(timeout), timeout))
+def wait_for(run_id: str, timeout: float | None, waiter: str | None = None) -> Call[Run]:
+    """Wait until a run ended; `waiter` is the run that does, if one does.
+
+    Raises `RunTimedOut` after `timeout` seconds; the run goes on.
+    """
+    return (yield from _wait(Run(run_id, task="run", state="queued"), _until(timeout), timeout, waiter))
 
 
 def get_run(run_id: str) -> Call[Run]:
@@ -167,31 +173,54 @@ def moment(at: datetime | None, delay: float | None) -> datetime | None:
     return None if at is None else aware(at, "at")
 
 
-def _submission(task: str, input: str, options: RunOptions) -> str:
+def _numbered(options: RunOptions, number: int) -> RunOptions:
+    """Return the options of one of many, with a key of its own."""
+    numbered: RunOptions = {**options}
+    if options.get("idempotency_key") is not None:
+        numbered["idempotency_key"] = f"{options['idempotency_key']}:{number}"
+    if options.get("child_key") is not None:
+        numbered["child_key"] = f"{options['child_key']}:{number}"
+    return numbered
+
+
+def _is_awaited(options: RunOptions, waiter: str | None) -> bool | None:
+    """Return whether a run's parent waits for it; None where it has none."""
+    parent = options.get("parent")
+    return None if parent is None else parent == waiter
+
+
+def _submission(task: str, input: str, options: RunOptions, awaited: bool | None = None) -> str:
     unknown = options.keys() - RunOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown option {min(unknown)!r}; there are {', '.join(RunOptions.__annotations__)}")
     run_at = options.get("run_at")
     if isinstance(run_at, datetime):
         aware(run_at, "run_at")
-    said = {name: value for name, value in options.items() if value is not None}
+    said = {name: value for name, value in {**options, "awaited": awaited}.items() if value is not None}
     if "idempotency_key" not in said:
         if "idempotency_ttl" in said:
             raise ConfigError("idempotency_ttl says how long an idempotency_key holds; give the key, too")
-        said |= {"idempotency_key": new_key(), "idempotency_ttl": KEY_SECONDS}
+        if "child_key" not in said:
+            said |= {"idempotency_key": new_key(), "idempotency_ttl": KEY_SECONDS}
+        elif "parent" not in said:
+            raise ConfigError("child_key names a child of a run: submit it inside a task, or give the parent, too")
+    elif "child_key" in said:
+        raise ConfigError("child_key and idempotency_key exclude each other; give one of them")
     more = encode(said, what="run's options")
     return f'{{"task":{json.dumps(task)},"input":{input},{more[1:]}'
 
 
 def _held(options: RunOptions) -> float:
     """Return for how many seconds a repeat surely finds the key of a submit."""
+    if options.get("child_key") is not None:
+        return inf
     if options.get("idempotency_key") is None:
         return KEY_SECONDS - KEY_MARGIN
     held = options.get("idempotency_ttl")
     return inf if held is None else held - min(held / 2, KEY_MARGIN)
 
 
-def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:
+def _wait(found: Run, until: float, timeout: float | None, waiter: str | None) -> Call[Run]:
     pause = FIRST_PAUSE
     lost = 0
     lost_at: float | None = None
@@ -200,7 +229,7 @@ def _wait(found: Run, until: float, timeout: float | None) -> Call[Run]:
         if asked_at >= until:
             raise RunTimedOut(found, timeout or 0.0)
         seconds = _wait_seconds(until)
-        path = path_of("runs", found.id) + query({"wait": f"{seconds:.3f}"})
+        path = path_of("runs", found.id) + query({"wait": f"{seconds:.3f}", "awaited_by": waiter})
         try:
             reply = yield from send(Request("GET", path, timeout=seconds + REQUEST_SECONDS), most=1)
         except (ConnectionFailed, ApiError) as error:

@@ -8,6 +8,7 @@ HurlbatError
 ├── BlockingCall           a sync call inside a running event loop
 ├── ConnectionFailed       the server was not reached, or the connection broke
 ├── ApiError               the server refused; `code` says why (RFC 9457)
+│   └── WouldDeadlock      a task would wait for a run that needs what the task's own run holds
 ├── RunError               a run did not give an output
 │   ├── RunFailed          it failed
 │   ├── RunCancelled       it was cancelled or skipped; `reason` says by what, e.g. "concurrency"
@@ -24,7 +25,7 @@ HurlbatError
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from hurlbat.runs import Run
 from hurlbat.wire import MAX_KEY_BYTES, is_rate_limit_key
@@ -80,6 +81,15 @@ class ApiError(HurlbatError):
         self.code = code
         self.detail = detail
         self.problem = problem
+
+
+class WouldDeadlock(ApiError):
+    """A task would wait for ever: the run that it waits for needs a slot, or a place, that its own run holds.
+
+    Nothing was submitted. Uncaught it fails the task's run, which is not tried again, with the code `would_deadlock`.
+    """
+
+    word: ClassVar[str] = "would_deadlock"
 
 
 class RunError(HurlbatError):

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from hurlbat import outside
 from hurlbat.context import Context
-from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter
+from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter, WouldDeadlock
 from hurlbat.lineage import RUNNING, Callers
 from hurlbat.messages import Delivered, Key
 from hurlbat.passage import Passage, Room, Runnable
@@ -365,10 +365,10 @@ class Execution:
         return FailedLine(
             self.run_id,
             self.attempt,
-            type(error).__name__,
+            error.word if isinstance(error, WouldDeadlock) else type(error).__name__,
             printable(message),
             stack=stack,
-            retryable=not isinstance(error, NonRetryable),
+            retryable=not isinstance(error, NonRetryable | WouldDeadlock),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
             rate_limit_key=error.rate_limit_key if isinstance(error, RetryAfter) else None,
         )

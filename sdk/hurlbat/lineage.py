@@ -47,14 +47,22 @@ RUNNING: ContextVar[Running | None] = ContextVar("hurlbat_running", default=None
 """The attempt that the current code belongs to; also in its threads, and in asyncio tasks that it makes."""
 
 
-def linked(options: RunOptions, client: "AsyncClient | Client") -> RunOptions:
-    """Return the options with the current run as parent, unless they name one, or None for none.
+def current_run(client: "AsyncClient | Client") -> str | None:
+    """Return the run that the current code belongs to, if there is one and it is from the server of this client.
 
-    Only at the server that the run is from; another one would not know it. What a task left behind has no parent.
+    Another server would not know it. What a task left behind belongs to no run.
     """
     running = RUNNING.get()
-    if "parent" in options or running is None or running.over:
-        return options
+    if running is None or running.over:
+        return None
     if client is not running.callers.client and client is not running.callers.sync_client:
+        return None
+    return running.run_id
+
+
+def linked(options: RunOptions, client: "AsyncClient | Client") -> RunOptions:
+    """Return the options with the current run as parent, unless they name one, or None for none."""
+    if "parent" in options:
         return options
-    return {**options, "parent": running.run_id}
+    run_id = current_run(client)
+    return options if run_id is None else {**options, "parent": run_id}

@@ -25,6 +25,8 @@ class SubmitOptions(TypedDict, total=False):
     """Cancel the run if it has not started by then."""
     parent: str | None
     """The id of the run that this one belongs to. Inside a task it is the task's own run, unless None is given."""
+    child_key: str
+    """Among all children of the parent there is one of this key, over all attempts of the parent; it is found again."""
 
 
 class RunOptions(SubmitOptions, total=False):
@@ -74,7 +76,14 @@ class Run:
     idempotency_key: str | None = None
     parent: str | None = None
     trigger: Mapping[str, Any] | None = None
-    """What started it, if nobody submitted it: an event, a schedule, or the failure of another run."""
+    """What started it, if nobody submitted it: an event, a schedule, a workflow, or the failure of another run."""
+    kind: str = "task"
+    """`task`, `workflow`, or `node` of a workflow."""
+    root: str | None = None
+    """The run that all of it came of, if that is another one."""
+    node: str | None = None
+    """Which node of its parent it is, if that is a workflow."""
+    child_key: str | None = None
     created_at: str | None = None
     due_at: str | None = None
     started_at: str | None = None

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from hurlbat import outside
-from hurlbat.errors import ApiError, ConfigError, ConnectionFailed
+from hurlbat.errors import ApiError, ConfigError, ConnectionFailed, WouldDeadlock
 from hurlbat.jsontext import JsonTextError, Member, items, members
 
 REQUEST_SECONDS = 30.0
@@ -166,7 +166,8 @@ def values_of(found: Mapping[str, Member]) -> dict[str, Any]:
 def api_error(problem: Mapping[str, Any], status: int) -> ApiError:
     """Return the error that a problem of RFC 9457 tells of."""
     detail = str(problem.get("detail") or problem.get("title") or "refused")
-    return ApiError(int(problem.get("status", status)), str(problem["code"]), detail, problem)
+    kind = WouldDeadlock if problem["code"] == WouldDeadlock.word else ApiError
+    return kind(int(problem.get("status", status)), str(problem["code"]), detail, problem)
 
 
 def not_hurlbat(status: int, said: str) -> ApiError:

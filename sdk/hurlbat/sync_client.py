@@ -11,7 +11,7 @@ from hurlbat import calls, events, outside, schedules
 from hurlbat.connecting import arguments, connection_failed, headers
 from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
 from hurlbat.events import Event, EventOptions
-from hurlbat.lineage import linked
+from hurlbat.lineage import current_run, linked
 from hurlbat.payloads import encode
 from hurlbat.runs import Run, RunFilter, RunOptions
 from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
@@ -65,7 +65,7 @@ class Client:
 
     def wait_for(self, run_id: str, timeout: float | None = None) -> Run:
         """Return a run once it ended. Raises `RunTimedOut` after `timeout` seconds."""
-        return self.drive(calls.wait_for(run_id, timeout))
+        return self.drive(calls.wait_for(run_id, timeout, current_run(self)))
 
     def list_runs(
         self,

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 from hurlbat import calls, schedules
 from hurlbat.errors import ApiError, ConfigError, HurlbatError, PayloadError, RunCancelled, RunFailed
-from hurlbat.lineage import Callers, linked
+from hurlbat.lineage import Callers, current_run, linked
 from hurlbat.payloads import decode, encode
 from hurlbat.policy import TaskPolicy
 from hurlbat.refs import RunRef, ScheduleRef
@@ -110,7 +110,7 @@ class Task(Generic[I, O]):
         """Run it for each input and return the outputs in the inputs' order.
 
         The first failure in that order is raised when all have ended; with `return_exceptions`, failures stand in the
-        list. The options hold for each; an `idempotency_key` becomes `key:0`, `key:1`, and so on.
+        list. The options hold for each; an `idempotency_key` or `child_key` becomes `key:0`, `key:1`, and so on.
         """
         call = self._run_many(inputs, options, timeout)
         return self._outputs(await self.callers.client.drive(call), return_exceptions)
@@ -274,7 +274,8 @@ class Task(Generic[I, O]):
         return schedules.create(self.name, expression, None, text, name, options)
 
     def _run(self, input: Any, options: RunOptions, timeout: float | None) -> Call[Run]:
-        return calls.run(self.name, self._input(input), linked(options, self.callers.client), timeout)
+        client = self.callers.client
+        return calls.run(self.name, self._input(input), linked(options, client), timeout, current_run(client))
 
     def _submit(self, input: Any, options: RunOptions) -> Call[Run]:
         return calls.submit(self.name, self._input(input), linked(options, self.callers.client))
@@ -282,7 +283,8 @@ class Task(Generic[I, O]):
     def _run_many(
         self, inputs: Sequence[Any], options: RunOptions, timeout: float | None
     ) -> Call[list[Run | HurlbatError]]:
-        return calls.run_many(self.name, self._inputs(inputs), linked(options, self.callers.client), timeout)
+        client = self.callers.client
+        return calls.run_many(self.name, self._inputs(inputs), linked(options, client), timeout, current_run(client))
 
     def _submit_many(self, inputs: Sequence[Any], options: RunOptions) -> Call[list[Run | ApiError]]:
         return calls.submit_many(self.name, self._inputs(inputs), linked(options, self.callers.client))

@@ -43,9 +43,11 @@ HURLBAT = [
     "Throttle",
     "When",
     "Workflow",
+    "WouldDeadlock",
     "any_of",
 ]
 DISPATCHER = [
+    "MAX_METADATA_BYTES",
     "Accepted",
     "AcceptedEvent",
     "BudgetView",
