@@ -16,7 +16,7 @@ Plant = Callable[[ExitStack], None]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A guard that is broken. `hint` is a seed that finds it, with flow control or ways where these are broken."""
+    """A guard that is broken. `hint` is a seed that finds it, with flow control and so on where it breaks that."""
 
     name: str
     says: str
@@ -24,6 +24,7 @@ class Bug:
     hint: int
     flow_control: bool
     ways: bool
+    composition: bool
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -43,7 +44,8 @@ def bug(says: str, *, hint: int = 0, flow_control: bool = False) -> Callable[[Pl
         name = made.__name__
         room = made.__module__
         flow = flow_control or room.endswith("_flow")
-        BUGS[name] = Bug(name, says, made, hint, flow, room.endswith("_ways"))
+        composed = room.endswith("_composition")
+        BUGS[name] = Bug(name, says, made, hint, flow, room.endswith("_ways"), composed)
         return made
 
     return plant

@@ -124,7 +124,7 @@ class CompositionClient:
         return self._chance.choice(known) if known else None
 
     async def _submit(self, task: str, **more: Any) -> None:
-        submission = Submission(task, self._input(), metadata=f'{{"by": {self._said}}}', **more)
+        submission = Submission(task, self._input(), metadata=f'{{"by{self._said}": 1}}', **more)
         accepted = await self._ask(lambda engine: engine.submit(submission))
         run_id = accepted.run.id
         self._history.counts["composed"] += 1

@@ -75,7 +75,7 @@ class CompositionRules:
             before, after = change.before, change.after
             if after is None:
                 continue
-            if change.begins and after.parent in self._cancelled and not self._history.replays[after.id]:
+            if change.begins and self._is_over(after.parent) and not self._history.replays[after.id]:
                 yield Rule.CASCADE, f"{after.id} started, and its parent {after.parent} is cancelled"
             if after.node is not None:
                 yield from self._node(before, after, moment)
@@ -248,7 +248,7 @@ class CompositionRules:
         if parent is None:
             yield Rule.CHILDREN, f"{after.id} is a child of {after.parent}, which is not stored"
             return
-        if parent.id in self._cancelled:
+        if self._is_over(parent.id):
             yield Rule.CASCADE, f"{after.id} was taken as a child of {parent.id}, which is cancelled"
         if after.root != (parent.root or parent.id):
             yield Rule.CHILDREN, f"{after.id} has the root {after.root}, and its parent {parent.root or parent.id}"
@@ -258,6 +258,10 @@ class CompositionRules:
             first = self._family.keys[parent.id, after.child_key]
             if first != after.id:
                 yield Rule.CHILDREN, f"{after.id} and {first} are both the child {after.child_key} of {parent.id}"
+
+    def _is_over(self, run_id: str | None) -> bool:
+        """Tell whether a run is cancelled, and the owner of the lanes knew it before this commit."""
+        return run_id in self._cancelled and self._rows[run_id or ""].state == "cancelled"
 
     def _why(self, before: Row | None, after: Row) -> Iterator[Complaint]:
         """Hold a cancellation against who is said to have done it."""

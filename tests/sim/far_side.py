@@ -358,7 +358,7 @@ async def _report(engine: Engine, execution: Execution, line: Result) -> None:
     if isinstance(line, CompletedLine):
         await engine.report_complete(*execution.key, execution.token, line.output, b"completed")
     elif isinstance(line, CancelledLine):
-        await engine.report_cancel(*execution.key, execution.token, line.reason, b"cancelled")
+        await engine.report_cancel(*execution.key, execution.token, line, b"cancelled")
     else:
         await engine.report_fail(*execution.key, execution.token, line, b"failed")
 

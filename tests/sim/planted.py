@@ -1,6 +1,13 @@
 """All planted bugs, by their names in `bugs.BUGS`."""
 
-from tests.sim import bugs_of_the_flow, bugs_of_the_server, bugs_of_the_turn, bugs_of_the_ways, bugs_that_were
+from tests.sim import (
+    bugs_of_the_composition,
+    bugs_of_the_flow,
+    bugs_of_the_server,
+    bugs_of_the_turn,
+    bugs_of_the_ways,
+    bugs_that_were,
+)
 
 
 def load() -> list[str]:
@@ -12,6 +19,7 @@ def load() -> list[str]:
             bugs_of_the_server,
             bugs_of_the_flow,
             bugs_of_the_ways,
+            bugs_of_the_composition,
             bugs_that_were,
         )
     ]

@@ -37,7 +37,5 @@ def test_what_went_wrong_once_goes_well_and_would_be_found_again(regression: Reg
 
 def _told(bug: Bug) -> Iterator[Told]:
     """Tell the history that is known to find it, then all the others."""
-    yield tell(bug.hint, flow_control=bug.flow_control, ways=bug.ways)
-    for seed in range(SEEDS):
-        if seed != bug.hint:
-            yield tell(seed, flow_control=bug.flow_control, ways=bug.ways)
+    for seed in dict.fromkeys((bug.hint, *range(SEEDS))):
+        yield tell(seed, flow_control=bug.flow_control, ways=bug.ways, composition=bug.composition)
