@@ -16,12 +16,12 @@ SAMPLE = """
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
 from hurlbat import ApiError, Concurrency, Context, Cron, Debounce, Event, Filter, Hurlbat, HurlbatError, RateLimit
-from hurlbat import Run, RunRef, Schedule, ScheduleRef, Task, Throttle
+from hurlbat import Node, OnEvent, Run, RunRef, Schedule, ScheduleRef, Sleep, Task, Throttle, When, Workflow, any_of
 
 hurlbat = Hurlbat()
 
@@ -101,6 +101,66 @@ nothing = hurlbat.stub("nothing", input=None, output=int)
 anything = hurlbat.stub("anything")
 
 
+album = hurlbat.workflow("album", input=Image, on_events="album.new", crons=Cron("@daily", input=Image(url="")), priority=3)
+empty = hurlbat.workflow("empty", input=None)
+loose = hurlbat.workflow("loose")
+
+
+@album.task
+async def load(image: Image) -> Thumb:
+    return Thumb(1)
+
+
+@album.task(
+    parents=[load],
+    wait_for=[Sleep(timedelta(days=1)), any_of(OnEvent("approved", scope="eu"), When("parents.load.width > 1"))],
+    retries=3,
+)
+def measure(ctx: Context, image: Image) -> list[int]:
+    thumb: Thumb = ctx.output(load)
+    width: Thumb | None = ctx.output(load, None)
+    return [thumb.width, len(ctx.conditions)]
+
+
+@album.task(parents=["load", measure], input="parents.measure[0]", skip_if={"expression": "true"})
+async def store(width: int, ctx: Context) -> str:
+    sizes: list[int] = ctx.output(measure)
+    whatever: int = ctx.output("load").width
+    return str(ctx.was_skipped(load)) + str(ctx.workflow_run_id)
+
+
+@album.on_failure
+async def sorry(ctx: Context) -> None: ...
+
+
+@album.on_success(retries=1)
+def hurray(image: Image) -> None: ...
+
+
+@loose.task
+def first(words: list[str]) -> int:
+    return len(words)
+
+
+shared = album.add(resize, name="shared", parents=store, cancel_if=OnEvent("gone"))
+far = album.add("far")
+nested = album.add(empty)
+
+
+async def flows() -> None:
+    task: Task[Image, dict[str, Any]] = album
+    outputs: dict[str, Any] = await album.run(Image(url=""), timeout=5)
+    many: list[dict[str, Any]] = album.run_many_sync([Image(url="")])
+    ref: RunRef[dict[str, Any]] = await empty.schedule(delay=5)
+    made: Workflow[Image] = album
+    one: Node[Image, Thumb] = load
+    two: Node[Image, list[int]] = measure
+    three: Node[Image, Thumb] = shared
+    four: Node[None, dict[str, Any]] = nested
+    alone: Thumb = await load.run(Image(url=""))
+    thumbs: list[Thumb] = await shared.run_many([Image(url="")])
+
+
 async def ways() -> None:
     batched: Task[Image, int] = index
     total: int = await index.run(Image(url=""))
@@ -123,7 +183,7 @@ async def ways() -> None:
     sizes: list[list[int]] = elsewhere.run_many_sync([Image(url="")])
 
 
-async def callers() -> None:
+async def callers(ctx: Context) -> None:
     task: Task[Image, Thumb] = resize
     thumb: Thumb = await resize.run(Image(url=""), timeout=5, priority=3, metadata={"a": 1})
     ref: RunRef[int] = await count.run_no_wait(["a"])
@@ -162,6 +222,20 @@ WRONG = """
     hurlbat.task(crons=5)
     Cron("@daily", "Europe/Berlin")
     Debounce(5, mode="middle")
+    await album.run("url")
+    await empty.run(1)
+    album.task(retry=3)
+    album.task(on_events="album.new")
+    album.task(parents=resize)
+    album.task(count_one)
+    album.add(resize, retries=3)
+    hurlbat.workflow("other", retries=3)
+    await load.run("url")
+    number = ctx.output(load)
+    ctx.output(resize)
+    Sleep("soon")
+    OnEvent("a", "eu")
+    any_of(any_of(Sleep(1)))
 """
 
 
@@ -187,7 +261,7 @@ def test_a_caller_knows_the_types_and_each_wrong_use_is_found(
     assert {int(line.split("sample.py:")[1].split(":")[0]) for line in complaints} == set(wrong)
 
 
-TIMED = "import time; begun = time.perf_counter(); import hurlbat; print(time.perf_counter() - begun)"
+TIMED = "import time; begun = time.process_time(); import hurlbat; print(time.process_time() - begun)"
 
 
 def test_a_cold_import_takes_no_time() -> None:
