@@ -53,6 +53,7 @@ def _condition(said: Sleep | OnEvent | When) -> Condition:
                 scope=said.scope,
                 expression=said.expression,
                 look_back=round(said.look_back * 1000),
+                scope_from=said.scope_from,
             )
         case When():
             return Condition(expression=said.expression)

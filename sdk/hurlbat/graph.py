@@ -52,6 +52,9 @@ class Sleep:
 class OnEvent:
     """Comes true when an event of this key is published, of this `scope` if one is said.
 
+    `scope_from` is an expression that gives the scope, over the variables of `When`: `input.order_id` waits for the
+    events of one's own order.
+
     With an `expression`, over the event's payload as `input`, `event` and `metadata`, only when that is true. An event
     counts that came up to `look_back` seconds before: before the node's parents had ended in a `wait_for`, before the
     workflow was created elsewhere. Raises `TaskInvalid`.
@@ -60,13 +63,14 @@ class OnEvent:
     event: EventPattern
     _: KW_ONLY
     scope: EventPattern | None = None
+    scope_from: Expression | None = None
     expression: Expression | None = None
     look_back: Annotated[float, Field(ge=0, le=MAX_LOOK_BACK, allow_inf_nan=False, strict=True)] = LOOK_BACK
 
     @model_validator(mode="before")
     @classmethod
     def _pass_over_unknown(cls, given: Any, info: ValidationInfo) -> Any:
-        return known_only(given, info, frozenset({"event", "scope", "expression", "look_back"}))
+        return known_only(given, info, frozenset({"event", "scope", "scope_from", "expression", "look_back"}))
 
     @field_validator("event")
     @classmethod
@@ -74,6 +78,12 @@ class OnEvent:
         if "*" in key:
             raise ValueError("A condition waits for one key; patterns with * are for on_events")
         return key
+
+    @model_validator(mode="after")
+    def _has_one_scope(self) -> Self:
+        if self.scope is not None and self.scope_from is not None:
+            raise ValueError("Give either scope, or scope_from, an expression that gives it")
+        return self
 
 
 @made_by_hand

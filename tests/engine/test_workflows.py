@@ -134,6 +134,24 @@ async def test_a_node_waits_for_a_sleep_or_an_event_and_takes_what_came_first(wo
     assert await world.rows("SELECT * FROM wait") == []
 
 
+async def test_a_node_waits_for_the_event_of_its_own_order(world: World) -> None:
+    worker = await started(
+        world, flow(node("a", wait_for=[{"event": "paid", "scope_from": "input.order"}]), node("b", "a"))
+    )
+    one, two = [await world.submit("flow", json.dumps({"order": order})) for order in ("o-1", "o-2")]
+    none = await world.ended(await world.submit("flow", "{}"))
+    assert json.loads(none.error or "")["type"] == "expression_failed"
+    for run in (one, two):
+        await world.until_run(run, lambda found: found.state == "running")
+    for scope in (None, "o-3", "o-2"):
+        await world.engine.events.publish(EventSpec("paid", scope=scope))
+    assert (await world.ended(two)).state is RunState.COMPLETED
+    await world.turns()
+    assert {call.body["trigger"]["run"] for call in worker.calls} == {two.id}
+    assert await states_of(world, one.id) == {"a": "suspended"}
+    await world.engine.cancel_run(one.id)
+
+
 async def test_a_cancelled_workflow_takes_its_nodes_along_and_starts_nothing(world: World) -> None:
     worker = await started(
         world,

@@ -21,7 +21,7 @@ class Condition(NamedTuple):
     """Something that comes true: after a sleep, with an event, or by an expression over parents' outputs.
 
     Durations are in ms. `expression` narrows down an event, or stands alone; `look_back` is how long before an event
-    counts.
+    counts. `scope_from` is the expression that gives the scope of an event.
     """
 
     sleep: int | None = None
@@ -29,6 +29,7 @@ class Condition(NamedTuple):
     scope: str | None = None
     expression: str | None = None
     look_back: int = 0
+    scope_from: str | None = None
 
 
 Clauses = tuple[tuple[Condition, ...], ...]

@@ -57,7 +57,7 @@ wait = sa.Table(
 """A condition that a run waits for: it came true at `met_at`, by that event; null while it is open."""
 
 OPEN = wait.c.met_at.is_(None)
-partial("wait_event", wait.c.tenant, wait.c.key, where=sa.and_(OPEN, wait.c.key.is_not(None)))
+partial("wait_event", wait.c.tenant, wait.c.key, wait.c.scope, where=sa.and_(OPEN, wait.c.key.is_not(None)))
 SLEEPING = sa.and_(OPEN, wait.c.due_at.is_not(None))
 partial("wait_due", wait.c.due_at, where=SLEEPING)
 

@@ -1,6 +1,6 @@
 """Shapes of workflows, what nodes wait for, and what their owner has yet to follow: the statements."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -172,13 +172,27 @@ WAITS = Statement(
     .order_by(wait.c.run, wait.c.action, wait.c.clause, wait.c.place),
     ("tenant", "runs"),
 )
-AWAITED = Statement(
-    sa.select(*_WAIT)
-    .where(wait.c.tenant == _TENANT, AnyOf(wait.c.key, "keys", "varchar"), OPEN)
-    .order_by(Unindexed(wait.c.run), wait.c.action, wait.c.clause, wait.c.place),
-    ("tenant", "keys"),
-)
-"""Open conditions on events of these keys."""
+
+
+def _awaited(names: tuple[str, ...], scope: sa.ColumnElement[bool]) -> Statement:
+    clause = sa.select(*_WAIT).where(wait.c.tenant == _TENANT, AnyOf(wait.c.key, "keys", "varchar"), OPEN, scope)
+    return Statement(
+        clause.order_by(Unindexed(wait.c.run), wait.c.action, wait.c.clause, wait.c.place), ("tenant", "keys", *names)
+    )
+
+
+AWAITED_IN = _awaited(("scopes",), AnyOf(wait.c.scope, "scopes", "varchar"))
+AWAITED_ANYWHERE = _awaited((), wait.c.scope.is_(None))
+
+
+def awaited(tenant: int, keys: Sequence[str], scopes: Sequence[str]) -> Generator[Ask, Rows, list[WaitRow]]:
+    """Read the open conditions on events of these keys, of these scopes or of any."""
+    rows = [*(yield AWAITED_ANYWHERE.fetch(tenant, list(keys)))]
+    if scopes:
+        rows += yield AWAITED_IN.fetch(tenant, list(keys), list(scopes))
+    return list(map(WaitRow._make, rows))
+
+
 DUE = Statement(
     sa.select(*_WAIT)
     .where(SLEEPING, wait.c.due_at <= bind("now", sa.BigInteger()))

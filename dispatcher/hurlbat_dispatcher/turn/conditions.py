@@ -12,6 +12,7 @@ from hurlbat_dispatcher.expressions import (
     ExpressionError,
     as_bool,
     as_json,
+    as_key,
     compile_expression,
 )
 from hurlbat_dispatcher.store import graphs
@@ -50,7 +51,7 @@ def input_of(node: Node, scope: Mapping[str, Any]) -> str:
 def reads_outputs(node: Node) -> bool:
     """Tell whether an expression of a node reads what its workflow knows."""
     return node.input is not None or any(
-        condition.expression is not None and condition.event is None
+        condition.scope_from is not None or (condition.expression is not None and condition.event is None)
         for _, clauses in node.clauses
         for clause in clauses
         for condition in clause
@@ -79,6 +80,7 @@ def begin_waits(
     for place, condition in places_of(node):
         event, met = None, False
         if condition.event is not None:
+            condition = _of_its_scope(condition, scope)
             since = ledger.now if place.action is Action.START else workflow.created_at
             event = yield from _look_back(ledger, workflow.tenant, condition, since - condition.look_back)
             met = event is not None
@@ -92,6 +94,16 @@ def begin_waits(
             known[place] = True
         waits.append(_row(ledger.now, workflow, run_id, place, condition, met=met, event=event))
     return known, waits
+
+
+def _of_its_scope(condition: Condition, scope: Mapping[str, Any]) -> Condition:
+    """Return a condition with the scope that its expression gives. Raises `ExpressionError`."""
+    if condition.scope_from is None:
+        return condition
+    value = as_key(compile_expression(condition.scope_from, GRAPH_VARIABLES).evaluate(scope))
+    if not value:
+        raise ExpressionError("scope_from gave no scope")
+    return condition._replace(scope=value)
 
 
 def _row(
@@ -174,8 +186,8 @@ def meet(
     """Let conditions come true by these events, and with `look` by the time; return the runs that waited for them."""
     met: dict[str, None] = {}
     keys = list(dict.fromkeys(event.key for event in events))
-    rows = (yield graphs.AWAITED.fetch(tenant, keys)) if keys else ()
-    for row in map(WaitRow._make, rows):
+    scopes = list(dict.fromkeys(event.scope for event in events if event.scope is not None))
+    for row in (yield from graphs.awaited(tenant, keys, scopes)) if keys else ():
         event = next(
             (one for one in events if one.key == row.key and fits(one, row.scope, row.expression, row.since or 0)), None
         )

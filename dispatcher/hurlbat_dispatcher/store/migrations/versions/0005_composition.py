@@ -63,7 +63,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "run", "action", "clause", "place", name=op.f("wait_pkey")),
     )
     listening = sa.text("met_at IS NULL AND key IS NOT NULL")
-    op.create_index("wait_event", "wait", ["tenant", "key"], sqlite_where=listening, postgresql_where=listening)
+    op.create_index(
+        "wait_event", "wait", ["tenant", "key", "scope"], sqlite_where=listening, postgresql_where=listening
+    )
     sleeping = sa.text("met_at IS NULL AND due_at IS NOT NULL")
     op.create_index("wait_due", "wait", ["due_at"], sqlite_where=sleeping, postgresql_where=sleeping)
     op.create_table(
