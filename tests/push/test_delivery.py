@@ -11,7 +11,7 @@ import respx
 from standardwebhooks import Webhook
 
 from hurlbat_dispatcher.domain.answers import Signal
-from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded
+from hurlbat_dispatcher.domain.outcome import Cancelled, ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded
 from hurlbat_dispatcher.push import client as client_module
 from hurlbat_dispatcher.push.heard import Delivery, Detached
 from tests.push.delivering import (
@@ -21,6 +21,7 @@ from tests.push.delivering import (
     PROTOCOL,
     RUN_A,
     RUN_B,
+    STREAM,
     URL,
     Pieces,
     deliver,
@@ -290,6 +291,19 @@ async def test_an_answer_in_json_ends_each_run_by_its_own_result() -> None:
     }
     result = await deliver(httpx.Response(200, headers=MARK, json=body), [run(RUN_A), run(RUN_B, 4)])
     assert result.ends == {RUN_A: Succeeded("[1]"), RUN_B: Failed(ErrorCode.TASK_ERROR, "no", type="E")}
+    assert result.delivery == Delivery(Signal.OK, "m1")
+
+
+@pytest.mark.parametrize("answer", ["json", "stream"])
+async def test_a_task_that_ends_its_run_as_cancelled_gives_a_line_of_text_for_a_reason(answer: str) -> None:
+    told = [
+        {"type": "result", "run_id": RUN_A, "attempt": 1, "state": "cancelled", "reason": "no such\norder\0"},
+        {"type": "result", "run_id": RUN_B, "attempt": 1, "state": "cancelled"},
+    ]
+    body = {"json": json.dumps({"results": told}), "stream": "\n".join(map(json.dumps, told))}[answer]
+    headers = {"json": MARK | {"content-type": "application/json"}, "stream": STREAM}[answer]
+    result = await deliver(httpx.Response(200, headers=headers, content=body.encode()), [run(RUN_A), run(RUN_B)])
+    assert result.ends == {RUN_A: Cancelled("no such order"), RUN_B: Cancelled(None)}
     assert result.delivery == Delivery(Signal.OK, "m1")
 
 

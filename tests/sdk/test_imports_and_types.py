@@ -101,7 +101,9 @@ nothing = hurlbat.stub("nothing", input=None, output=int)
 anything = hurlbat.stub("anything")
 
 
-album = hurlbat.workflow("album", input=Image, on_events="album.new", crons=Cron("@daily", input=Image(url="")), priority=3)
+album = hurlbat.workflow(
+    "album", input=Image, on_events="album.new", crons=Cron("@daily", input=Image(url="")), priority=3
+)
 empty = hurlbat.workflow("empty", input=None)
 loose = hurlbat.workflow("loose")
 
