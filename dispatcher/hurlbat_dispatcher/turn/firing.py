@@ -179,7 +179,7 @@ def _entry(desk: Desk, row: FiredSchedule, time: int, *, manual: bool) -> Entry 
         trigger=by_schedule(row.name, rfc3339(time), manual=manual),
     )
     task = desk.registry.tasks.get(row.task)
-    if task is not None and not task.workers and not manual:
+    if task is not None and not task.is_served and not manual:
         return NotFound("task_unserved", f"no registered worker serves the task {row.task}")
     try:
         return entry_of(desk.ids.new(), row.tenant, submission, desk.registry, None)
