@@ -35,6 +35,8 @@ class SeenRun(NamedTuple):
     due_at: int
     input: str
     trigger: str | None
+    parent: str | None
+    child_key: str | None
 
     @property
     def final(self) -> bool:
@@ -226,7 +228,13 @@ def _keys(after: Seen) -> Iterator[str]:
     for key, many in alive.items():
         if key is not None and many > 1:
             yield f"{many} runs that have not ended have the key {key}"
-    for (_, key), run_id in after.keys.items():
+    children = Counter((run.parent, run.child_key) for run in after.runs.values() if run.child_key is not None)
+    for (parent, key), many in children.items():
+        if many > 1:
+            yield f"{many} children of run {parent} have the key {key}"
+    for (task, key), run_id in after.keys.items():
+        if task == "" and run_id in after.runs:
+            continue  # it is what its parent and itself are called
         if run_id not in after.runs or after.runs[run_id].idempotency_key != key:
             yield f"the key {key} is of run {run_id}, which does not have it"
 

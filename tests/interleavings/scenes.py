@@ -150,7 +150,7 @@ def scene(
     servers = [_row(schema.dispatcher, id=name, started_at=NOW - 99_000, lease_until=at) for name, at in until.items()]
     key = _row(schema.idempotency, tenant=1, task=TASK.name, key=KEY, run=KEYED, digest="", until=NOW - 1_000)
     known = [LaneRow(LANE, 1, TASK.name, *LANE_NAME, NOW), LaneRow(LANE + 1, 1, GATHERS.name, *LANE_NAME, NOW)]
-    ways = ("schedule", "schedule_fire", "event", "event_start", "gathering")
+    ways = ("schedule", "schedule_fire", "event", "event_start", "gathering", "wait", "news")
     tables = ("run", "timeline", "idempotency", "dispatcher", "lane", *ways)
     sql = [*(f"DELETE FROM {table}" for table in tables)]
     sql += [
@@ -411,6 +411,13 @@ def take() -> Sequence[Operation]:
 def recall() -> Sequence[Operation]:
     """The server has lost what it had taken."""
     return [Recall(before=NOW, took=frozenset({(FLYING, 1)}))]
+
+
+def child(number: int) -> Turn:
+    """A task submits a child with a key: of `FLYING`; the body is the same with every number."""
+    asked = Submission(TASK.name, parent=FLYING, child_key=KEY)
+    entry = Entry(_ID.format(100 + number), 1, asked, TASK, *LANE_NAME, "same", root=FLYING)
+    return lambda: [Submit([entry])]
 
 
 def submit(number: int) -> Turn:
