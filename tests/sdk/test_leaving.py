@@ -326,6 +326,27 @@ async def test_a_drain_gives_back_what_is_held(hurlbat: Hurlbat, told: Told, len
     assert hurlbat.workbench._running == {}
 
 
+async def test_what_a_sync_task_makes_after_it_was_given_back_is_not_kept(
+    hurlbat: Hurlbat, told: Told, patience: None
+) -> None:
+    gate = threading.Event()
+
+    @hurlbat.task
+    def use(_: Annotated[str, Depends(lending_in_threads(told))]) -> str:
+        told.say("task")
+        gate.wait(30)
+        return "late"
+
+    exchange = delivered(hurlbat)
+    await told.until("task")
+    await hurlbat.workbench.drain(0)
+    await exchange.finish()
+    [handle] = hurlbat.workbench._unfinished.values()
+    gate.set()
+    await asyncio.wait([handle])
+    assert told == ["enter it", "task", "leave it: CancelledError"]
+
+
 async def test_a_drain_is_not_held_up_by_what_hangs(hurlbat: Hurlbat, told: Told, patience: None) -> None:
     gate = threading.Event()
 
