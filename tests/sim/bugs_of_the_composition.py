@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain import graph
 from hurlbat_dispatcher.domain.graph import WELL, Action, Fate, Graph, Node, Place, Step
-from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
+from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import CancelledBy, RunKind
 from hurlbat_dispatcher.store import graphs
 from hurlbat_dispatcher.store.runs import RunRow
@@ -25,7 +25,7 @@ Script = Generator[Any, Any, Any]
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
 
-@bug("a node starts when the first of its parents has ended")
+@bug("a node starts when the first of its parents has ended", hint=6)
 def started_on_the_first_parent(stack: ExitStack) -> None:
     def make(step: Any) -> Any:
         def hasty(node: Node, states: Mapping[str, RunState]) -> Step | None:
@@ -38,14 +38,12 @@ def started_on_the_first_parent(stack: ExitStack) -> None:
     swap(stack, graph, "_step", make)
 
 
-@bug("a workflow ends when all nodes that are there have ended")
+@bug("a workflow ends when the first of its last nodes has")
 def ended_before_the_last_node(stack: ExitStack) -> None:
     def make(outcome: Any) -> Any:
         def hasty(of: Graph, states: Mapping[str, RunState]) -> RunState | None:
             found: RunState | None = outcome(of, states)
-            if found is None and states and all(state in FINAL for state in states.values()):
-                return RunState.FAILED if RunState.FAILED in states.values() else RunState.COMPLETED
-            return found
+            return RunState.COMPLETED if found is None and any(states.get(name) in WELL for name in of.sinks) else found
 
         return hasty
 
@@ -82,7 +80,7 @@ def news_dropped(stack: ExitStack) -> None:
     swap(stack, composing, "_tell_owner", lambda _: lambda ledger: ledger.followed.clear())
 
 
-@bug("a workflow leaves its groups when its first node has ended")
+@bug("a workflow leaves its groups when its first node has ended", hint=120)
 def left_with_the_first_node(stack: ExitStack) -> None:
     def make(advance: Any) -> Any:
         def early(desk: Desk, ledger: Ledger, intake: Any, workflow: RunRow, after: Any) -> Script:
@@ -98,7 +96,7 @@ def left_with_the_first_node(stack: ExitStack) -> None:
 # -- conditions --------------------------------------------------------------------------------------------------------
 
 
-@bug("an event that came while a node was being reached is not seen")
+@bug("an event that came while a node was being reached is not seen", hint=19)
 def event_lost_in_between(stack: ExitStack) -> None:
     def make(look_back: Any) -> Any:
         def stale(ledger: Ledger, *given: Any) -> Script:
@@ -110,12 +108,12 @@ def event_lost_in_between(stack: ExitStack) -> None:
     swap(stack, conditions, "_look_back", make)
 
 
-@bug("an event of another scope counts")
+@bug("an event of another scope counts", hint=19)
 def matched_in_another_scope(stack: ExitStack) -> None:
     swap(stack, conditions, "fits", lambda fits: lambda event, scope, *more: fits(event, None, *more))
 
 
-@bug("conditions look back for ever")
+@bug("conditions look back for ever", hint=15)
 def looked_back_for_ever(stack: ExitStack) -> None:
     def make(look_back: Any) -> Any:
         return lambda ledger, tenant, condition, since: look_back(ledger, tenant, condition, 0)
@@ -123,7 +121,7 @@ def looked_back_for_ever(stack: ExitStack) -> None:
     swap(stack, conditions, "_look_back", make)
 
 
-@bug("an event that conditions wait for is looked at by the server that takes it in, if that owns the lanes")
+@bug("an event that conditions wait for is looked at by the server that takes it in, if that owns the lanes", hint=19)
 def events_of_others_unseen(stack: ExitStack) -> None:
     def make(read_news: Any) -> Any:
         def deaf(ledger: Ledger) -> Script:
@@ -135,7 +133,7 @@ def events_of_others_unseen(stack: ExitStack) -> None:
     swap(stack, composing, "_read_news", make)
 
 
-@bug("whether a node is skipped is looked at once it has started")
+@bug("whether a node is skipped is looked at once it has started", hint=21)
 def skipped_after_its_start(stack: ExitStack) -> None:
     def make(decide_node: Any) -> Any:
         def blind(node: Node, known: Mapping[Place, bool]) -> Fate:
@@ -147,7 +145,7 @@ def skipped_after_its_start(stack: ExitStack) -> None:
     swap(stack, nodes, "decide", make)
 
 
-@bug("a node that waited is let go again by a condition that comes true later")
+@bug("a node that waited is let go again by a condition that comes true later", hint=8)
 def resumed_twice(stack: ExitStack) -> None:
     def keep(forget: Any) -> Any:
         def some(ledger: Ledger, tenant: int, run_id: str, actions: Iterable[Action] = tuple(Action)) -> None:
@@ -171,7 +169,7 @@ def resumed_twice(stack: ExitStack) -> None:
     swap(stack, composing, "_wake", make)
 
 
-@bug("when a sleep is over is known to the server alone that reached the node")
+@bug("when a sleep is over is known to the server alone that reached the node", hint=8)
 def sleeps_in_memory(stack: ExitStack) -> None:
     known: dict[int, set[str]] = {}
     desks: list[Desk] = []
@@ -210,7 +208,7 @@ def _unless(spared: Any) -> Any:
     return make
 
 
-@bug("a cancellation does not reach nodes that wait for their next attempt")
+@bug("a cancellation does not reach nodes that wait for their next attempt", hint=4)
 def backoff_not_cancelled(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", _unless(lambda row: row.state == RunState.QUEUED and row.attempt > 0))
 
@@ -220,7 +218,7 @@ def suspended_not_cancelled(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", _unless(lambda row: row.state == RunState.SUSPENDED))
 
 
-@bug("with a run its children are cancelled, and not theirs")
+@bug("with a run its children are cancelled, and not theirs", hint=32)
 def grandchildren_go_on(stack: ExitStack) -> None:
     def make(cancel: Any) -> Any:
         def near(desk: Desk, ledger: Ledger, row: RunRow, reason: str, by: CancelledBy = CancelledBy.REQUEST) -> Any:
@@ -242,7 +240,7 @@ def taken_for_the_cancelled(stack: ExitStack) -> None:
 # -- children ----------------------------------------------------------------------------------------------------------
 
 
-@bug("the key of a child is forgotten when its parent is tried again")
+@bug("the key of a child is forgotten when its parent is tried again", hint=3)
 def child_key_forgotten(stack: ExitStack) -> None:
     def make(known: Any) -> Any:
         def forgetful(ledger: Ledger, entry: Any, keys: Any) -> Any:
@@ -257,7 +255,7 @@ def child_key_forgotten(stack: ExitStack) -> None:
 # -- replays -----------------------------------------------------------------------------------------------------------
 
 
-@bug("a replay runs again what has ended well, too")
+@bug("a replay runs again what has ended well, too", hint=9)
 def all_again(stack: ExitStack) -> None:
     def make(again: Any) -> Any:
         return lambda of, states, chosen=(): again(of, states, of.nodes)
@@ -265,7 +263,7 @@ def all_again(stack: ExitStack) -> None:
     swap(stack, decide, "to_do_again", make)
 
 
-@bug("the outputs of nodes that a replay keeps are lost")
+@bug("the outputs of nodes that a replay keeps are lost", hint=9)
 def outputs_lost_at_a_replay(stack: ExitStack) -> None:
     def make(kept: Statement) -> Statement:
         select = kept.clause
@@ -277,7 +275,7 @@ def outputs_lost_at_a_replay(stack: ExitStack) -> None:
     swap(stack, graphs, "OUTPUTS", make)
 
 
-@bug("a replay keeps the nodes that come after those that it runs again")
+@bug("a replay keeps the nodes that come after those that it runs again", hint=18)
 def below_is_kept(stack: ExitStack) -> None:
     def make(again: Any) -> Any:
         def only(of: Graph, states: Mapping[str, RunState], chosen: Sequence[str] = ()) -> set[str]:
@@ -301,7 +299,7 @@ def begun_in_somebodys_hands(stack: ExitStack) -> None:
     swap(stack, graphs, "BEGIN", make)
 
 
-@bug("nobody follows up what a concurrency rule has cancelled")
+@bug("nobody follows up what a concurrency rule has cancelled", hint=58)
 def displaced_and_forgotten(stack: ExitStack) -> None:
     def make(displace: Any) -> Any:
         def silent(desk: Desk, ledger: Ledger, row: RunRow, *more: Any) -> None:
