@@ -6,7 +6,7 @@ from hurlbat_dispatcher.domain.bulk import OperationKind, OperationState, RunFil
 from hurlbat_dispatcher.domain.events import Event, Start
 from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import MAX_METADATA_BYTES, Run, Submission, Task, TimelineEntry
+from hurlbat_dispatcher.domain.runs import MAX_METADATA_BYTES, Run, RunKind, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.schedules import Missed, Overlap, Schedule, ScheduleFire
 from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.engine import Engine, HeartbeatReply
@@ -85,6 +85,7 @@ __all__ = [
     "Registered",
     "Run",
     "RunFilter",
+    "RunKind",
     "RunState",
     "Schedule",
     "ScheduleFire",

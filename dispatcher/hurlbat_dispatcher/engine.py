@@ -17,7 +17,7 @@ from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.outcome import Succeeded
-from hurlbat_dispatcher.domain.runs import Run, Submission, Task
+from hurlbat_dispatcher.domain.runs import Run, RunKind, Submission, Task
 from hurlbat_dispatcher.domain.workers import Worker
 from hurlbat_dispatcher.errors import NotFound, Problem, Unauthorized, Unavailable
 from hurlbat_dispatcher.events import Events
@@ -160,12 +160,20 @@ class Engine:
         delayed: bool = False,
         created_after: int | None = None,
         created_before: int | None = None,
+        parent: str | None = None,
+        root: str | None = None,
+        kind: RunKind | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[Run]:
-        """Return runs without their timelines, the newest first: `delayed` ones, `created_after` or at a time (ms)."""
+        """Return runs without their timelines, the newest first: `delayed` ones, `created_after` or at a time (ms).
+
+        Those of a `parent` are its nodes and children, those of a `root` all below it.
+        """
         before = views.LAST_ID if cursor is None else check_cursor(cursor)
-        wanted = views.Wanted(task, state and state.value, delayed, created_after, created_before)
+        wanted = views.Wanted(
+            task, state and state.value, delayed, created_after, created_before, parent, root, kind and kind.value
+        )
         found = await self._read(views.page_of_runs(TENANT, wanted, before=before, most=limit + 1))
         items = found[:limit]
         return Page(items, items[-1].id if len(found) > limit else None)

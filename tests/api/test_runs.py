@@ -1,6 +1,7 @@
 """Submitting, looking, cancelling, replaying, as a client sees it."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -165,9 +166,9 @@ async def test_one_who_leaves_while_waiting_is_waited_for_no_longer(
     waiting = asyncio.Event()
     wait = engine.wait
 
-    async def watched(run_id: str, seconds: float) -> Run:
+    async def watched(run_id: str, seconds: float, **more: Any) -> Run:
         waiting.set()
-        return await wait(run_id, seconds)
+        return await wait(run_id, seconds, **more)
 
     monkeypatch.setattr(engine, "wait", watched)
 

@@ -1,12 +1,13 @@
 """Workflows as they are set, shown and removed, as a client sees it."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from hurlbat_dispatcher import Engine
-from tests.api.conftest import WORKER_URL
+from tests.api.conftest import WORKER_URL, FakeWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -326,3 +327,212 @@ async def test_a_plain_task_is_no_workflow(api: httpx.AsyncClient) -> None:
     for method in ("GET", "DELETE"):
         answer = await api.request(method, "/workflows/echo")
         assert (answer.status_code, answer.json()["code"]) == (404, "workflow_unknown")
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+async def ended(api: httpx.AsyncClient, task: str, **more: Any) -> dict[str, Any]:
+    """Submit a run, and return it as it is looked at when it has ended."""
+    run = (await api.post("/runs?wait=10", json={"task": task, **more})).json()
+    found: dict[str, Any] = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    return found
+
+
+async def until(api: httpx.AsyncClient, run: dict[str, Any], node: str, state: str) -> dict[str, Any]:
+    """Return a workflow's run once its node is in a state."""
+    async with asyncio.timeout(10):
+        while True:
+            found: dict[str, Any] = (await api.get(f"/runs/{run['id']}")).json()
+            if {one["name"]: one["state"] for one in found["nodes"]}[node] == state:
+                return found
+
+
+async def test_a_run_of_a_workflow_shows_its_nodes_in_its_order(api: httpx.AsyncClient) -> None:
+    nodes = [
+        {"name": "last", "task": "echo", "parents": ["broken", "fine"]},
+        {"name": "fine", "task": "echo", "input": "1"},
+        {"name": "broken", "task": "break"},
+        {"name": "left_out", "task": "echo", "skip_if": [{"expression": "true"}]},
+    ]
+    await api.put("/workflows/order", json={"nodes": nodes, "on_failure": {"name": "sorry", "task": "echo"}})
+
+    run = await ended(api, "order", input={"a": 1}, metadata={"m": 1})
+    listed = (await api.get("/runs?kind=workflow")).json()["items"]
+
+    assert (run["kind"], run["state"], run["attempt"], run["worker"]) == ("workflow", "failed", 0, None)
+    assert [(one["name"], one["task"], one["state"], one["reason"]) for one in run["nodes"]] == [
+        ("last", "echo", "cancelled", "node broken failed"),
+        ("fine", "echo", "completed", None),
+        ("broken", "break", "failed", run["error"]["message"].partition("http_error: ")[2]),
+        ("left_out", "echo", "skipped", "skip_if"),
+        ("sorry", "echo", "completed", None),
+    ]
+    assert [one["parents"] for one in run["nodes"]] == [["broken", "fine"], [], [], [], []]
+    fine = (await api.get(f"/runs/{run['nodes'][1]['run']}")).json()
+    assert (fine["kind"], fine["node"], fine["parent"], fine["root"]) == ("node", "fine", run["id"], run["id"])
+    assert (fine["input"], fine["output"], fine["metadata"]) == (1, 1, {"m": 1})
+    assert (run["nodes"][1]["started_at"], run["nodes"][1]["finished_at"]) == (fine["started_at"], fine["finished_at"])
+    assert run["children"] == {"total": 0, "by_state": {}}
+    assert [one["id"] for one in listed] == [run["id"]]
+    assert "nodes" not in listed[0]
+    assert "children" not in listed[0]
+
+
+async def test_a_node_that_was_not_reached_waits_and_has_no_run(api: httpx.AsyncClient) -> None:
+    nodes = [{"name": "first", "task": "later"}, {"name": "second", "task": "echo", "parents": ["first"]}]
+    await api.put("/workflows/order", json={"nodes": nodes, "on_success": {"name": "done", "task": "echo"}})
+    run = (await api.post("/runs", json={"task": "order"})).json()
+
+    found = await until(api, run, "first", "running")
+    await api.post(f"/runs/{run['id']}/cancel", json={"reason": "withdrawn"})
+    cancelled = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+
+    assert found["state"] == "running"
+    waiting = {"parents": ["first"], "reason": None, "started_at": None, "finished_at": None}
+    assert found["nodes"][1:] == [{"name": "second", "task": "echo", "state": "waiting", "run": None} | waiting]
+    assert (cancelled["state"], cancelled["cancelled_by"]) == ("cancelled", "request")
+    assert [(one["name"], one["state"], one["reason"]) for one in cancelled["nodes"]] == [
+        ("first", "cancelled", "workflow cancelled: withdrawn"),
+        ("second", "cancelled", "withdrawn"),
+    ]
+
+
+async def test_a_run_of_an_older_version_shows_the_graph_that_it_was_made_with(api: httpx.AsyncClient) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "old", "task": "echo"}]})
+    before = await ended(api, "order")
+    await api.put("/workflows/order", json={"nodes": [{"name": "new", "task": "echo"}]})
+    after = await ended(api, "order")
+    await api.delete("/workflows/order")
+
+    shown = [(await api.get(f"/runs/{run['id']}")).json() for run in (before, after)]
+
+    assert [[one["name"] for one in run["nodes"]] for run in shown] == [["old"], ["new"]]
+
+
+async def test_a_run_counts_its_children_by_their_states(api: httpx.AsyncClient) -> None:
+    parent = (await api.post("/runs", json={"task": "later"})).json()
+    for task in ("echo", "echo", "break"):
+        await api.post("/runs?wait=10", json={"task": task, "parent": parent["id"]})
+    child = (await api.post("/runs", json={"task": "echo", "parent": parent["id"], "delay": 60})).json()
+    grandchild = (await api.post("/runs", json={"task": "echo", "parent": child["id"], "delay": 60})).json()
+
+    found = (await api.get(f"/runs/{parent['id']}")).json()
+    children = (await api.get(f"/runs?parent={parent['id']}")).json()["items"]
+    waiting = (await api.get(f"/runs?parent={parent['id']}&state=queued&task=echo")).json()["items"]
+    below = (await api.get(f"/runs?root={parent['id']}&kind=task")).json()["items"]
+
+    assert found["children"] == {"total": 4, "by_state": {"completed": 2, "failed": 1, "queued": 1}}
+    assert "nodes" not in found
+    assert [one["state"] for one in children] == ["queued", "failed", "completed", "completed"]
+    assert [one["id"] for one in waiting] == [child["id"]]
+    assert [one["id"] for one in below][:2] == [grandchild["id"], child["id"]]
+    assert len(below) == 5
+
+
+@pytest.mark.parametrize(
+    "query", ["parent=x", "root=", "kind=flow", "kind=", "parent=00000000-0000-7000-8000-00000000000A"]
+)
+async def test_a_filter_of_a_bad_form_is_refused(api: httpx.AsyncClient, query: str) -> None:
+    answer = await api.get(f"/runs?{query}")
+
+    assert (answer.status_code, answer.json()["field"]) == (422, query.partition("=")[0])
+
+
+# -- replays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "again"),
+    [
+        (None, {"broken", "after"}),
+        ({}, {"broken", "after"}),
+        ({"from": None}, {"broken", "after"}),
+        ({"from": "failed"}, {"broken", "after"}),
+        ({"from": "start"}, {"first", "beside", "broken", "after"}),
+        ({"from": ["beside"]}, {"beside"}),
+        ({"from": ["first", "broken"]}, {"first", "beside", "broken", "after"}),
+    ],
+)
+async def test_a_replay_runs_anew_what_it_is_told_to(
+    api: httpx.AsyncClient, body: dict[str, Any] | None, again: set[str]
+) -> None:
+    nodes = [
+        {"name": "first", "task": "echo"},
+        {"name": "beside", "task": "echo", "parents": ["first"]},
+        {"name": "broken", "task": "break", "parents": ["first"]},
+        {"name": "after", "task": "echo", "parents": ["broken"]},
+    ]
+    await api.put("/workflows/order", json={"nodes": nodes})
+    before = await ended(api, "order")
+
+    replayed = await api.post(f"/runs/{before['id']}/replay", json=body)
+    after = (await api.get(f"/runs/{before['id']}?wait=10")).json()
+
+    assert replayed.status_code == 200, replayed.text
+    assert after["state"] == "failed"
+    runs = [{one["name"]: one["run"] for one in run["nodes"]} for run in (before, after)]
+    assert {name for name in runs[0] if runs[0][name] != runs[1][name]} == again
+    old = [(await api.get(f"/runs/{runs[0][name]}")).json() for name in again]
+    assert {one["was_node"] for one in old} == again
+    assert [one["node"] for one in old] == [None] * len(again)
+
+
+@pytest.mark.parametrize("given", ["end", "", [], [1], {"a": 1}, 7, True])
+async def test_a_replay_from_somewhere_that_cannot_be_is_refused(api: httpx.AsyncClient, given: Any) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "echo"}]})
+    run = await ended(api, "order")
+
+    answer = await api.post(f"/runs/{run['id']}/replay", json={"from": given})
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "from")
+
+
+async def test_a_replay_from_a_node_that_is_not_there_names_those_that_are(api: httpx.AsyncClient) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "a", "task": "echo"}, {"name": "b", "task": "echo"}]})
+    run = await ended(api, "order")
+
+    answer = await api.post(f"/runs/{run['id']}/replay", json={"from": ["c"]})
+
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "node_unknown", "from")
+    assert "no node c; its nodes are a, b" in answer.json()["detail"]
+
+
+async def test_the_run_of_a_task_is_replayed_as_a_whole_and_that_of_a_node_not_by_itself(
+    api: httpx.AsyncClient,
+) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "a", "task": "echo"}]})
+    task, workflow = await ended(api, "echo"), await ended(api, "order")
+
+    from_node = await api.post(f"/runs/{task['id']}/replay", json={"from": ["a"]})
+    node = await api.post(f"/runs/{workflow['nodes'][0]['run']}/replay")
+
+    assert (from_node.status_code, from_node.json()["field"]) == (422, "from")
+    assert (node.status_code, node.json()["code"], node.json()["parent"]) == (409, "run_is_node", workflow["id"])
+
+
+# -- pauses ------------------------------------------------------------------------------------------------------------
+
+
+async def test_of_a_paused_workflow_nothing_begins_and_what_runs_goes_on(
+    api: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    nodes = [{"name": "a", "task": "later"}, {"name": "b", "task": "echo", "parents": ["a"]}]
+    await api.put("/workflows/order", json={"nodes": nodes})
+    running = (await api.post("/runs", json={"task": "order"})).json()
+    await until(api, running, "a", "running")
+    await api.post("/tasks/order/pause")
+
+    held = (await api.post("/runs", json={"task": "order"})).json()
+    [delivered] = worker.delivered
+    lease = {"authorization": f"Bearer {delivered['lease_token']}"}
+    path = f"/runs/{delivered['run_id']}/attempts/1/complete"
+    await api.post(path, json={"output": 1}, headers=lease)
+    went_on = (await api.get(f"/runs/{running['id']}?wait=10")).json()
+    seen = (await api.get(f"/runs/{held['id']}")).json()
+    await api.post("/tasks/order/resume")
+    begun = await until(api, held, "a", "running")
+
+    assert went_on["state"] == "completed"
+    assert (seen["state"], [one["state"] for one in seen["nodes"]]) == ("queued", ["waiting", "waiting"])
+    assert begun["state"] == "running"

@@ -9,7 +9,18 @@ from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.store import events, gathering, graphs, heads, leases, publishing, retention, runs, views
+from hurlbat_dispatcher.store import (
+    events,
+    gathering,
+    graphs,
+    heads,
+    leases,
+    publishing,
+    retention,
+    runs,
+    views,
+    workflows,
+)
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
@@ -75,6 +86,15 @@ ONES = {
     "STARTS": (events.STARTS, "sqlite_autoindex_event_start_1"),
     "OLD_EVENTS": (retention.OLD_EVENTS, "event_time"),
     "OVER_KEYS": (retention.OVER_KEYS, "idempotency_until"),
+    "SHOWN_NODES": (workflows.NODES, "run_node (tenant=? AND parent=?"),
+    "COUNTED_CHILDREN": (workflows.CHILDREN, "run_parent (tenant=? AND parent=?"),
+    "GRAPH": (workflows.GRAPH, "sqlite_autoindex_run_1"),
+    **{
+        f"OPEN_{n}": (statement, index)
+        for n, (statement, index) in enumerate(
+            zip(workflows.OPEN_RUNS[True], ("run_queued", "run_running", "run_unhappy"), strict=True)
+        )
+    },
     "FILTERS_OF": (events.FILTERS_OF, "sqlite_autoindex_event_filter_1"),
     "NODES": (graphs.NODES, "run_node (tenant=? AND parent=?"),
     "CHILDREN": (graphs.CHILDREN, "run_parent (tenant=? AND parent=?"),
@@ -207,13 +227,42 @@ async def test_a_page_of_a_while_looks_only_at_the_ids_of_that_while(
         assert "id>? AND id<?)" in step, step
 
 
+@pytest.mark.parametrize("state", [None, RunState.RUNNING, RunState.FAILED, RunState.COMPLETED])
+@pytest.mark.parametrize("by_task", [False, True])
+@pytest.mark.parametrize("kind", [None, "task", "node"])
+@pytest.mark.parametrize(("whose", "index"), [("parent", "run_parent"), ("root", "run_root")])
+async def test_a_page_of_what_belongs_to_a_run_looks_at_nothing_else(
+    store: Database, whose: str, index: str, kind: str | None, by_task: bool, state: RunState | None
+) -> None:
+    wanted = _wanted(by_task, state, kind=kind, **{whose: FIRST})
+    [step] = await plan_of(store, views._page_of(wanted))
+    assert step == f"SEARCH run USING INDEX {index} (tenant=? AND {whose}=? AND id<?)"
+
+
+@pytest.mark.parametrize("kind", ["workflow", "node"])
+async def test_a_page_of_workflows_or_nodes_looks_at_no_other_runs(store: Database, kind: str) -> None:
+    [step] = await plan_of(store, views._page_of(_wanted(False, kind=kind)))
+    assert step == "SEARCH run USING INDEX run_kind (tenant=? AND kind=? AND id<?)"
+
+
 PAGES_ON_POSTGRESQL = {
+    views.Wanted(parent=FIRST): "run_parent",
+    views.Wanted("echo", "failed", root=FIRST): "run_root",
+    views.Wanted(kind="workflow"): "run_kind",
     views.Wanted(delayed=True): "run_later",
     views.Wanted("echo", delayed=True): "run_later",
     views.Wanted(since=1): "run_pkey",
     views.Wanted("echo", since=1, until=2): "run_task",
     views.Wanted("echo", "completed", since=1): "run_task",
 }
+
+
+def _family(n: int, ids: list[str]) -> dict[str, Any]:
+    """Let some runs be nodes of a few workflows, and the rest by themselves."""
+    if n % 5:
+        return {"kind": "workflow"} if n % 100 == 1 else {}
+    whose = ids[n - n % 100 + 1]
+    return {"kind": "node", "parent": whose, "root": whose, "node": f"n{n}"}
 
 
 async def test_pages_are_found_by_an_index_on_postgresql_and_not_sorted(postgres_url: str) -> None:
@@ -223,7 +272,10 @@ async def test_pages_are_found_by_an_index_on_postgresql_and_not_sorted(postgres
     ids = [f"0199a3c0-0000-7000-8000-{n:012x}" for n in range(6_000)]
     tasks = ["echo", *(f"other-{n}" for n in range(49))]
     rows = [
-        *(new_run(run_id, task=tasks[n % 50], state="completed") for n, run_id in enumerate(ids[:4_500])),
+        *(
+            new_run(run_id, task=tasks[n % 50], state="completed", **_family(n, ids))
+            for n, run_id in enumerate(ids[:4_500])
+        ),
         *(new_run(run_id, state="failed") for run_id in ids[4_500:5_000]),
         *(new_run(run_id) for run_id in ids[5_000:5_600]),
         *(new_run(run_id, ready=0, due_at=1 << 50) for run_id in ids[5_600:]),
@@ -234,6 +286,7 @@ async def test_pages_are_found_by_an_index_on_postgresql_and_not_sorted(postgres
     def plan_of_page(wanted: views.Wanted) -> Script[str]:
         statement = views._page_of(wanted)
         values = VALUES | {"after": views.id_at(0), "since": 0, "until": 1 << 60, "most": 50, "state": wanted.state}
+        values |= {"parent": ids[1], "root": ids[1], "kind": wanted.kind}
 
         class Explained(Statement):
             def prepared(self, dialect: Dialect) -> Prepared:

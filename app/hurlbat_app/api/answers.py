@@ -10,7 +10,18 @@ import orjson
 from orjson import Fragment
 from starlette.responses import Response
 
-from hurlbat_dispatcher import BudgetView, Explanation, Problem, RateLimit, Run, Task, TimelineEntry, Worker
+from hurlbat_dispatcher import (
+    BudgetView,
+    Explanation,
+    Family,
+    NodeView,
+    Problem,
+    RateLimit,
+    Run,
+    Task,
+    TimelineEntry,
+    Worker,
+)
 
 _NULL = Fragment(b"null")
 
@@ -42,11 +53,15 @@ def page(items: Sequence[Any], next_cursor: str | None) -> dict[str, Any]:
     return {"items": items, "next_cursor": next_cursor}
 
 
-def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
-    """Return a run as it is shown; in lists and answers to submits it comes without its timeline."""
+def show_run(run: Run, *, timeline: bool = True, family: Family | None = None) -> dict[str, Any]:
+    """Return a run as it is shown; in lists and answers to submits it comes without its timeline.
+
+    Where one run alone is looked at, its `family` is shown as well: the nodes of a workflow, how many children it has.
+    """
     shown = {
         "id": run.id,
         "task": run.task,
+        "kind": run.kind,
         "state": run.state,
         "attempt": run.attempt,
         "tries": run.tries,
@@ -58,8 +73,13 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
         "priority": run.priority,
         "worker": run.worker,
         "reason": run.reason,
+        "cancelled_by": run.cancelled_by,
         "idempotency_key": run.idempotency_key,
         "parent": run.parent,
+        "root": run.root,
+        "node": run.node,
+        "was_node": run.was_node,
+        "child_key": run.child_key,
         "trigger": _raw(run.trigger),
         "created_at": rfc3339(run.created_at),
         "due_at": rfc3339(run.due_at),
@@ -69,7 +89,24 @@ def show_run(run: Run, *, timeline: bool = True) -> dict[str, Any]:
     }
     if timeline:
         shown["timeline"] = [show_entry(entry) for entry in run.timeline]
+    if family is not None:
+        if family.nodes is not None:
+            shown["nodes"] = [_show_node(node) for node in family.nodes]
+        shown["children"] = {"total": sum(family.children.values()), "by_state": dict(family.children)}
     return shown
+
+
+def _show_node(node: NodeView) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "task": node.task,
+        "state": node.state,
+        "run": node.run,
+        "parents": list(node.parents),
+        "reason": node.reason,
+        "started_at": _time(node.started_at),
+        "finished_at": _time(node.finished_at),
+    }
 
 
 def show_entry(entry: TimelineEntry) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 """`/runs`: submit, look, wait, watch, move, cancel, replay."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Coroutine, Mapping
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from hurlbat.graph import MAX_NODES
 from hurlbat_app.api.answers import Json, page, show_explanation, show_run
 from hurlbat_app.api.reading import (
+    Members,
     flag_parameter,
     name_parameter,
+    optional,
     page_parameters,
     parameters,
     read_body,
@@ -20,15 +24,18 @@ from hurlbat_app.api.reading import (
     text_of,
     time_parameter,
     wait_parameter,
+    wrong,
 )
 from hurlbat_app.api.streams import Story, last_event_id
 from hurlbat_app.api.submissions import MEMBERS, priority_of, read_bulk, read_submission, start_of
-from hurlbat_dispatcher import Accepted, Engine, Invalid, Problem, Run, RunState, Submission
+from hurlbat_dispatcher import Accepted, Engine, Invalid, Problem, Run, RunKind, RunState, Submission
 
 _BULK: Final = frozenset({"runs"})
 _REASON: Final = frozenset({"reason"})
 _MOVE: Final = frozenset({"run_at", "delay", "priority"})
-_NOTHING: Final[frozenset[str]] = frozenset()
+_REPLAY: Final = frozenset({"from"})
+_FILTERS: Final = ("task", "state", "delayed", "created_after", "created_before", "parent", "root", "kind")
+E = TypeVar("E", bound=StrEnum)
 
 
 class Runs:
@@ -62,9 +69,9 @@ class Runs:
 
     async def list(self, request: Request) -> Response:
         """List runs, the newest first."""
-        query = parameters(request, "task", "state", "delayed", "created_after", "created_before", "cursor", "limit")
+        query = parameters(request, *_FILTERS, "cursor", "limit")
         cursor, limit = page_parameters(query)
-        state, delayed = _state(query.get("state")), flag_parameter(query, "delayed")
+        state, delayed = _one_of(RunState, query, "state"), flag_parameter(query, "delayed")
         if delayed and state not in (None, RunState.QUEUED):
             raise Invalid("parameter_invalid", "delayed runs are queued; leave state out", field="state")
         found = await self._engine.list_runs(
@@ -73,6 +80,9 @@ class Runs:
             delayed=delayed,
             created_after=time_parameter(query, "created_after"),
             created_before=time_parameter(query, "created_before"),
+            parent=run_id_parameter(query, "parent"),
+            root=run_id_parameter(query, "root"),
+            kind=_one_of(RunKind, query, "kind"),
             cursor=cursor,
             limit=limit,
         )
@@ -84,10 +94,12 @@ class Runs:
         wait, by = wait_parameter(query, self._wait_max), run_id_parameter(query, "awaited_by")
         wanted = run_id(request)
         if wait is not None:
-            return Json(show_run(await _while_there(request, self._engine.wait(wanted, wait, awaited_by=by))))
-        if by is not None:
+            run = await _while_there(request, self._engine.wait(wanted, wait, awaited_by=by))
+        elif by is not None:
             raise Invalid("parameter_invalid", "awaited_by says who waits, so it needs wait", field="awaited_by")
-        return Json(show_run(await self._engine.get_run(wanted)))
+        else:
+            run = await self._engine.get_run(wanted)
+        return Json(show_run(run, family=await self._engine.workflows.family_of(run)))
 
     async def events(self, request: Request) -> Response:
         """Tell what happens to a run while it happens, from its beginning or from where a client was."""
@@ -116,10 +128,14 @@ class Runs:
         return Json(show_run(await self._engine.cancel_run(run_id(request), reason=text_of(found, "reason", 256))))
 
     async def replay(self, request: Request) -> Response:
-        """Queue a run that has ended again."""
+        """Queue a run that has ended again; of a workflow's what did not end well, all of it, or from some nodes on."""
         parameters(request)
-        read_members(request, await read_body(request, self._limit), _NOTHING)
-        return Json(show_run(await self._engine.replay_run(run_id(request))))
+        found = read_members(request, await read_body(request, self._limit), _REPLAY)
+        wanted = run_id(request)
+        nodes, everything = _from(found)
+        if optional(found, "from") is not None and (await self._engine.get_run(wanted)).kind is not RunKind.WORKFLOW:
+            raise wrong("from", "is for runs of workflows; this one is of a task, and is replayed as a whole")
+        return Json(show_run(await self._engine.replay_run(wanted, nodes=nodes, everything=everything)))
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, Run]) -> Run:
@@ -141,14 +157,28 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _state(text: str | None) -> RunState | None:
+def _one_of(kind: type[E], query: Mapping[str, str], name: str) -> E | None:
+    text = query.get(name)
     if text is None:
         return None
     try:
-        return RunState(text)
+        return kind(text)
     except ValueError:
-        listed = ", ".join(RunState)
-        raise Invalid("parameter_invalid", f"state must be one of {listed}", field="state") from None
+        raise Invalid("parameter_invalid", f"{name} must be one of {', '.join(kind)}", field=name) from None
+
+
+def _from(found: Members) -> tuple[list[str], bool]:
+    """Return from which nodes a replay is to go on, and whether it is to begin anew. Raises `Invalid`."""
+    value = optional(found, "from")
+    if value in (None, "failed", "start"):
+        return [], value == "start"
+    if (
+        not isinstance(value, list)
+        or not 1 <= len(value) <= MAX_NODES
+        or not all(isinstance(one, str) for one in value)
+    ):
+        raise wrong("from", f'must be "failed", "start", or a list of 1 to {MAX_NODES} names of nodes')
+    return value, False
 
 
 def _outcome(result: Accepted | Problem, place: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, RunKind, TimelineEntry
 from hurlbat_dispatcher.domain.story import tell
+from hurlbat_dispatcher.store.graph_schema import OF_GRAPHS
 from hurlbat_dispatcher.store.schema import DELAYED, QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Row, Rows, Statement, Unindexed, bind
 
@@ -83,13 +84,19 @@ MARKS = Statement(
 
 
 class Wanted(NamedTuple):
-    """Which runs a page is to have; `delayed` are those that wait for their time. Times are ms, `until` excluded."""
+    """Which runs a page is to have; `delayed` are those that wait for their time. Times are ms, `until` excluded.
+
+    `parent` is whose children and nodes they are, `root` at whose top they are.
+    """
 
     task: str | None = None
     state: str | None = None
     delayed: bool = False
     since: int | None = None
     until: int | None = None
+    parent: str | None = None
+    root: str | None = None
+    kind: str | None = None
 
 
 # a state that has a partial index must say its condition, or the index is not used
@@ -103,40 +110,65 @@ _WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
 }
 _LATER = sa.and_(DELAYED, run.c.due_at > DatabaseNow())
 _NEVER: Final = 1 << 62
-_PAGES: dict[tuple[bool, str | None, bool, bool], Statement] = {}
+_PAGES: dict[Wanted, Statement] = {}
+_SAID: Final = "*"
+"""Stands for a value, where only matters that there is one."""
 
 
 def _page_of(wanted: Wanted) -> Statement:
-    window = wanted.since is not None or wanted.until is not None
-    kind = (wanted.task is not None, wanted.state, wanted.delayed, window)
-    found = _PAGES.get(kind)
+    given = wanted._replace(
+        task=wanted.task and _SAID,
+        parent=wanted.parent and _SAID,
+        root=wanted.root and _SAID,
+        kind=None if wanted.kind is None else RunKind.TASK if wanted.kind == RunKind.TASK else _SAID,
+        since=None if wanted.since is None and wanted.until is None else 0,
+        until=None,
+    )
+    found = _PAGES.get(given)
     if found is None:
-        found = _PAGES[kind] = _page(*kind)
+        found = _PAGES[given] = _page(given)
     return found
 
 
-def _page(by_task: bool, state: str | None, delayed: bool, window: bool) -> Statement:
+def _page(wanted: Wanted) -> Statement:
     tenant: sa.ColumnElement[Any] = run.c.tenant
     id_: sa.ColumnElement[Any] = run.c.id
     task: sa.ColumnElement[Any] = run.c.task
+    related = wanted.parent is not None or wanted.root is not None
     # few have not ended: not the index of all runs, nor of all runs of a task, is to be walked for them
     few: set[str | None] = {RunState.QUEUED, RunState.RUNNING}
-    if state in few or delayed:
+    if wanted.state in few or wanted.delayed or related:
         task = Unindexed(task)
-    if state == RunState.RUNNING:
+    if wanted.state == RunState.RUNNING and not related:
         tenant, id_ = Unindexed(tenant), Unindexed(id_)
     conditions = [tenant == bind("tenant", run.c.tenant.type), id_ < bind("before", run.c.id.type)]
     names = ["tenant", "before"]
-    if by_task:
+    if wanted.task is not None:
         conditions.append(task == bind("task", run.c.task.type))
         names.append("task")
-    if delayed:
+    if wanted.parent is not None:
+        conditions.append(run.c.parent == bind("parent", run.c.parent.type))
+        names.append("parent")
+    if wanted.root is not None:
+        root = run.c.root if wanted.parent is None else Unindexed(run.c.root)
+        conditions.append(root == bind("root", run.c.root.type))
+        names.append("root")
+    if wanted.kind is not None:
+        alone = wanted.task is None and wanted.state is None and not wanted.delayed and not related
+        kind = run.c.kind if alone else Unindexed(run.c.kind)
+        conditions.append(kind == bind("kind", run.c.kind.type))
+        conditions += [OF_GRAPHS] if alone and wanted.kind == _SAID else []
+        names.append("kind")
+    if wanted.delayed:
         conditions.append(_LATER)
-    elif state is not None:
-        conditions.append(_WITH_INDEX.get(state, run.c.state == bind("state", run.c.state.type)))
-        if state not in few:
+    elif related and wanted.state is not None:
+        conditions.append(Unindexed(run.c.state) == bind("state", run.c.state.type))
+        names.append("state")
+    elif wanted.state is not None:
+        conditions.append(_WITH_INDEX.get(wanted.state, run.c.state == bind("state", run.c.state.type)))
+        if wanted.state not in few:
             names.append("state")
-    if window:
+    if wanted.since is not None:
         conditions += [
             id_ >= bind("after", run.c.id.type),
             run.c.created_at >= bind("since", sa.BigInteger()),
@@ -237,6 +269,9 @@ def page_of_runs(tenant: int, wanted: Wanted, *, before: str, most: int) -> Gene
         "after": id_at(since - ID_BEHIND_MS),
         "task": wanted.task,
         "state": wanted.state,
+        "parent": wanted.parent,
+        "root": wanted.root,
+        "kind": wanted.kind,
         "since": since,
         "until": until,
         "most": most,

@@ -68,9 +68,8 @@ _IS_WORKFLOW = run.c.kind == inline(RunKind.WORKFLOW)
 def _open(where: sa.ColumnElement[bool], of_workflow: bool) -> Statement:
     kind = _IS_WORKFLOW if of_workflow else sa.not_(_IS_WORKFLOW)
     name = Unindexed(run.c.task) == _THIS_TASK
-    return Statement(
-        sa.select(run.c.id).where(run.c.tenant == _TENANT, where, name, kind).limit(inline(1)), ("tenant", "task")
-    )
+    tenant = (Unindexed(run.c.tenant) if where is RUNNING else run.c.tenant) == _TENANT
+    return Statement(sa.select(run.c.id).where(tenant, where, name, kind).limit(inline(1)), ("tenant", "task"))
 
 
 OPEN_RUNS = {kind: tuple(_open(where, kind) for where in (QUEUED, RUNNING, _SUSPENDED)) for kind in (True, False)}
