@@ -14,6 +14,7 @@ from hurlbat.errors import SignatureError
 from hurlbat.wire import (
     HEADER_WORKER,
     STREAM_TYPE,
+    CancelledLine,
     CompletedLine,
     FailedLine,
     Line,
@@ -26,7 +27,7 @@ from hurlbat.wire import (
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 MARK = {HEADER_WORKER: "manifest-1"}
 
-Output = str | FailedLine
+Output = str | FailedLine | CancelledLine
 Chunks = AsyncIterator[bytes]
 
 
@@ -219,8 +220,8 @@ class FakeWorker:
             return streaming(self._stream(calls))
         with self._running(calls):
             output = await self._do(calls[0])
-        if isinstance(output, FailedLine):
-            return httpx.Response(500, text=output.message)
+        if not isinstance(output, str):
+            return httpx.Response(500, text=output.message if isinstance(output, FailedLine) else output.reason)
         return httpx.Response(200, content=output.encode())
 
     async def _do(self, call: Call) -> Output:
@@ -235,7 +236,7 @@ class FakeWorker:
         async def one(call: Call) -> None:
             with self._running([call]):
                 output = await self._do(call)
-            line = output if isinstance(output, FailedLine) else call.completed(output)
+            line = call.completed(output) if isinstance(output, str) else output
             ready.put_nowait(said(line))
 
         with self._running(calls):

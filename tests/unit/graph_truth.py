@@ -3,7 +3,7 @@
 Of each node it is asked anew when its parents ended, when each of its conditions came true, and what was first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,11 +28,15 @@ class Plan:
     """What happens around a graph: how long each node takes and how it ends, which events come, who cancels it."""
 
     graph: Graph
-    takes: Mapping[str, int]
+    takes: Mapping[str, float]
     ends: Mapping[str, str]
-    events: list[tuple[int, str]] = field(default_factory=list)
+    events: Sequence[tuple[int, str]] = field(default_factory=list)
     created_at: int = 0
     cancelled_at: float = NEVER
+    stopped: Mapping[str, float] = field(default_factory=dict)
+    """Nodes that are cancelled by themselves, and when."""
+    naps: Mapping[int, float] | None = None
+    """When sleeps are over, by their length, where the length does not tell: what is not here goes on."""
     kept: Mapping[str, Life] = field(default_factory=dict)
     """Nodes that ended before a replay, which begins at `begun_at`."""
     begun_at: int = 0
@@ -48,11 +52,13 @@ class Truth:
         self.verdict, self.ended_at = self._verdict(found)
         follower = self._follower()
         if follower is not None:
-            life = self._run(follower, self.ended_at)
+            life = self._live(follower, self.ended_at, {})
             found[follower.name] = life
             self.ended_at = life.ended_at
-            if life.state != "completed":
-                self.verdict = "failed" if self.ended_at < NEVER else None
+            if self.ended_at == NEVER:
+                self.verdict = None
+            elif life.state != "completed":
+                self.verdict = "failed"
         at = plan.cancelled_at
         if self.ended_at > at:
             self.verdict, self.ended_at = "cancelled", at
@@ -71,10 +77,10 @@ class Truth:
     def _new(self, node: Node) -> Life | None:
         parents = {parent: self._uncancelled(parent) for parent in node.parents}
         bad = [life.ended_at for life in parents.values() if life and life.state in ("failed", "cancelled")]
-        if bad:
+        if bad and min(bad) < NEVER:
             at = max(self.plan.begun_at, min(bad))
             return Life("cancelled", at, None, at, "parent")
-        if any(life is None or life.state == "suspended" for life in parents.values()):
+        if any(life is None or life.ended_at == NEVER for life in parents.values()):
             return None
         reached = max([self.plan.begun_at, *(life.ended_at for life in parents.values() if life)])
         return self._live(node, reached, {name: life.state for name, life in parents.items() if life})
@@ -87,20 +93,21 @@ class Truth:
         start = self._all_true(node.wait_for, reached, reached, parents)
         if any(all(is_of_parents(one) and not says(one.expression, parents) for one in any_) for any_ in node.wait_for):
             skip = min(skip, reached)
-        first = min(cancel, skip, start)
+        stop = self.plan.stopped.get(node.name, NEVER)
+        first = min(cancel, skip, start, stop)
         if first == NEVER:
             return Life("suspended", reached)
         if cancel == first:
             return Life("cancelled", reached, None, first, "condition")
         if skip == first:
             return Life("skipped", reached, None, first, "condition")
-        life = self._run(node, start)._replace(reached_at=reached)
-        if cancel < life.ended_at:
-            return life._replace(state="cancelled", ended_at=cancel, why="condition")
-        return life
-
-    def _run(self, node: Node, at: float) -> Life:
-        return Life(self.plan.ends[node.name], at, at, at + self.plan.takes[node.name], "task")
+        if start == first:
+            over = start + self.plan.takes[node.name]
+            if min(cancel, stop) >= over:
+                return Life(self.plan.ends[node.name], reached, start, over, "task")
+        ended = min(cancel, stop)
+        started = start if start == first else None
+        return Life("cancelled", reached, started, ended, "condition" if cancel == ended else "request")
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
@@ -110,7 +117,8 @@ class Truth:
 
     def _true(self, condition: Condition, reached: float, since: float, parents: Mapping[str, str]) -> float:
         if condition.sleep is not None:
-            return reached + condition.sleep
+            naps = self.plan.naps
+            return reached + condition.sleep if naps is None else max(reached, naps.get(condition.sleep, NEVER))
         if condition.event is not None:
             counted = [at for at, key in self.plan.events if key == condition.event]
             return max(reached, min((at for at in counted if at >= since - condition.look_back), default=NEVER))
@@ -119,8 +127,8 @@ class Truth:
     # -- the workflow ------------------------------------------------------------------------------------------------
 
     def _verdict(self, lives: Mapping[str, Life | None]) -> tuple[str | None, float]:
-        states = [life.state if life else None for life in lives.values()]
-        if None in states or "suspended" in states:
+        states = [life.state if life and life.ended_at < NEVER else None for life in lives.values()]
+        if None in states:
             return None, NEVER
         worst = next((state for state in ("failed", "cancelled") if state in states), "completed")
         return worst, max([self.plan.begun_at, *(life.ended_at for life in lives.values() if life)])
