@@ -21,6 +21,7 @@ from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
 from hurlbat_dispatcher.outbox import MAX_NOTES
 from hurlbat_dispatcher.push.guard import MAX_HEADER_BYTES, MAX_HEADERS
 from tests.docs.pages import Block, blocks, file_block, first_column
+from tests.e2e.stage import until
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, TOKEN, Processes, Server
 
@@ -44,6 +45,11 @@ class Client:
         response = self._http.post(path, json=body)
         assert response.status_code == status, response.text
         return response.json()
+
+    def entries(self, run_id: str, kind: str) -> list[Any]:
+        """Return what a run's timeline has of a kind."""
+        timeline = self._http.get(f"/runs/{run_id}").json()["timeline"]
+        return [entry for entry in timeline if entry["kind"] == kind]
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -70,8 +76,9 @@ def test_the_worker_is_proved_and_runs_a_task(shouter: Client) -> None:
 
 
 def test_the_worker_tells_a_failure_that_is_tried_again(shouter: Client) -> None:
-    run = shouter.post("/runs?wait=0.5", {"task": "shout", "input": {"no": "text"}}, 202)
-    retry = next(entry for entry in run["timeline"] if entry["kind"] == "retry")
+    run = shouter.post("/runs", {"task": "shout", "input": {"no": "text"}}, 201)
+    until(lambda: shouter.entries(run["id"], "retry"), "retry")
+    retry = shouter.entries(run["id"], "retry")[0]
     assert (retry["code"], retry["type"], retry["message"]) == ("task_error", "KeyError", "'text'")
     shouter.close()
 

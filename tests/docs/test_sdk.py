@@ -63,7 +63,9 @@ def test_a_program_prints_what_the_page_says(file: str, processes: Processes, se
     assert (program.wait(60), program.output) == (0, output), program.output
 
 
-@pytest.mark.parametrize(("file", "count"), [("test_tasks.py", 2), ("test_limits.py", 3), ("test_ways.py", 6), ("test_checkout.py", 2)])
+@pytest.mark.parametrize(
+    ("file", "count"), [("test_tasks.py", 2), ("test_limits.py", 3), ("test_ways.py", 6), ("test_checkout.py", 2)]
+)
 def test_the_tests_on_the_page_pass(folder: Path, file: str, count: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

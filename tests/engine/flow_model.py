@@ -146,9 +146,13 @@ class Judge:
                 assert strategy not in ("CANCEL_NEWEST", "QUEUE_OLDEST_ONLY") or by.priority > run.priority
 
     def _judge_groups(self, known: Mapping[str, Run]) -> None:
-        """Check who may wait, but for those whom the next turn displaces; what was put back is not judged again."""
+        """Check who may wait, but for those whom the next turn displaces; what was put back is not judged again.
+
+        One that changed in a turn is displaced by the next, and may have ended by itself in that: so one that lives in
+        no later snapshot with other rows is not held against those that came.
+        """
         stays = {run_id for run_id, run in known.items() if run.reason != "concurrency"}
-        for snapshot in self.snapshots:
+        for snapshot, later in zip(self.snapshots, self._alive_later(), strict=True):
             living: Counter[tuple[str, str]] = Counter()
             fresh: Counter[tuple[str, str]] = Counter()
             says: dict[tuple[str, str], tuple[str, int]] = {}
@@ -157,7 +161,7 @@ class Judge:
                     continue
                 for rule, value, strategy, most in KINDS[row.task].groups(json.loads(row.input)):
                     says[rule, value] = strategy, most
-                    living[rule, value] += 1
+                    living[rule, value] += row.id in later
                     fresh[rule, value] += row.state == "queued" and row.attempt == 0
             for group, (strategy, most) in says.items():
                 match strategy:
@@ -167,6 +171,18 @@ class Judge:
                         assert fresh[group] <= most, group
                     case "QUEUE_NEWEST_ONLY" | "QUEUE_OLDEST_ONLY":
                         assert fresh[group] <= 1, group
+
+    def _alive_later(self) -> Sequence[set[str]]:
+        """Return for each snapshot who lives in the next one that is not the same."""
+        found: list[set[str]] = []
+        after: list[Row] | None = None
+        later: set[str] = set()
+        for snapshot in reversed(self.snapshots):
+            if after is not None and snapshot != after:
+                later = {row.id for row in after if row.state in LIVING}
+            found.append(later)
+            after = snapshot
+        return found[::-1]
 
     def _judge_intervals(self, runs: Sequence[Run]) -> None:
         """Check groups and workers at every start, by the times of starts and ends."""

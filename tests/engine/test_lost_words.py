@@ -129,7 +129,10 @@ async def test_a_fault_on_our_side_leaves_the_window_alone(database_url: str) ->
         assert held.state is RunState.QUEUED
 
 
-async def test_workers_that_come_and_go_leave_nothing_in_the_picture(database_url: str) -> None:
+async def test_workers_that_come_and_go_leave_nothing_in_the_picture(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
     async with World(database_url) as world:
         await world.worker("stays", "echo")
         await world.ended(await world.submit())

@@ -244,19 +244,19 @@ async def test_a_silent_stream_is_cut_after_three_heartbeats() -> None:
     router = respx.Router()
     body = Pieces(_lines(StartedLine(RUN_A, 1)), _long)
     router.post(URL).respond(200, headers=STREAM, stream=body)
-    result = await deliver(httpx.Response(200), _BOTH, PROTOCOL, make_client(router, heartbeat=0.03))
-    assert result.ends == {RUN_A: Detached, RUN_B: Unstarted("the worker was silent for 0.09 s")}
+    result = await deliver(httpx.Response(200), _BOTH, PROTOCOL, make_client(router, heartbeat=0.2))
+    assert result.ends == {RUN_A: Detached, RUN_B: Unstarted("the worker was silent for 0.6 s")}
     assert body.closed
 
 
 async def test_heartbeats_keep_a_stream_open() -> None:
     async def pause() -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.4)  # four of them are longer than the silence that a stream may keep
 
     router = respx.Router()
     beats = [piece for _ in range(4) for piece in (pause, _lines(HeartbeatLine()))]
     router.post(URL).respond(200, headers=STREAM, stream=Pieces(*beats, _lines(CompletedLine(RUN_A, 1, "1"))))
-    result = await deliver(httpx.Response(200), [run()], PROTOCOL, make_client(router, heartbeat=0.2))
+    result = await deliver(httpx.Response(200), [run()], PROTOCOL, make_client(router, heartbeat=0.5))
     assert result.ends == {RUN_A: Succeeded("1")}
     assert result.heard.count(Beat()) == 4
 
@@ -265,7 +265,7 @@ async def test_each_runs_timeout_counts_from_its_own_started_line_and_neighbours
     passed = asyncio.Event()
 
     async def until_expired() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await passed.wait()
 
     router = respx.Router()
@@ -293,14 +293,14 @@ async def test_a_run_that_waits_for_its_workers_turn_is_not_timed_out(monkeypatc
     monkeypatch.setattr(client_module, "GRACE_SECONDS", 0.1)
 
     async def past_the_delivery_s_total() -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
 
     result = await _stream(
         _lines(StartedLine(RUN_A, 1)),
         _lines(CompletedLine(RUN_A, 1, "1")),
         past_the_delivery_s_total,
         _lines(StartedLine(RUN_B, 1), CompletedLine(RUN_B, 1, "2")),
-        runs=[run(RUN_A, timeout=0.1), run(RUN_B, timeout=0.1)],
+        runs=[run(RUN_A, timeout=0.5), run(RUN_B, timeout=0.5)],
     )
     assert result.ends == {RUN_A: Succeeded("1"), RUN_B: Succeeded("2")}
 
@@ -316,7 +316,7 @@ async def test_every_run_of_a_delivery_can_time_out(monkeypatch: pytest.MonkeyPa
 async def test_a_delivery_ends_when_its_last_run_has_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "AFTERMATH_SECONDS", 0.05)
     body = Pieces(_lines(StartedLine(RUN_A, 1)), _long)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         result = await deliver(httpx.Response(200, headers=STREAM, stream=body), [run(timeout=0.05)])
     assert _code(result.ends[RUN_A]) == ErrorCode.EXECUTION_TIMEOUT
     assert body.closed
@@ -325,7 +325,7 @@ async def test_a_delivery_ends_when_its_last_run_has_timed_out(monkeypatch: pyte
 async def test_a_stream_that_stays_open_after_its_last_result_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "AFTERMATH_SECONDS", 0.05)
     body = Pieces(_lines(CompletedLine(RUN_A, 1, "1")), _long)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         result = await deliver(httpx.Response(200, headers=STREAM, stream=body), [run()])
     assert result.ends == {RUN_A: Succeeded("1")}
     assert result.delivery == Delivery(Signal.OK, "m1")
@@ -342,12 +342,12 @@ async def test_a_cancelled_delivery_closes_its_stream_and_says_nothing_more() ->
         heard.extend(told)
         began.set()
 
-    task = asyncio.create_task(make_client(router).deliver(PROTOCOL, [run(timeout=0.05)], hear))
+    task = asyncio.create_task(make_client(router).deliver(PROTOCOL, [run(timeout=0.3)], hear))
     await began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.1)  # past the run's own timeout
+    await asyncio.sleep(0.4)  # past the run's own timeout
     assert heard == [Started(RUN_A, 1)]
     assert body.closed
 

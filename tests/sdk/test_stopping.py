@@ -119,17 +119,17 @@ def reports() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "last"),
-    [(0.5, ("complete", {"output": "done"})), (3600, ("fail", "worker_stopped"))],
+    ("seconds", "grace", "last"),
+    [(2, "20", ("complete", {"output": "done"})), (3600, "2", ("fail", "worker_stopped"))],
 )
 def test_sigterm_closes_the_stream_and_the_run_reports_by_itself(
-    processes: Processes, reports: tuple[str, list[tuple[str, Any]]], seconds: float, last: tuple[str, Any]
+    processes: Processes, reports: tuple[str, list[tuple[str, Any]]], seconds: float, grace: str, last: tuple[str, Any]
 ) -> None:
     url, taken = reports
-    worker = processes.app("tests.sdk.stopping_worker:app", HURLBAT_SIGNING_SECRET=SECRET, HURLBAT_GRACE="2")
+    worker = processes.app("tests.sdk.stopping_worker:app", HURLBAT_SIGNING_SECRET=SECRET, HURLBAT_GRACE=grace)
     body = delivery(a_run("slow", seconds, report_url=url))
     lines: list[str] = []
-    with httpx.stream("POST", f"{worker.url}/hurlbat/", content=body, headers=signed(body), timeout=20) as response:
+    with httpx.stream("POST", f"{worker.url}/hurlbat/", content=body, headers=signed(body), timeout=60) as response:
         for line in response.iter_lines():
             lines.append(line)
             worker.signal(signal.SIGTERM)

@@ -137,7 +137,7 @@ async def test_days_pass_in_a_moment_and_what_is_due_happens_at_its_time(world: 
     assert run.finished_at is not None
     late = datetime.fromisoformat(run.finished_at) - began - timedelta(days=2)
     assert timedelta(0) < late < timedelta(seconds=1)
-    assert time.monotonic() - real < 5
+    assert time.monotonic() - real < 60
 
 
 @simulated
