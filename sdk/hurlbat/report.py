@@ -46,6 +46,8 @@ class Reporter:
         self._stop = stop
         self._entries: list[dict[str, str]] = []
         self._wake = asyncio.Event()
+        self._over = False
+        """Whether the server has said that this attempt is over."""
         self._lease_until = outside.monotonic() + lease
 
     def put(self, line: Line) -> None:
@@ -62,19 +64,23 @@ class Reporter:
         self._wake.set()
 
     async def run(self) -> None:
-        """Renew the lease until there is a result, then report it."""
+        """Renew the lease until there is a result, then report it; end before where the attempt is over."""
         next_beat = outside.monotonic()
-        while self._result is None:
+        while self._goes_on:
             self._wake.clear()
             await self._send_entries()
             if outside.monotonic() >= next_beat:
                 next_beat = outside.monotonic() + self._heartbeat
                 await self._beat()
-            if self._result is None:
+            if self._goes_on:
                 await self._wait(next_beat - outside.monotonic())
-        if isinstance(self._result, FailedLine) and self._result.type == CANCELLED:
+        if self._result is None or (isinstance(self._result, FailedLine) and self._result.type == CANCELLED):
             return
         await self._send_result(self._result)
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._result is None and not self._over
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -94,6 +100,7 @@ class Reporter:
             if reply.get("cancelled") is True:
                 self._tell_stop("cancelled")
         elif response.status_code in (401, 404, 409, 410):
+            self._over = True
             self._tell_stop("the server has given this attempt up")
 
     def _tell_stop(self, reason: str) -> None:

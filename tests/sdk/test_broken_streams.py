@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hurlbat import Context, Hurlbat
+from hurlbat import CancelRun, Context, Hurlbat
 from hurlbat.workbench import Workbench
 from tests.sdk.exchange import Exchange, a_run, an_app, delivery
 from tests.sdk.fake_server import FakeServer, answer, problem
@@ -24,7 +24,7 @@ RECORDED = answer(200, {"recorded": True})
 def server() -> FakeServer:
     server = FakeServer()
     server.on(f"{ATTEMPT}/heartbeat", GOING_ON)
-    for action in ("complete", "fail", "log"):
+    for action in ("complete", "fail", "cancel", "log"):
         server.on(f"{ATTEMPT}/{action}", RECORDED)
     return server
 
@@ -91,6 +91,45 @@ async def test_a_failure_is_reported_with_the_members_of_a_result_line(hurlbat: 
     (body,) = server.bodies(f"{ATTEMPT}/fail")
     assert set(body) == {"error", "retryable"}
     assert (body["error"]["type"], body["error"]["message"], body["retryable"]) == ("ValueError", "no", True)
+
+
+async def test_a_task_s_own_cancellation_is_reported_with_its_reason(hurlbat: Hurlbat, server: FakeServer) -> None:
+    gate = asyncio.Event()
+
+    @hurlbat.task
+    async def slow() -> None:
+        await gate.wait()
+        raise CancelRun("no such order")
+
+    await a_broken_stream(hurlbat)
+    gate.set()
+    await server.asked(f"{ATTEMPT}/cancel")
+    assert server.bodies(f"{ATTEMPT}/cancel") == [{"reason": "no such order"}]
+
+
+async def test_an_attempt_that_is_over_and_does_not_stop_is_told_of_no_more(
+    hurlbat: Hurlbat, server: FakeServer
+) -> None:
+    server.on(f"{ATTEMPT}/heartbeat", problem(409, "attempt_over"))
+    gate, told = asyncio.Event(), asyncio.Event()
+
+    @hurlbat.task
+    async def slow() -> str:
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            told.set()
+        await gate.wait()
+        return "late"
+
+    await a_broken_stream(hurlbat)
+    async with asyncio.timeout(30):
+        await told.wait()
+        if hurlbat.workbench._reports:
+            await asyncio.wait(hurlbat.workbench._reports)
+    gate.set()
+    await hurlbat.workbench.drain(30)
+    assert server.calls() == [f"{ATTEMPT}/heartbeat"]
 
 
 async def test_a_stream_whose_send_fails_is_a_broken_one(hurlbat: Hurlbat, server: FakeServer) -> None:
