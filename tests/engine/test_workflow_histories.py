@@ -21,7 +21,7 @@ from hurlbat_dispatcher.domain.graph import Clauses, Condition, Graph, Node
 from hurlbat_dispatcher.turn.due import rebuild
 from tests.engine.far_side import Call, Output
 from tests.engine.world import LATER_MS, World
-from tests.unit.graph_plans import ENDS, FAILS
+from tests.unit.graph_plans import FAILS
 from tests.unit.graph_truth import NEVER, Life, Plan, Truth, done_again
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,7 @@ AT_ONCE: Final = {"one": 2, "two": 1, "three": 9}
 """How many runs of each workflow are under way at most."""
 NOW, ALWAYS = "now", "always"
 """Events of the one key count from the moment in which they are waited for; those of the other since the beginning."""
+ENDS: Final = (*["completed"] * 8, "failed", "cancelled")
 WELL: Final = ("completed", "skipped")
 BY: Final = {"parent": "node", "condition": "condition", "workflow": "parent", "task": "task", "request": "request"}
 NODES = """
@@ -180,7 +181,7 @@ class History:
         found = [
             (flow, name, self._runs()[flow.run, name])
             for flow in self.flows
-            for name, life in self._truth(flow).lives.items()
+            for name, life in self._lives(flow).items()
             if life.ended_at == NEVER
         ]
         if not found:
@@ -210,7 +211,7 @@ class History:
         how = self.random.choice(("failed", "failed", "start", "chosen"))
         chosen = set(flow.graph.nodes) if how == "start" else set()
         if how == "chosen":
-            chosen = set(self.random.sample(sorted(flow.graph.nodes), self.random.randint(1, 2)))
+            chosen = set(self.random.choices(sorted(flow.graph.nodes), k=2))
         again = done_again(flow.graph, lives, chosen)
         flow.kept = {name: life for name, life in lives.items() if name not in again}
         for known in (flow.ends, flow.took, flow.stopped):
@@ -384,7 +385,7 @@ def any_graph(random: Random, number: int) -> Graph:
         names = [node.name for node in nodes]
         parents = random.sample(names, min(len(names), random.choice((0, 1, 1, 2, 2, 3))))
         lists = [
-            _clauses(random, n * 100 + 1_000 * place, parents, which) if random.random() < 0.2 else ()
+            _clauses(random, n * 100 + 1_000 * place, parents, which) if random.random() < 0.15 else ()
             for place, which in enumerate(("start", "skip", "cancel"))
         ]
         wait_for, skip_if, cancel_if = lists
@@ -410,7 +411,7 @@ def _condition(random: Random, sleep: int, parents: list[str], which: str) -> Co
         return random.choice((Condition(event=NOW), Condition(event=ALWAYS, look_back=86_400_000)))
     if kind == 1:
         return Condition(event=ALWAYS, look_back=random.choice((0, 86_400_000)))
-    told = ["true", "false", "true", "false", "false", FAILS]
+    told = ["true", "false", "true", "false", "true", "false", "true", "false", FAILS]
     told += [f"parents.{parent} {sign} null" for parent in parents for sign in ("==", "!=")]
     return Condition(expression=random.choice(told))
 
