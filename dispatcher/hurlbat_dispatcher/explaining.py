@@ -4,18 +4,22 @@ What holds a waiting run is asked of the picture that decided it, at the server 
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hurlbat_dispatcher.domain.gathering import GatherKind
-from hurlbat_dispatcher.domain.holding import BudgetView, Holding
+from hurlbat_dispatcher.domain.holding import BudgetView, Holding, Kind
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import Run, Task
+from hurlbat_dispatcher.domain.runs import Run, RunKind, Task
 from hurlbat_dispatcher.errors import NotFound, Unavailable
+from hurlbat_dispatcher.graph_sentences import how_far, how_to_meet, opens_at, what_for
+from hurlbat_dispatcher.graphs import read_graph
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.sentences import holder_of, how_to_free, why_ended, why_held
-from hurlbat_dispatcher.store import views
+from hurlbat_dispatcher.store import graphs, views, workflows
 from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.graphs import WaitRow
+from hurlbat_dispatcher.store.statement import Script
 from hurlbat_dispatcher.telling import rfc3339
 from hurlbat_dispatcher.turn.desk import Desk
 
@@ -69,8 +73,16 @@ class Explainer:
             raise NotFound("run_unknown", f"there is no run {run_id[:64]}")
         if run.is_final:
             return Explanation(run, why_ended(run))
+        since = "" if run.started_at is None else f" since {rfc3339(run.started_at)}"
+        if run.state is RunState.RUNNING and run.kind is RunKind.WORKFLOW:
+            said = await self._database.read(self._how_far(run.id))
+            return Explanation(
+                run, f"It runs{since}. {said}".rstrip(), frees="The end of its nodes, or a cancel ends it."
+            )
+        if run.state is RunState.SUSPENDED:
+            waits = await self._database.read(self._waits([run.id]))
+            return _suspended(run, waits.get(run.id, []))
         if run.state is RunState.RUNNING:
-            since = "" if run.started_at is None else f" since {rfc3339(run.started_at)}"
             return Explanation(
                 run,
                 f"Attempt {run.attempt} runs on worker {run.worker}{since}.",
@@ -90,6 +102,8 @@ class Explainer:
         except TimeoutError:
             said = "the server that starts the runs did not answer; try again"
             raise Unavailable("owner_silent", said, retry_after=1) from None
+        if holding is not None and run.kind is RunKind.WORKFLOW:  # which takes no slots
+            holding = replace(holding, budgets=tuple(one for one in holding.budgets if one.kind is not Kind.SLOTS))
         if holding is None or holding.next:
             budgets = holding.budgets if holding is not None else ()
             return Explanation(run, "Nothing holds it: it starts in a moment.", budgets, ahead + 1)
@@ -103,6 +117,26 @@ class Explainer:
         return Explanation(
             run, summary, holding.budgets, ahead + 1, earliest, how_to_free(run.task, holding.budgets, self._registry)
         )
+
+    def _how_far(self, run_id: str) -> Script[str]:
+        text = yield from workflows.graph_of(self._tenant, run_id)
+        reached = yield from workflows.nodes_of(self._tenant, run_id)
+        waiting = [row.id for row in reached.values() if row.state == RunState.SUSPENDED]
+        waits = yield from self._waits(waiting)
+        served = {name for name, task in self._registry.tasks.items() if task.is_served}
+        unserved = {row.task for row in reached.values()} - served
+        return "" if text is None else how_far(read_graph(text), reached, waits, unserved)
+
+    def _waits(self, run_ids: list[str]) -> Script[dict[str, list[WaitRow]]]:
+        rows = (yield graphs.WAITS.fetch(self._tenant, run_ids)) if run_ids else ()
+        found: dict[str, list[WaitRow]] = {}
+        for row in map(WaitRow._make, rows):
+            found.setdefault(row.run, []).append(row)
+        return found
+
+
+def _suspended(run: Run, waits: list[WaitRow]) -> Explanation:
+    return Explanation(run, f"It {what_for(waits)}", earliest_start=opens_at(waits), frees=how_to_meet(waits))
 
 
 def _delayed(run: Run, now: int, task: Task | None) -> Explanation:

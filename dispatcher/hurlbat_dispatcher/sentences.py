@@ -2,15 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from typing import Final
 from urllib.parse import quote
 
 from hurlbat_dispatcher.domain.holding import BudgetView, Kind
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.policies import throttle_prefix
-from hurlbat_dispatcher.domain.runs import Run
+from hurlbat_dispatcher.domain.runs import Run, RunKind
 from hurlbat_dispatcher.domain.workers import SERVING, WorkerState
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.telling import rfc3339, span
+
+_CONDITIONS: Final = {
+    "skip_if": "its skip_if came true",
+    "cancel_if": "its cancel_if came true",
+    "wait_for can never come true": "its wait_for could never come true",
+}
+"""Reasons of nodes, as sentences go on with them."""
 
 
 def holder_of(budgets: Sequence[BudgetView]) -> BudgetView | None:
@@ -22,9 +30,12 @@ def why_ended(run: Run) -> str:
     """Say why a run ended as it did."""
     at = f" at {rfc3339(run.finished_at)}" if run.finished_at is not None else ""
     if run.state is RunState.COMPLETED:
-        return f"It completed{at} on worker {run.worker}, in attempt {run.attempt}."
+        how = f" on worker {run.worker}, in attempt {run.attempt}" if run.attempt else ""
+        return f"It completed{at}{how}."
     if run.state is RunState.FAILED:
         error = json.loads(run.error or "{}")
+        if not run.attempt and run.kind is not RunKind.TASK:
+            return f"It failed{at}: {error.get('message') or 'no reason was given'}."
         said = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
         used = f"all {run.max_attempts} tries were used" if run.max_attempts > 1 else "it had one try"
         tail = used if run.tries >= run.max_attempts else "it is not to be repeated"
@@ -34,7 +45,8 @@ def why_ended(run: Run) -> str:
         detail = displaced.detail
         by = f"run {detail['by']} took its place" if detail.get("by") else "there was no place for it"
         return f"It was cancelled{at} by the concurrency rule {detail['rule']} ({detail['strategy']}): {by}."
-    return f"It was {run.state}{at}: {run.reason or 'no reason was given'}."
+    reason = _CONDITIONS.get(run.reason or "", run.reason)
+    return f"It was {run.state}{at}: {reason or 'no reason was given'}."
 
 
 def why_held(task: str, budgets: Sequence[BudgetView], registry: Registry) -> str:
