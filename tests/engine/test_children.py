@@ -344,8 +344,8 @@ async def alive(world: World) -> list[str]:
 
 
 async def test_cancelling_a_parent_cancels_all_that_came_of_it_in_whatever_state(world: World) -> None:
-    policies = [{"name": "parent"}, {"name": "echo"}, {"name": "fails", "retries": 3, "backoff": {"initial": 3600}}]
-    worker = await world.worker("w", *policies, slots=2)
+    fails = {"name": "fails", "retries": 3, "backoff": {"initial": 3600}}
+    worker = await world.worker("w", "parent", "echo", fails, slots=2)
 
     async def work(call: Any) -> Any:
         return call.failed() if call.task == "fails" else await worker.held(call)

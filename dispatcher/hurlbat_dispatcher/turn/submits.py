@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hurlbat_dispatcher.domain.gathering import GatherKind
 from hurlbat_dispatcher.domain.lanes import Waiting
 from hurlbat_dispatcher.domain.lifecycle import RunState
-from hurlbat_dispatcher.domain.runs import FOR_EVER, Run, RunKind, expiry, rank
+from hurlbat_dispatcher.domain.runs import FOR_EVER, CancelledBy, Run, RunKind, expiry, rank
 from hurlbat_dispatcher.errors import Conflict, Problem
 from hurlbat_dispatcher.run_ids import unknown_parent
 from hurlbat_dispatcher.store import runs
@@ -220,7 +220,7 @@ def row_of(now: int, entry: Entry, lane: int) -> NewRun:
 
 def accepted_run(row: NewRun, refused: str | None = None) -> Run:
     """Show a run that was just inserted, and perhaps cancelled at once for a reason."""
-    state = RunState.RUNNING if row.attempt else RunState.QUEUED
+    state = RunState.RUNNING if row.attempt else RunState(row.state)  # a workflow that began has no attempts
     return Run(
         row.id,
         row.task,
@@ -236,7 +236,7 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         started_at=row.started_at,
         expires_at=row.expires_at,
         finished_at=None if refused is None else row.created_at,
-        worker=row.worker,
+        worker=row.worker or None,
         reason=refused,
         idempotency_key=row.idempotency_key,
         parent=row.parent,
@@ -245,4 +245,5 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         root=row.root,
         node=row.node,
         child_key=row.child_key,
+        cancelled_by=None if refused is None else CancelledBy.CONCURRENCY.value,
     )
