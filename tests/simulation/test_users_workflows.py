@@ -138,7 +138,7 @@ async def test_a_failure_is_followed_by_its_node_and_told_to_who_waits(world: Wo
 async def test_a_node_that_gives_in_cancels_what_comes_after_it(world: World) -> None:
     with pytest.raises(RunCancelled) as cancelled:
         await order.run({"id": -1})
-    assert cancelled.value.run.state == "cancelled"
+    assert (cancelled.value.run.state, cancelled.value.by) == ("cancelled", "node")
     assert await states(world) == {
         "order.reserve": "cancelled",
         "order.remind": "cancelled",
@@ -146,7 +146,7 @@ async def test_a_node_that_gives_in_cancels_what_comes_after_it(world: World) ->
         "order.ship": "cancelled",
     }
     [reserved] = await world.runs(task="order.reserve")
-    assert reserved.reason == "no such order"
+    assert (reserved.reason, reserved.cancelled_by) == ("no such order", "task")
 
 
 @simulated
