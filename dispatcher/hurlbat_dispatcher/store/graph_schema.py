@@ -69,4 +69,4 @@ news = sa.Table(
     sa.Column("kind", sa.String(8), nullable=False),
     sa.Column("subject", EventId, nullable=False),
 )
-"""What other servers have committed and the one that starts runs has to follow: a run that ended, an event."""
+"""What other servers have committed and the one that starts runs has to follow, and what a turn leaves to the next."""

@@ -40,7 +40,13 @@ def compose(desk: Desk, ledger: Ledger, intake: Intake, *, look: bool) -> Genera
         ledger.woken |= yield from conditions.meet(ledger, events, DEFAULT_TENANT, look=look)
     if ledger.woken:
         yield from _wake(desk, ledger, list(ledger.woken))
-    while ledger.followed:
+    yield from follow(desk, ledger, intake)
+
+
+def follow(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows, None]:
+    """Do what follows from ends, and what follows from that."""
+    while ledger.followed or ledger.stopped or ledger.cancelled:
+        yield from _let_go_of(desk, ledger)
         yield from _follow(desk, ledger, intake)
 
 
@@ -72,15 +78,16 @@ def begin(desk: Desk, ledger: Ledger, intake: Intake, run_ids: Sequence[str]) ->
         if run_id in payloads and run_id in ledger.courses:
             ledger.courses[run_id].payload = payloads[run_id]
         yield from _advance(desk, ledger, intake, ledger.rows[run_id], None)
-    while ledger.followed:
-        yield from _follow(desk, ledger, intake)
+    yield from follow(desk, ledger, intake)
 
 
 def _tell_owner(ledger: Ledger) -> None:
     """Leave a word of what has ended and was published for the server that starts runs."""
     ledger.news += [(row.tenant, "ended", row.id) for row in ledger.followed.values()]
+    ledger.news += [(row.tenant, "stopped", row.id) for row in ledger.stopped.values()]
     ledger.news += [(event.tenant, "event", event.id) for event in ledger.events]
     ledger.followed.clear()
+    ledger.stopped.clear()
     ledger.queued = ledger.queued or bool(ledger.news)
 
 
@@ -97,11 +104,15 @@ def _read_news(ledger: Ledger) -> Generator[Ask, Rows, list[EventRow]]:
     rows = yield graphs.UNSEEN.fetch(MOST)
     if not rows:
         return []
-    ended = list(dict.fromkeys(subject for _, _, kind, subject in rows if kind == "ended"))
-    events = list(dict.fromkeys(subject for _, _, kind, subject in rows if kind == "event"))
-    ledger.woken.update((subject, None) for _, _, kind, subject in rows if kind == "woken")
-    yield from ledger.load(DEFAULT_TENANT, sorted(run_id for run_id in ended if run_id not in ledger.rows))
-    ledger.followed.update((run_id, ledger.rows[run_id]) for run_id in ended if run_id in ledger.rows)
+    told: dict[str, dict[str, None]] = {}
+    for _, _, kind, subject in rows:
+        told.setdefault(kind, {})[subject] = None
+    events = list(told.pop("event", ()))
+    ledger.woken |= told.pop("woken", {})
+    unknown = {run_id for ids in told.values() for run_id in ids if run_id not in ledger.rows}
+    yield from ledger.load(DEFAULT_TENANT, sorted(unknown))
+    for kind, into in (("ended", ledger.followed), ("stopped", ledger.stopped), ("cancel", ledger.cancelled)):
+        into.update((run_id, ledger.rows[run_id]) for run_id in told.get(kind, ()) if run_id in ledger.rows)
     found = (yield graphs.EVENTS.fetch(DEFAULT_TENANT, events)) if events else ()
     ledger.old_news += [(row[0],) for row in rows]
     if len(rows) == MOST:
@@ -129,9 +140,10 @@ def _follow(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows, 
             _forget_waits(ledger, workflow, course, name)
         if workflow.state == RunState.RUNNING:
             yield from _advance(desk, ledger, intake, workflow, list(names))
-        elif workflow.holds_until is not None:
+        else:
             _let_go(desk, ledger, workflow, course)
-    cancelled = [row for row in followed.values() if ledger.rows.get(row.id, row).state == RunState.CANCELLED]
+    cancelled, ledger.cancelled = list((followed | ledger.cancelled).values()), {}
+    cancelled = [row for row in cancelled if ledger.rows.get(row.id, row).state == RunState.CANCELLED]
     if cancelled:
         yield from _take_along(desk, ledger, intake, cancelled)
 
@@ -149,7 +161,7 @@ def _take_along(desk: Desk, ledger: Ledger, intake: Intake, cancelled: Sequence[
     rows = yield graphs.CHILDREN.fetch(DEFAULT_TENANT, sorted(reasons), MOST)
     if len(rows) == MOST:
         for run_id in sorted(reasons):
-            _later(ledger, "ended", run_id)
+            _later(ledger, "cancel", run_id)
     ids = [row[0] for row in rows]
     yield from ledger.load(DEFAULT_TENANT, sorted(run_id for run_id in ids if run_id not in ledger.rows))
     for run_id in ids:
@@ -157,19 +169,17 @@ def _take_along(desk: Desk, ledger: Ledger, intake: Intake, cancelled: Sequence[
         if row is None or row.parent is None:
             continue
         if run_id in ledger.touched:
-            _later(ledger, "ended", row.parent)
+            _later(ledger, "cancel", row.parent)
         elif row.state not in FINAL:
             decisions.cancel(desk, ledger, row, reasons[row.parent], CancelledBy.PARENT)
     for new in (*intake.waiters.values(), *ledger.inserts):  # made in this very turn
         if new.parent in reasons and ledger.rows.get(new.id, new).state not in FINAL:
-            _later(ledger, "ended", new.parent)
+            _later(ledger, "cancel", new.parent)
     for row in cancelled:
-        workflow = ledger.rows.get(row.id, row)
-        if workflow.kind == RunKind.WORKFLOW and workflow.holds_until is not None:
-            yield from courses.read(desk, ledger, DEFAULT_TENANT, [row.id])
-            course = ledger.courses.get(row.id)
-            if course is not None:
-                _let_go(desk, ledger, workflow, course)
+        yield from courses.read(desk, ledger, DEFAULT_TENANT, [row.id])
+        course = ledger.courses.get(row.id)
+        if course is not None:
+            _let_go(desk, ledger, ledger.rows.get(row.id, row), course)
 
 
 def _why(ledger: Ledger, row: RunRow) -> str:
@@ -178,8 +188,22 @@ def _why(ledger: Ledger, row: RunRow) -> str:
     return f"{whose} cancelled: {said}"[:256] if said else f"{whose} cancelled"
 
 
+def _let_go_of(desk: Desk, ledger: Ledger) -> Generator[Ask, Rows, None]:
+    """Look at the workflows of nodes that have stopped."""
+    stopped, ledger.stopped = ledger.stopped, {}
+    ids = sorted({row.parent for row in stopped.values() if row.parent is not None})
+    yield from ledger.load(DEFAULT_TENANT, [run_id for run_id in ids if run_id not in ledger.rows])
+    yield from courses.read(desk, ledger, DEFAULT_TENANT, ids)
+    for run_id in ids:
+        workflow, course = ledger.rows.get(run_id), ledger.courses.get(run_id)
+        if workflow is not None and course is not None:
+            _let_go(desk, ledger, workflow, course)
+
+
 def _let_go(desk: Desk, ledger: Ledger, workflow: RunRow, course: Course) -> None:
     """Let a workflow that was cancelled give back what it draws on, once its nodes have stopped."""
+    if workflow.holds_until is None:
+        return
     courses.as_they_stand(ledger, course)
     if all(row.state in FINAL and row.holds_until is None for row in course.nodes.values()):
         decisions.release(desk, ledger, workflow)

@@ -107,7 +107,7 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
         fresh += admit()
         started += [one for one in fresh if one.slots.worker != NOWHERE]
         workflows = [one.run_id for one in fresh if one.slots.worker == NOWHERE]
-        if not workflows and not ledger.followed:
+        if not workflows and not ledger.followed and not ledger.stopped:
             break
         yield from composing.begin(desk, ledger, intake, workflows)  # and what follows from those that were displaced
     if not room or desk.picture.unfinished:

@@ -353,7 +353,7 @@ def release(desk: Desk, ledger: Ledger, row: RunRow) -> None:
     ledger.rows[row.id] = row._replace(holds_until=None)
     desk.release(row.id)
     if row.node is not None:
-        ledger.followed[row.id] = ledger.rows[row.id]
+        ledger.stopped[row.id] = ledger.rows[row.id]
 
 
 def waiting(row: RunRow) -> Waiting:

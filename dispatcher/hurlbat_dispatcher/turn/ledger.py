@@ -108,7 +108,11 @@ class Ledger:
     failures: list[tuple[RunRow, str | None]] = field(default_factory=list)
     """Runs that have finally failed and whose tasks name another for it, with the error in JSON."""
     followed: dict[str, RunRow] = field(default_factory=dict)
-    """Runs that ended or stopped and of whose end something may follow: nodes, and what was cancelled."""
+    """Runs that ended and of whose end something may follow: nodes, and what was cancelled."""
+    cancelled: dict[str, RunRow] = field(default_factory=dict)
+    """Runs that were cancelled in turns before, and have children that were not reached."""
+    stopped: dict[str, RunRow] = field(default_factory=dict)
+    """Nodes that were cancelled and hold nothing any more."""
     courses: dict[str, Course] = field(default_factory=dict)
     """Workflows that this turn has to do with."""
     outputs: dict[str, str | None] = field(default_factory=dict)

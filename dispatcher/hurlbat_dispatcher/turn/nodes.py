@@ -67,7 +67,7 @@ def reach(
     if fate in SKIPPED:
         row = _over(desk, ledger, workflow, node, trigger=None)
         return _ended(desk, ledger, row, RunEvent.SKIPPED, reason=SKIPPED[fate])
-    size = yield from _size(workflow.tenant, course, node)
+    size = yield from _size(ledger, workflow.tenant, course, node)
     if size > MAX_OUTPUTS:
         said = f"the outputs of its parents have {size} bytes; a node takes at most {MAX_OUTPUTS}"
         return _failed(desk, ledger, workflow, node, ErrorCode.PARENTS_TOO_LARGE, said)
@@ -140,12 +140,14 @@ def _worker_of(course: Course, node: Node) -> str | None:
     return next((worker for worker in workers if worker), None)
 
 
-def _size(tenant: int, course: Course, node: Node) -> Generator[Ask, Rows, int]:
-    names = _well(course, node)
-    if len(names) <= FEW:
+def _size(ledger: Ledger, tenant: int, course: Course, node: Node) -> Generator[Ask, Rows, int]:
+    ids = [course.nodes[name].id for name in _well(course, node)]
+    if len(ids) <= FEW:
         return 0
-    rows = yield graphs.SIZES.fetch(tenant, [course.nodes[name].id for name in names])
-    return sum(row[0] or 0 for row in rows)
+    stored = [run_id for run_id in ids if run_id not in ledger.outputs]
+    rows = (yield graphs.SIZES.fetch(tenant, stored)) if stored else ()
+    fresh = sum(len(ledger.outputs[run_id] or "") for run_id in ids if run_id in ledger.outputs)
+    return fresh + sum(row[0] or 0 for row in rows)
 
 
 def _over(desk: Desk, ledger: Ledger, workflow: RunRow, node: Node, *, trigger: str | None) -> RunRow:
