@@ -10,7 +10,7 @@ from hurlbat import outside
 from hurlbat.errors import ApiError, ConfigError, ConnectionFailed, HurlbatError, RunTimedOut
 from hurlbat.jsontext import members
 from hurlbat.payloads import encode
-from hurlbat.runs import Run, RunFilter, RunOptions, run_from
+from hurlbat.runs import ReplayFrom, Run, RunFilter, RunOptions, RunQuery, run_from
 from hurlbat.sending import (
     AWAY,
     REQUEST_SECONDS,
@@ -107,25 +107,9 @@ def get_run(run_id: str) -> Call[Run]:
     return _run((yield from send(Request("GET", path_of("runs", run_id)))))
 
 
-def list_runs(
-    task: str | None,
-    state: str | None,
-    delayed: bool | None,
-    created_after: datetime | None,
-    created_before: datetime | None,
-    cursor: str | None,
-    limit: int | None,
-) -> Call[Page[Run]]:
+def list_runs(query: RunQuery) -> Call[Page[Run]]:
     """Return a page of runs, newest first."""
-    asked = {
-        "task": task,
-        "state": state,
-        "delayed": delayed or None,
-        "created_after": created_after,
-        "created_before": created_before,
-        "cursor": cursor,
-        "limit": limit,
-    }
+    asked = {**query, "delayed": query.get("delayed") or None}
     return (yield from list_page("/runs", asked, run_from))
 
 
@@ -145,9 +129,11 @@ def cancel_run(run_id: str, reason: str | None) -> Call[Run]:
     return _run((yield from send(Request("POST", path_of("runs", run_id, "cancel"), body))))
 
 
-def replay_run(run_id: str) -> Call[Run]:
-    """Queue a run that has ended once more."""
-    return _run((yield from send(Request("POST", path_of("runs", run_id, "replay"), repeatable=False))))
+def replay_run(run_id: str, from_: ReplayFrom | None) -> Call[Run]:
+    """Queue a run that has ended once more; of a workflow's what failed, all of it, or some nodes and those after."""
+    named = from_ if from_ is None or isinstance(from_, str) else list(from_)
+    body = None if named is None else encode({"from": named}, what="replay")
+    return _run((yield from send(Request("POST", path_of("runs", run_id, "replay"), body, repeatable=False))))
 
 
 def change_runs(change: str, which: RunFilter, dry_run: bool, reason: str | None) -> Call[dict[str, Any]]:

@@ -1,13 +1,17 @@
 """What a caller holds of a run or a schedule: its id or name, and what can be done with it."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from hurlbat.runs import Run
+from hurlbat.runs import ReplayFrom, Run
 from hurlbat.schedules import Schedule
 
 if TYPE_CHECKING:
     from hurlbat.task import Task
+    from hurlbat.workflow import Node
+
+    Nodes: TypeAlias = Node[Any, Any] | Sequence[Node[Any, Any] | str]
 
 O = TypeVar("O")  # noqa: E741 -- the output
 
@@ -56,8 +60,28 @@ class RunRef(Generic[O]):
         """Cancel the run, in sync code."""
         return self._task.callers.sync_client.cancel_run(self.id, reason)
 
+    async def replay(self, from_: "ReplayFrom | Nodes | None" = None) -> Run:
+        """Queue the run once more, if it has ended.
+
+        Of a workflow's run that is what did not end well and all after it, or with `from_` everything (`"start"`), or
+        some nodes, or their names, and all after them; the others keep their outputs.
+        """
+        return await self._task.callers.client.replay_run(self.id, names_of(from_))
+
+    def replay_sync(self, from_: "ReplayFrom | Nodes | None" = None) -> Run:
+        """Do as `replay`, in sync code."""
+        return self._task.callers.sync_client.replay_run(self.id, names_of(from_))
+
     def __repr__(self) -> str:
         return f"RunRef({self._task.name!r}, {self.id!r})"
+
+
+def names_of(from_: "ReplayFrom | Nodes | None") -> "ReplayFrom | None":
+    """Return what is to be run again with nodes by their names."""
+    if from_ is None or isinstance(from_, str):
+        return from_
+    nodes = from_ if isinstance(from_, Sequence) else [from_]
+    return [node if isinstance(node, str) else node.node for node in nodes]
 
 
 class ScheduleRef(Generic[O]):

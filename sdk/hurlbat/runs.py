@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from hurlbat.jsontext import Member
 
+ReplayFrom = Literal["failed", "start"] | Sequence[str]
+"""What of a workflow is run again: nodes that did not end well, all, or these; and the nodes after them."""
 FINAL_STATES = frozenset({"completed", "failed", "cancelled", "skipped"})
 
 
@@ -53,6 +55,31 @@ class RunFilter(TypedDict, total=False):
     """They are among these."""
 
 
+class RunQuery(TypedDict, total=False):
+    """Chooses runs for a list: those for which all of it is true; None says nothing."""
+
+    task: str | None
+    """They are of this task."""
+    state: str | None
+    """They are in this state."""
+    delayed: bool | None
+    """They wait for their time."""
+    parent: str | None
+    """They are children of this run, or nodes of it."""
+    root: str | None
+    """They all came of this run."""
+    kind: Literal["task", "workflow", "node"] | None
+    """They are of this kind."""
+    created_after: datetime | None
+    """They were made then, or later."""
+    created_before: datetime | None
+    """They were made before."""
+    cursor: str | None
+    """They come after the page that named this as its next."""
+    limit: int | None
+    """So many at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run as it stood when the server told of it. Times are RFC 3339, `output_text` is the output's raw JSON."""
@@ -83,7 +110,11 @@ class Run:
     """The run that all of it came of, if that is another one."""
     node: str | None = None
     """Which node of its parent it is, if that is a workflow."""
+    was_node: str | None = None
+    """Which node it was, before a replay of the workflow made another run for that."""
     child_key: str | None = None
+    nodes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """Of a workflow that was looked at alone, its nodes in their order, with `name`, `state` and `run` among others."""
     created_at: str | None = None
     due_at: str | None = None
     started_at: str | None = None
@@ -96,18 +127,19 @@ class Run:
         return self.state in FINAL_STATES
 
 
-_FIELDS = frozenset(Run.__dataclass_fields__) - {"output_text", "timeline", "error", "metadata"}
+_FIELDS = frozenset(Run.__dataclass_fields__) - {"output_text", "timeline", "nodes", "error", "metadata"}
 
 
 def run_from(members: Mapping[str, Member]) -> Run:
     """Return the run that the members of a JSON object tell of; what this version does not know is left out."""
     known = {name: member.value for name, member in members.items() if name in _FIELDS}
     output, error = members.get("output"), members.get("error")
-    timeline, metadata = members.get("timeline"), members.get("metadata")
+    timeline, nodes, metadata = members.get("timeline"), members.get("nodes"), members.get("metadata")
     return Run(
         **known,
         output_text=output.text if output else "null",
         error=error.value if error else None,
         metadata=metadata.value if metadata and metadata.value else {},
         timeline=tuple(timeline.value) if timeline and timeline.value else (),
+        nodes=tuple(nodes.value) if nodes and nodes.value else (),
     )

@@ -13,7 +13,7 @@ from hurlbat.errors import BlockingCall, ConnectionFailed, HurlbatError
 from hurlbat.events import Event, EventOptions
 from hurlbat.lineage import current_run, linked
 from hurlbat.payloads import encode
-from hurlbat.runs import Run, RunFilter, RunOptions
+from hurlbat.runs import ReplayFrom, Run, RunFilter, RunOptions, RunQuery
 from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
 from hurlbat.sending import Call, Page, Pause, Reply, Request, Together, ask
 from hurlbat.settings import read_settings
@@ -67,20 +67,9 @@ class Client:
         """Return a run once it ended. Raises `RunTimedOut` after `timeout` seconds."""
         return self.drive(calls.wait_for(run_id, timeout, current_run(self)))
 
-    def list_runs(
-        self,
-        *,
-        task: str | None = None,
-        state: str | None = None,
-        delayed: bool | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-    ) -> Page[Run]:
-        """Return a page of runs, without their timelines; with `delayed` those that wait for their time."""
-        call = calls.list_runs(task, state, delayed, created_after, created_before, cursor, limit)
-        return self.drive(call)
+    def list_runs(self, **query: Unpack[RunQuery]) -> Page[Run]:
+        """Return a page of runs, the newest first, without their timelines."""
+        return self.drive(calls.list_runs(query))
 
     def move_run(
         self, run_id: str, at: datetime | None = None, *, delay: float | None = None, priority: int | None = None
@@ -92,9 +81,13 @@ class Client:
         """Cancel a run; one that has ended stays as it is."""
         return self.drive(calls.cancel_run(run_id, reason))
 
-    def replay_run(self, run_id: str) -> Run:
-        """Queue a run that has ended once more."""
-        return self.drive(calls.replay_run(run_id))
+    def replay_run(self, run_id: str, from_: ReplayFrom | None = None) -> Run:
+        """Queue a run that has ended once more.
+
+        Of a workflow's run that is what did not end well and all after it, or with `from_` everything (`"start"`), or
+        some nodes, by their names, and all after them; the others keep their outputs.
+        """
+        return self.drive(calls.replay_run(run_id, from_))
 
     def cancel_runs(
         self, *, dry_run: bool = False, reason: str | None = None, **which: Unpack[RunFilter]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from hurlbat import (
     CancelRun,
     Concurrency,
     ConfigError,
+    ConnectionFailed,
     Context,
     Cron,
     Hurlbat,
@@ -35,6 +37,7 @@ from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.runs import Run
 from hurlbat.wire import BadLine, CancelledLine, read_line, read_results, write_line
 from tests.sdk.exchange import Exchange, a_run, an_app, cancellation, delivery, result_of
+from tests.sdk.fake_server import Caller, FakeServer, answer, run_json
 
 pytestmark = pytest.mark.anyio
 
@@ -546,6 +549,52 @@ def test_a_run_without_parents_has_no_such_member() -> None:
     assert b"parents" not in delivery(a_run("t", trigger="{}"))
     [read] = read_message(delivery(a_run("t", parents='{"a":1}'))).deliveries
     assert (read.parents, read.trigger) == ({"a": 1}, None)
+
+
+# -- runs of workflows, as a caller sees them --------------------------------------------------------------------------
+
+
+async def test_a_workflow_s_run_is_replayed_in_part(hurlbat: Hurlbat, order: Workflow[Order], call: Caller) -> None:
+    server = FakeServer()
+    server.attach(hurlbat)
+    server.on("POST /runs/r1/replay", answer(200, run_json("queued")))
+    charge, ship = order.add("pay", name="charge"), order.add("ship")
+    parts: list[Any] = [None, "failed", "start", charge, [charge, "ship"], (ship,)]
+    for part in parts:
+        await call(order.ref("r1"), "replay", *([] if part is None else [part]))
+    told = [json.loads(request.content or b"null") for request in server.requests]
+    assert told == [
+        None,
+        {"from": "failed"},
+        {"from": "start"},
+        {"from": ["charge"]},
+        {"from": ["charge", "ship"]},
+        {"from": ["ship"]},
+    ]
+
+
+async def test_a_replay_that_was_sent_is_not_repeated(hurlbat: Hurlbat, order: Workflow[Order], call: Caller) -> None:
+    server = FakeServer()
+    server.attach(hurlbat)
+    server.on("POST /runs/r1/replay", httpx.ReadError("gone"))
+    with pytest.raises(ConnectionFailed):
+        await call(order.ref("r1"), "replay", "start")
+    assert len(server.requests) == 1
+
+
+async def test_nodes_and_children_are_listed(hurlbat: Hurlbat, call: Caller) -> None:
+    server = FakeServer()
+    server.attach(hurlbat)
+    node = {"name": "charge", "task": "pay", "state": "failed", "run": "r2", "parents": []}
+    server.on(
+        "GET /runs", answer(200, {"items": [run_json(kind="node", node="charge", parent="r1")], "next_cursor": None})
+    )
+    server.on("GET /runs/r1", answer(200, run_json(kind="workflow", nodes=[node])))
+    client = hurlbat.sync_client if call.sync else hurlbat.client
+    page = await call(client, "list_runs", parent="r1", kind="node", delayed=False)
+    assert [(run.kind, run.node, run.parent, run.nodes) for run in page.items] == [("node", "charge", "r1", ())]
+    assert dict(server.requests[0].url.params) == {"parent": "r1", "kind": "node"}
+    assert (await call(client, "get_run", "r1")).nodes == (node,)
 
 
 # -- a task that cancels its own run -----------------------------------------------------------------------------------

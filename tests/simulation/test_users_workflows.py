@@ -132,6 +132,19 @@ async def test_a_failure_is_followed_by_its_node_and_told_to_who_waits(world: Wo
         await ref.result()
     assert (failed.value.code, failed.value.type) == ("node_failed", "ValueError")
     assert undone == [[13, 130, None]]
+    found = await ref.status()
+    assert [(node["name"], node["state"]) for node in found.nodes] == [
+        ("reserve", "completed"),
+        ("remind", "completed"),
+        ("thank", "completed"),
+        ("ship", "failed"),
+        ("undo", "completed"),
+    ]
+    await ref.replay(from_=[ship])
+    await world.drain()
+    assert undone == [[13, 130, None]] * 2
+    assert len(await world.runs(task="order.reserve")) == 1
+    assert [run.was_node for run in await world.runs(task="order.ship")] == ["ship", None]
 
 
 @simulated
