@@ -34,7 +34,8 @@ async def running(world: World, task: str = "parent", **more: Any) -> Run:
 
 async def child(world: World, parent: Run, task: str = "echo", **more: Any) -> Accepted:
     """Submit a child that its parent waits for."""
-    return await world.engine.submit(Submission(task, **{"parent": parent.id, "awaited": True} | more))
+    asked: dict[str, Any] = {"parent": parent.id, "awaited": True} | more
+    return await world.engine.submit(Submission(task, **asked))
 
 
 async def deadlock(world: World, parent: Run, task: str = "echo", **more: Any) -> str:

@@ -14,6 +14,7 @@ from hurlbat_dispatcher.store import (
     gathering,
     graphs,
     heads,
+    kin,
     leases,
     publishing,
     retention,
@@ -86,6 +87,9 @@ ONES = {
     "STARTS": (events.STARTS, "sqlite_autoindex_event_start_1"),
     "OLD_EVENTS": (retention.OLD_EVENTS, "event_time"),
     "OVER_KEYS": (retention.OVER_KEYS, "idempotency_until"),
+    "KEYS_OF_CHILDREN": (retention.DROP_CHILD_KEYS, "idempotency_child (tenant=? AND run=?"),
+    "PARENTS": (kin.PARENTS, "sqlite_autoindex_run_1 (tenant=? AND id=?"),
+    "WAITING_NODES": (kin.WAITING_NODES, "run_node (tenant=? AND parent=?"),
     "SHOWN_NODES": (workflows.NODES, "run_node (tenant=? AND parent=?"),
     "COUNTED_CHILDREN": (workflows.CHILDREN, "run_parent (tenant=? AND parent=?"),
     "GRAPH": (workflows.GRAPH, "sqlite_autoindex_run_1"),
@@ -149,6 +153,14 @@ async def test_a_statement_uses_its_index(store: Database, name: str) -> None:
     assert any(index in step for step in run_steps), plan
     allowed = (f"SCAN run USING INDEX {index}", f"SCAN run USING COVERING INDEX {index}")
     assert [step for step in run_steps if step.startswith("SCAN") and not step.startswith(allowed)] == []
+
+
+async def test_a_line_of_ancestors_is_followed_by_the_ids_of_runs(store: Database) -> None:
+    plan = await plan_of(store, kin.LINE)
+    assert [step for step in plan if " run " in step] == [
+        "SEARCH run USING INDEX sqlite_autoindex_run_1 (tenant=? AND id=?)"
+    ] * 2
+    assert not [step for step in plan if step.startswith("SCAN") and step != "SCAN line"]
 
 
 async def test_the_next_moment_is_read_from_the_ends_of_four_indexes(store: Database) -> None:

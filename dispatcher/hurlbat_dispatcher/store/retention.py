@@ -34,14 +34,14 @@ _OLD = Statement(
     .limit(bind("most", sa.Integer())),
     ("tenant", "before", "after", "until", "now", "most"),
 )
+DROP_CHILD_KEYS = Statement(
+    sa.delete(idempotency).where(idempotency.c.tenant == _TENANT, AnyOf(idempotency.c.run, "ids", "uuid"), OF_A_CHILD),
+    _IDS,
+)
+"""The key of a child goes with its run."""
 _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
-    Statement(
-        sa.delete(idempotency).where(
-            idempotency.c.tenant == _TENANT, AnyOf(idempotency.c.run, "ids", "uuid"), OF_A_CHILD
-        ),
-        _IDS,
-    ),
+    DROP_CHILD_KEYS,
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
 Key = tuple[int, str, str]
