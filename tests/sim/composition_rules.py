@@ -54,8 +54,8 @@ class CompositionRules:
         """What the parents of each node had put out when it was reached."""
         self._cancelled: set[str] = set()
         """Runs that were cancelled, and the owner of the lanes has heard of it."""
-        self._owed: dict[tuple[str, str], int] = {}
-        """What ought to have been done by the owner, since when (ms)."""
+        self._owed: dict[tuple[str, str], tuple[int, bool]] = {}
+        """What ought to have been done by the owner, since when (ms), and whether it was given a second time for it."""
         self._epoch = -1
         self._now = 0
 
@@ -206,8 +206,8 @@ class CompositionRules:
     def _workflow(self, before: Row, after: Row) -> Iterator[Complaint]:
         if before.final and after.state == "queued":
             return  # what is run again is seen of its nodes
-        if not after.final or before.final or (before.state == "queued" and after.started_at is None):
-            return
+        if not after.final or before.final or after.started_at is None:
+            return  # one that never began has no nodes
         graph, nodes = self._graphs[after.task], self._family.nodes(after.id)
         states = {name: row.state for name, row in nodes.items()}
         wanted = outcome(graph, states)
@@ -296,14 +296,16 @@ class CompositionRules:
         if self._reader.unheard():
             self._owed.clear()
             return
-        if moment.by_owner:
-            self._cancelled = {row.id for row in self._rows.values() if row.state == "cancelled"}
+        if not moment.by_living_owner:
+            return
+        self._cancelled = {row.id for row in self._rows.values() if row.state == "cancelled"}
         owed = dict(self.owed())
-        self._owed = {what: self._owed.get(what, moment.now) for what in owed}
-        for what, since in list(self._owed.items()):
-            if moment.by_owner and moment.now > since + LATER and not self._history.set_back:
-                self._owed[what] = EVER * 10
-                yield owed[what], f"{' '.join(what)} since {since}"
+        self._owed = {what: self._owed.get(what, (moment.now, False)) for what in owed}
+        for what, (since, again) in list(self._owed.items()):
+            if moment.now > since + LATER and not self._history.set_back:
+                self._owed[what] = (moment.now, True)  # it may have stood still until now: another time for it
+                if again:
+                    yield owed[what], f"{' '.join(what)} since {since}"
 
     def owed(self) -> Iterator[tuple[tuple[str, str], Rule]]:
         """Return what the rows call for and is not done."""

@@ -90,6 +90,12 @@ class Moment:
         """Whether the owner of the lanes made this commit."""
         return self.owner is not None and self.servers.get(self.owner) == self.process
 
+    @property
+    def by_living_owner(self) -> bool:
+        """Whether the owner of the lanes made this commit, and not the next life of its process."""
+        lives = [server for server, process in self.servers.items() if process == self.process]
+        return self.owner is not None and lives[-1:] == [self.owner]
+
     def alive(self, server: str | None) -> bool:
         """Whether the server's lease is good."""
         return server is not None and self.leases.get(server, 0) > self.now
