@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from hurlbat import outside
-from hurlbat.errors import SignatureError
+from hurlbat.errors import SignatureError, TaskInvalid
 from hurlbat.messages import BadMessage, Message, read_message
 from hurlbat.outbox import ASGIMessage, Outbox, Receive, Send, StreamBroken
 from hurlbat.policy import Manifest
@@ -40,7 +40,7 @@ class Host(Protocol):
         ...
 
     def manifest(self) -> Manifest:
-        """Return what this worker serves."""
+        """Return what this worker serves. Raises `TaskInvalid`."""
         ...
 
 
@@ -124,7 +124,12 @@ class Handler:
         verify(keys, headers, body, self._clock())
 
     async def _answer_signed(self, body: bytes, receive: Receive, send: Send) -> None:
-        manifest = self._host.manifest()
+        try:
+            manifest = self._host.manifest()
+        except TaskInvalid as error:  # where no lifespan has told before
+            logger.error("this worker serves nothing: %s", error)
+            await _send_problem(send, 500, "task_invalid", str(error))
+            return
         mark: Headers = [(HEADER_WORKER.encode(), manifest.version.encode())]
         try:
             message = read_message(body)

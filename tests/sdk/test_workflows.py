@@ -35,7 +35,7 @@ from hurlbat.graph import MAX_NODES
 from hurlbat.messages import BadMessage, read_message
 from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.runs import Run
-from hurlbat.wire import BadLine, CancelledLine, read_line, read_results, write_line
+from hurlbat.wire import BadLine, CancelledLine, describe_body, read_line, read_results, write_line
 from tests.sdk.exchange import Exchange, a_run, an_app, cancellation, delivery, result_of
 from tests.sdk.fake_server import Caller, FakeServer, answer, run_json
 
@@ -399,6 +399,17 @@ async def test_an_app_with_a_workflow_that_is_none_does_not_start(hurlbat: Hurlb
     with pytest.raises(TaskInvalid, match=r"workflow order has no nodes; add one by @order.task or order.add\(…\)"):
         async with hurlbat.lifespan():
             pass
+
+
+async def test_a_worker_with_a_workflow_that_is_none_says_so_to_who_asks_what_it_serves(
+    hurlbat: Hurlbat, order: Workflow[Order]
+) -> None:
+    body = describe_body("w", "https://w.example", "2026-11-21T12:00:00.000Z")
+    refused = await Exchange(hurlbat.asgi(), body).finish()
+    assert (refused.status, refused.json["code"]) == (500, "task_invalid")
+    assert refused.json["detail"].startswith("workflow order has no nodes")
+    order.add("a")
+    assert (await Exchange(hurlbat.asgi(), body).finish()).status == 200
 
 
 @pytest.mark.parametrize(
