@@ -6,6 +6,9 @@ from uuid import uuid4
 
 from tests.e2e.stage import Stage, until
 
+SOON, LONG = 30.0, 3600
+"""Seconds: a server that does something late may be slow, and finds what it has forgotten after a minute."""
+
 
 def test_a_run_is_waited_for_and_answered_with_its_output(stage: Stage) -> None:
     run = stage.api.run("add", {"first": 40, "second": 2}, metadata={"order": 7})
@@ -57,7 +60,7 @@ def test_a_delayed_run_starts_when_its_delay_is_over(stage: Stage) -> None:
     run = stage.api.ended(submitted["id"])
 
     waited = seconds_between(run["created_at"], run["started_at"])
-    assert 1.0 <= waited < 5.0
+    assert 1.0 <= waited < SOON
 
 
 def test_a_run_starts_at_its_moment_and_not_before(stage: Stage) -> None:
@@ -65,7 +68,7 @@ def test_a_run_starts_at_its_moment_and_not_before(stage: Stage) -> None:
 
     run = stage.api.ended(stage.api.submit("add", {"first": 1}, run_at=at.isoformat())["id"])
 
-    assert 0.0 <= (datetime.fromisoformat(run["started_at"]) - at).total_seconds() + 0.001 < 5.0
+    assert 0.0 <= (datetime.fromisoformat(run["started_at"]) - at).total_seconds() + 0.001 < SOON
 
 
 def test_a_repeated_key_gives_the_same_run_and_executes_it_once(stage: Stage) -> None:
@@ -82,7 +85,7 @@ def test_a_repeated_key_gives_the_same_run_and_executes_it_once(stage: Stage) ->
 
 
 def test_a_run_that_cannot_start_before_its_ttl_is_cancelled(stage: Stage) -> None:
-    submitted = stage.api.submit("add", {"first": 1}, delay=20, ttl=0.3)
+    submitted = stage.api.submit("add", {"first": 1}, delay=LONG, ttl=0.3)
 
     run = stage.api.ended(submitted["id"])
 
@@ -142,10 +145,10 @@ def test_a_failed_run_that_is_replayed_keeps_its_history(stage: Stage) -> None:
 def test_waiting_ends_by_itself_with_the_state_of_the_run(stage: Stage) -> None:
     begun = time.monotonic()
 
-    run = stage.api.call("POST", "/runs", {"task": "add", "input": {"first": 1}, "delay": 20}, status=202, wait=0.3)
+    run = stage.api.call("POST", "/runs", {"task": "add", "input": {"first": 1}, "delay": LONG}, status=202, wait=0.3)
 
     assert run["state"] == "queued"
-    assert 0.3 <= time.monotonic() - begun < 5
+    assert 0.3 <= time.monotonic() - begun < SOON
     stage.api.call("POST", f"/runs/{run['id']}/cancel")
 
 
