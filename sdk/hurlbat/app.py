@@ -28,7 +28,7 @@ from hurlbat.sync_client import Client
 from hurlbat.task import Task
 from hurlbat.version import version
 from hurlbat.workbench import Workbench
-from hurlbat.workflow import Workflow, workflow_of
+from hurlbat.workflow import Workflow, check_nesting, workflow_of
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
@@ -162,6 +162,7 @@ class Hurlbat:
     def manifest(self) -> Manifest:
         """Return what this worker serves, with the digest that its answers carry. Raises `TaskInvalid`."""
         if self._manifest is None:
+            check_nesting(self.workflows)
             declared = tuple(task.declared() for task in (*self.tasks.values(), *self.workflows.values()))
             try:
                 manifest = Manifest(sdk=f"hurlbat-python/{version()}", tasks=declared)

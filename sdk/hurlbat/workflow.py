@@ -1,6 +1,6 @@
 """Workflows: tasks made of others, which wait for each other and for what happens elsewhere."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
 
@@ -86,6 +86,7 @@ class Workflow(Task[I, dict[str, Any]]):
         self._nodes: dict[str, GraphNode] = {}
         self._last: dict[str, LastNode] = {}
         self._expected: set[str] = set()
+        self._inner: list[Workflow[Any]] = []
         self.task: NodeDecorator[I] = NodeDecorator(self, NODES)
         self.on_failure: NodeDecorator[I] = NodeDecorator(self, ON_FAILURE)
         self.on_success: NodeDecorator[I] = NodeDecorator(self, ON_SUCCESS)
@@ -126,6 +127,8 @@ class Workflow(Task[I, dict[str, Any]]):
                 f"{what}: it starts with its workflow and with each of its runs, so {min(misplaced)} is not for it; "
                 f"say that of the workflow, or of a task that it adds"
             )
+        if isinstance(task, Workflow) and (circle := task.path_to(self)):
+            raise endless([self.name, *circle])
         if isinstance(task, Task):
             if given:
                 raise TaskInvalid(f"{what}: {task.name} is a task already; say its {min(given)} where it is declared")
@@ -137,6 +140,8 @@ class Workflow(Task[I, dict[str, Any]]):
         if not isinstance(task, Task):
             task = Task(task, *declaration(task, {**given, "name": runs}), self.callers)
             self._declare(task)
+        elif isinstance(task, Workflow):
+            self._inner.append(task)
         node = Node[Any, Any](self.name, said, task)
         if isinstance(said, GraphNode):
             self._nodes[said.name] = said
@@ -155,6 +160,12 @@ class Workflow(Task[I, dict[str, Any]]):
             return Graph(nodes=tuple(self._nodes.values()), **self._last)
         except ValidationError as error:
             raise TaskInvalid(f"workflow {self.name}: {explain(error, 'graph')}") from error
+
+    def path_to(self, other: "Workflow[Any]") -> list[str]:
+        """Return the workflows from this one to one that is this or somewhere within it, or nothing."""
+        if other is self:
+            return [self.name]
+        return next(([self.name, *path] for inner in self._inner if (path := inner.path_to(other))), [])
 
     def declared(self) -> TaskPolicy:
         """Return the policy with the graph and the schemas, as it stands in the manifest. Raises `TaskInvalid`."""
@@ -257,6 +268,29 @@ class NodeDecorator(Generic[I]):
             name = f"@{self.workflow.name}.{'task' if self.where == NODES else self.where}"
             raise TaskInvalid(f"{name} is for functions and tasks, not for {function!r}; a name is given by name=…")
         return self.workflow._place(self.where, function, {**dict(self.options), **options})
+
+
+def endless(circle: Sequence[str]) -> TaskInvalid:
+    """Return what is wrong with workflows that are nodes of each other."""
+    return TaskInvalid(
+        f"workflow {circle[0]} would run itself without end: {' -> '.join(circle)}; take one of the nodes out"
+    )
+
+
+def check_nesting(workflows: Mapping[str, Workflow[Any]]) -> None:
+    """Raise `TaskInvalid` where a workflow is, by the names of its nodes' tasks, somewhere within itself."""
+    graphs = {name: workflow.graph for name, workflow in workflows.items()}
+    within = {
+        name: [
+            node.runs
+            for node in (*graph.nodes, graph.on_failure, graph.on_success)
+            if node is not None and node.runs in workflows
+        ]
+        for name, graph in graphs.items()
+    }
+    circle = circle_in(within)
+    if circle:
+        raise endless(circle)
 
 
 def workflow_of(

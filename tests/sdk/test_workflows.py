@@ -276,9 +276,27 @@ def too_many(order: Workflow[Order], hurlbat: Hurlbat) -> None:
         order.add("a", name=f"n{number}")
 
 
+def nested(order: Workflow[Order], hurlbat: Hurlbat) -> None:
+    inner: Workflow[Any] = hurlbat.workflow("inner")
+    inner.on_failure(order)
+    order.add(inner)
+
+
+def nested_by_name(order: Workflow[Order], hurlbat: Hurlbat) -> None:
+    order.add("inner")
+    hurlbat.workflow("inner").add("order")
+    hurlbat.manifest()
+
+
 Declare = Callable[[Workflow[Order], Hurlbat], object]
 REFUSED: dict[str, tuple[Declare, str]] = {
     "circle": (loop, "workflow order: node c: the nodes wait for each other in a circle: a -> c -> b -> a; take one"),
+    "a workflow in itself": (
+        lambda order, _: order.add(order),
+        "workflow order would run itself without end: order -> order; take one of the nodes out",
+    ),
+    "a workflow within itself": (nested, "workflow order would run itself without end: order -> inner -> order; take"),
+    "by names": (nested_by_name, "workflow order would run itself without end: order -> inner -> order; take"),
     "itself": (lambda order, _: order.add("a", parents="a"), "node a: the nodes wait .* circle: a -> a;"),
     "two of a name": (same, "workflow order: there are two nodes named nothing; give one another name"),
     "a name of the last": (last_twice, "there are two nodes named nothing"),
