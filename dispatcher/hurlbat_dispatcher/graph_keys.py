@@ -12,6 +12,7 @@ from hurlbat_dispatcher.expressions import (
     EVENT_VARIABLES,
     FILTER,
     GRAPH_VARIABLES,
+    KEY,
     MAX_SOURCE,
     ExpressionError,
     Kind,
@@ -71,8 +72,12 @@ def _conditions(clauses: Sequence[Clause], at: str) -> Iterable[tuple[str, Sleep
 
 def _check_condition(condition: Sleep | OnEvent | When, where: str, node: GraphNode) -> None:
     match condition:
-        case OnEvent(expression=str(source)):
-            _check(source, f"{where}.expression", FILTER, EVENT_VARIABLES)
+        case OnEvent():
+            if condition.expression is not None:
+                _check(condition.expression, f"{where}.expression", FILTER, EVENT_VARIABLES)
+            if condition.scope_from is not None:
+                _check(condition.scope_from, f"{where}.scope_from", KEY, GRAPH_VARIABLES)
+                _check_parents(condition.scope_from, f"{where}.scope_from", node.parents, "its parents")
         case When(expression=source):
             _check(source, f"{where}.expression", FILTER, GRAPH_VARIABLES)
             _check_parents(source, f"{where}.expression", node.parents, "its parents")

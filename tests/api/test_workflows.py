@@ -49,10 +49,17 @@ async def test_a_workflow_is_set_and_shown_with_what_was_left_out(api: httpx.Asy
     ]
     charge = shown["nodes"][1]
     assert charge["wait_for"] == [
-        {"any": [{"event": "paid", "scope": "shop", "expression": "input.ok", "look_back": 5}, {"sleep": 60}]}
+        {
+            "any": [
+                {"event": "paid", "scope": "shop", "scope_from": None, "expression": "input.ok", "look_back": 5},
+                {"sleep": 60},
+            ]
+        }
     ]
     assert charge["skip_if"] == [{"expression": "input.total == 0"}]
-    assert charge["cancel_if"] == [{"event": "withdrawn", "scope": None, "expression": None, "look_back": 0}]
+    assert charge["cancel_if"] == [
+        {"event": "withdrawn", "scope": None, "scope_from": None, "expression": None, "look_back": 0}
+    ]
     assert shown["on_failure"] == {"name": "refund", "task": "echo", "input": "parents.reserve"}
     assert (shown["on_success"], shown["on_events"]) == (None, ["order.placed"])
     assert (shown["workers"], shown["unserved"]) == ([], ["ship"])
@@ -271,6 +278,11 @@ async def test_what_makes_no_workflow_is_refused_with_its_place(
         ({"input": "input."}, "node n: input: the expression 'input.' is wrong"),
         ({"input": "payload.a"}, "node n: input: the expression 'payload.a' is wrong"),
         ({"input": "parents.other.total"}, "node n: input: it reads the output of other, which is none of its parents"),
+        ({"wait_for": [{"event": "a", "scope_from": "[input.a]"}]}, "node n: wait_for[0].scope_from"),
+        (
+            {"wait_for": [{"event": "a", "scope_from": "parents.a.id"}]},
+            "wait_for[0].scope_from: it reads the output of a",
+        ),
         ({"skip_if": [{"expression": "input.a + 1"}]}, "node n: skip_if[0].expression"),
         ({"cancel_if": [{"sleep": 1}, {"expression": "'yes'"}]}, "node n: cancel_if[1].expression"),
         ({"wait_for": [{"any": [{"sleep": 1}, {"event": "a", "expression": "parents.first"}]}]}, "wait_for[0].any[1]"),

@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, watch, move, cancel and replay runs."),
     "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
+    "workflows": ("hurlbat_app.cli.workflows:workflows", "List, show, set and delete workflows."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
     "schedules": (
         "hurlbat_app.cli.schedules:schedules",

@@ -12,6 +12,7 @@ from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
+from hurlbat_app.cli.tree import show_tree
 from hurlbat_app.cli.watching import watch_run
 
 POLL_SECONDS = 30.0
@@ -92,6 +93,9 @@ def list_runs(
         str | None, typer.Option(help="Only runs of then or later, e.g. 2027-01-31T12:00:00Z.")
     ] = None,
     created_before: Annotated[str | None, typer.Option(help="Only runs from before then.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only nodes and children of this run.")] = None,
+    root: Annotated[str | None, typer.Option(help="Only runs below this one, at the top of them all.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only tasks by themselves (task), workflows, or nodes.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: AsJson = False,
@@ -105,6 +109,9 @@ def list_runs(
         "delayed": "true" if delayed else None,
         "created_after": created_after,
         "created_before": created_before,
+        "parent": parent,
+        "root": root,
+        "kind": kind,
         "limit": limit,
         "cursor": cursor,
     }
@@ -117,6 +124,9 @@ def list_runs(
     members = ["id", "task", "state", "attempt", "worker", "created_at"]
     if delayed:
         heads[3:5], members[3:5] = ["due"], ["due_at"]
+    if parent is not None or root is not None:
+        heads.insert(1, "node")
+        members.insert(1, "node")
     print_columns(heads, [[run[name] for name in members] for run in page["items"]], nothing="There are no such runs.")
     if page["next_cursor"]:
         typer.echo(f"There are more: --cursor {page['next_cursor']}")
@@ -129,7 +139,7 @@ def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Tok
     text = remote.get(_path(run_id)).text
     _print(text, as_json, story=True)
     run: dict[str, Any] = json.loads(text)
-    if run["state"] == "queued" and not as_json:
+    if run["state"] in ("queued", "suspended") and not as_json:
         explained: dict[str, Any] = remote.get(_path(run_id, "explain")).json()
         typer.echo(f"  {explained['summary']} More: hurlbat runs explain {run_id}")
 
@@ -167,6 +177,7 @@ def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: 
 
 
 runs.command("watch")(watch_run)
+runs.command("tree")(show_tree)
 
 
 @runs.command("move")
@@ -217,20 +228,31 @@ def replay_run(
     state: bulk.InState = None,
     created_after: bulk.After = None,
     created_before: bulk.Before = None,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Of a workflow: failed (the default), start, or a node; several times for more."),
+    ] = None,
     dry_run: bulk.DryRun = False,
     yes: bulk.Yes = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Queue a run again that has ended; or all runs of a task, in a state, of a time, those that have failed."""
+    """Queue a run again that has ended; or all runs of a task, in a state, of a time, those that have failed.
+
+    Of a workflow that runs anew which did not end well, and what comes after it; --from says otherwise.
+    """
     meant = bulk.filter_of(run_id, task, state, created_after, created_before)
+    if meant is not None and from_:
+        raise Failure("--from goes with one run's id, not with --task, --state and the like.", Exit.BAD_INPUT)
     if meant is not None:
         bulk.do_to_many(Remote(url, token), bulk.Asked("replay", meant, None, dry_run, yes, as_json))
     elif dry_run:
         raise Failure("--dry-run goes with --task, --state and the like, not with one run.", Exit.BAD_INPUT)
     else:
-        _print(Remote(url, token).post(_path(run_id or "", "replay")).text, as_json)
+        named = from_[0] if from_ in (["failed"], ["start"]) else from_
+        body = json.dumps({"from": named}) if named else None
+        _print(Remote(url, token).post(_path(run_id or "", "replay"), body).text, as_json)
 
 
 def _path(run_id: str, *more: str) -> str:

@@ -27,6 +27,13 @@ def print_run(run: Mapping[str, Any]) -> None:
     typer.echo(f"{run['task']}  {run['id']}")
     for moment in tell(run):
         typer.echo(f"  {moment.after:9.3f} s  {moment.text}")
+    if run.get("nodes"):
+        heads = ("  node", "task", "state", "run", "reason")
+        rows = [(f"  {one['name']}", one["task"], one["state"], one["run"], one["reason"]) for one in run["nodes"]]
+        print_columns(heads, rows, nothing="")
+    if run.get("children", {}).get("total"):
+        states = ", ".join(f"{count} {state}" for state, count in sorted(run["children"]["by_state"].items()))
+        typer.echo(f"  children: {states}")
     if run["state"] in FINAL:
         print_run_end(run)
     else:
@@ -47,6 +54,8 @@ def _print_stack(error: Mapping[str, Any]) -> None:
 
 def standing(run: Mapping[str, Any]) -> str:
     """Return in a few words where a run stands that has not ended."""
+    if run["state"] == "suspended" or (run["state"] == "running" and run["kind"] == "workflow"):
+        return str(run["state"])
     if run["state"] != "queued":
         return f"{run['state']}, attempt {run['attempt']} on {run['worker']}"
     away = (datetime.fromisoformat(run["due_at"]) - datetime.now(UTC)).total_seconds()
@@ -85,24 +94,33 @@ def state_of(worker: Mapping[str, Any]) -> str:
 def print_task(task: Mapping[str, Any]) -> None:
     """Print a task and the policy in force."""
     typer.echo(task["name"])
-    backoff = {name: value for name, value in task["backoff"].items() if value not in (None, [])}
     start = task["schedule_timeout"]
     print_rows(
         [
             *([("paused", "until resumed; its runs are held")] if task["paused"] else []),
             ("workers", ", ".join(task["workers"]) or "none"),
-            ("retries", task["retries"]),
-            ("backoff", ", ".join(f"{name} {value}" for name, value in backoff.items())),
-            ("execution", f"{task['execution_timeout']:g} s at most"),
+            *_attempt_rows(task),
             *([] if start is None else [("start", f"{start:g} s after it is due at most")]),
             ("priority", task["priority"]),
-            *_flow_rows(task),
-            *_way_rows(task),
+            *flow_rows(task),
+            *way_rows(task),
         ]
     )
 
 
-def _flow_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _attempt_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return how attempts are made, of which a workflow has none."""
+    if task["graph"]:
+        return [("nodes", f"{len(task['graph']['nodes'])}; more: hurlbat workflows show {task['name']}")]
+    backoff = {name: value for name, value in task["backoff"].items() if value not in (None, [])}
+    return [
+        ("retries", task["retries"]),
+        ("backoff", ", ".join(f"{name} {value}" for name, value in backoff.items())),
+        ("execution", f"{task['execution_timeout']:g} s at most"),
+    ]
+
+
+def flow_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return what a task's runs draw on, and where they go."""
     rows: list[tuple[str, Any]] = []
     for rule in task["concurrency"]:
@@ -123,7 +141,7 @@ def _flow_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-def _way_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def way_rows(task: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return what starts a task's runs besides a submit, what gathers or slows them, and what a failure starts."""
     rows: list[tuple[str, Any]] = []
     if task["on_events"]:

@@ -38,8 +38,8 @@ def moment(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Moment:
 def ending(run: Mapping[str, Any]) -> str:
     """Return how the run ended, in a few words."""
     begun, ended = _seconds(run["created_at"]), _seconds(run["finished_at"] or run["created_at"])
-    attempts = f"{run['attempt']} attempt{'' if run['attempt'] == 1 else 's'}"
-    return f"{run['state']} after {ended - begun:.2f} s and {attempts}"
+    attempts = f" and {run['attempt']} attempt{'' if run['attempt'] == 1 else 's'}" if run["attempt"] else ""
+    return f"{run['state']} after {ended - begun:.2f} s{attempts}"
 
 
 def short(value: Any) -> str:
@@ -58,6 +58,8 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             return f"moved, to start in {_seconds(entry['due_at']) - _seconds(entry['at']):.1f} s"
         case "started":
             return _started(entry)
+        case "node" if entry.get("node"):
+            return f"node {entry['node']}: {entry.get('state')}"
         case "progress":
             value = entry.get("value")
             return " ".join(part for part in (None if value is None else f"{value:4.0%}", entry.get("message")) if part)
@@ -80,6 +82,8 @@ def _origin(trigger: Mapping[str, Any] | None) -> str:
             return "submitted"
         case {"type": "event", "key": key}:
             return f"started by the event {key}"
+        case {"type": "workflow", "node": node, "workflow": workflow}:
+            return f"reached as node {node} of {workflow}"
         case {"type": "schedule", "schedule": name, "manual": manual}:
             return f"started by hand from the schedule {name}" if manual else f"started by the schedule {name}"
         case _:
@@ -87,10 +91,14 @@ def _origin(trigger: Mapping[str, Any] | None) -> str:
 
 
 def _started(entry: Mapping[str, Any]) -> str:
+    if not entry.get("worker") and not entry["attempt"]:
+        return "begun"
     return f"attempt {entry['attempt']} started" + (f" on {entry['worker']}" if entry.get("worker") else "")
 
 
 def _error(error: Mapping[str, Any]) -> str:
+    if error.get("code") == "node_failed":  # which says itself of what type that was
+        return str(error.get("message"))
     kind = error.get("type") or error.get("code") or "error"
     message = f"{kind}: {error.get('message', '')}"
     return f"{message} {short(error['details'])}" if error.get("details") else message
