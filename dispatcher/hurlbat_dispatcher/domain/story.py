@@ -36,7 +36,10 @@ def tell(run: Run, rows: Sequence[TimelineEntry]) -> tuple[TimelineEntry, ...]:
     if run.finished_at is not None:
         story.end()
     if run.kind is RunKind.WORKFLOW:
-        return tuple(replace(entry, attempt=0) for entry in story.told)
+        return tuple(
+            replace(entry, attempt=0, detail={"worker": None} if entry.kind == "started" else entry.detail)
+            for entry in story.told
+        )
     return tuple(story.told)
 
 

@@ -25,7 +25,7 @@ from hurlbat_dispatcher.turn.submits import Intake, place
 NO_LANE: Final = 0
 """Of nodes that never stood in one."""
 MAX_OUTPUTS: Final = 4 << 20
-"""Bytes that the outputs of a node's parents may have together."""
+"""Characters that the outputs of a node's parents may have together."""
 FEW: Final = 4
 """So many outputs are never too large together."""
 SKIPPED: Final = {Fate.SKIP: "skip_if", Fate.NEVER: "wait_for can never come true"}
@@ -69,7 +69,7 @@ def reach(
         return _ended(desk, ledger, row, RunEvent.SKIPPED, reason=SKIPPED[fate])
     size = yield from _size(ledger, workflow.tenant, course, node)
     if size > MAX_OUTPUTS:
-        said = f"the outputs of its parents have {size} bytes; a node takes at most {MAX_OUTPUTS}"
+        said = f"the outputs of its parents have {size} characters; a node takes at most {MAX_OUTPUTS}"
         return _failed(desk, ledger, workflow, node, ErrorCode.PARENTS_TOO_LARGE, said)
     came = (yield from conditions.told(ledger, workflow.tenant, node, waits)) if fate is Fate.START else []
     trigger = yield from trigger_of(ledger, workflow, course, node, came)
