@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 from hurlbat_dispatcher import MAX_METADATA_BYTES, Accepted, Conflict, Invalid, Problem, Run, RunState, Submission
@@ -16,6 +17,7 @@ from tests.engine.world import World, refused
 
 pytestmark = pytest.mark.anyio
 
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 NOBODY = "0199a3c0-0000-7000-8000-000000000000"
 
 
@@ -380,3 +382,63 @@ async def test_a_child_that_comes_in_the_turn_of_the_cancellation_is_refused_or_
             assert isinstance(outcome, Conflict)
             assert outcome.code == "parent_cancelled"
     assert await alive(world) == []
+
+
+async def one_after_the_other(world: World, parent: Run, *asked: Awaitable[Any]) -> list[Any]:
+    """Let each of these come to the lock of a parent's row before the next, and give it up when all are there."""
+    side = await asyncpg.connect(world.settings.database_url.replace("+asyncpg", ""))
+    tasks: list[asyncio.Future[Any]] = []
+    try:
+        async with side.transaction():
+            await side.execute(f"SELECT * FROM run WHERE id = '{parent.id}' FOR UPDATE")
+            for one in asked:
+                tasks.append(asyncio.ensure_future(one))
+                async with asyncio.timeout(60):
+                    while await side.fetchval(BLOCKED) < len(tasks):  # noqa: ASYNC110  # a lock sets no event
+                        await asyncio.sleep(0.02)
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+    finally:
+        await side.close()
+
+
+@pytest.mark.parametrize("at_the_owner", [True, False], ids=["cancelled at the owner", "cancelled elsewhere"])
+@pytest.mark.parametrize("first", ["child", "cancel"])
+async def test_a_parent_that_is_cancelled_while_another_server_takes_its_children_leaves_none_alive(
+    owner: World, other: World, first: str, at_the_owner: bool
+) -> None:
+    parent = await parent_in(owner)
+    here, there = (owner, other) if at_the_owner else (other, owner)
+    await owner.until(lambda: "echo" in other.parts.registry.tasks)
+    sibling = await submit(owner, parent, delay=3600.0)
+
+    async def cancelled() -> None:
+        await here.engine.cancel_run(parent.id, reason="enough")
+
+    children = [
+        Submission("echo", parent=parent.id, delay=3600.0),
+        Submission("parent", parent=parent.id),
+        Submission("echo", parent=sibling.run.id, delay=3600.0),
+    ]
+    both: list[Awaitable[Any]] = [there.engine.submit_many(children), cancelled()]
+    found = await one_after_the_other(owner, parent, *(both if first == "child" else both[::-1]))
+    [outcomes] = [one for one in found if isinstance(one, list)]
+    assert [isinstance(one, Accepted) for one in outcomes[:2]] == [first == "child"] * 2
+    assert {one.code for one in outcomes if isinstance(one, Problem)} <= {"parent_cancelled"}
+    below = [sibling, *(one for one in outcomes if isinstance(one, Accepted))]
+    ended = await owner.all_ended([one.run for one in below])
+    assert {(run.state, run.cancelled_by) for run in ended} == {(RunState.CANCELLED, "parent")}
+    assert await alive(owner) == []
+
+
+async def test_of_two_servers_that_are_given_one_key_at_once_one_makes_the_child(owner: World, other: World) -> None:
+    parent = await parent_in(owner)
+    await owner.until(lambda: "echo" in other.parts.registry.tasks)
+    asked = [submit(world, parent, child_key="k") for world in (other, owner)]
+    begun = await one_after_the_other(owner, parent, *asked)
+    assert [one.created for one in begun] == [True, False]
+    assert len({one.run.id for one in begun}) == 1
+    conflict, same = await one_after_the_other(
+        owner, parent, submit(owner, parent, "2", child_key="k"), submit(other, parent, child_key="k")
+    )
+    assert isinstance(conflict, Conflict)
+    assert (conflict.code, same.created) == ("idempotency_conflict", False)
