@@ -234,13 +234,15 @@ class Execution:
         except BaseException as error:  # also SystemExit, which would otherwise end the whole server
             self._conclude(error)
         else:
-            if self.stop_reason is not None and not self.over:
+            if self.stop_reason is not None and self.result is None:
                 logger.info(
                     "%s went on although it was told to stop (%s); what it made of run %s, attempt %d, is ignored",
                     *(self.task, self.stop_reason, *self.key),
                 )
-            if not self.over:
+            if self.result is None:
                 self._end(self._completed(value))
+        finally:
+            RUNNING.set(None)  # or the asyncio task and this would hold each other, for the garbage collector to find
 
     async def _in_thread(self, positional: list[Any], named: dict[str, Any]) -> Any:
         context = contextvars.copy_context()
@@ -307,18 +309,20 @@ class Execution:
     def _start(self) -> None:
         self.started = True
         self._began_at = outside.time()
-        if self._scope is not None:
-            self._expire_at(self._loop.time() + self.delivered.execution_timeout)
+        when = self._loop.time() + self.delivered.execution_timeout
+        if self._passage is not None:
+            self._expire_at(when)
+        elif self._scope is not None:
+            self._scope.reschedule(when)
         self._put(StartedLine(self.run_id, self.attempt))
 
     def _expire_at(self, when: float) -> None:
-        """Let the attempt, and all that is around its task, end at a time of the loop."""
+        """Let the attempt, with all that is around its task, end at a time of the loop."""
         if self._scope is not None:
             self._scope.reschedule(when)
-        if self._passage is not None:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(when + LEAVE_SECONDS, self._leave_behind, self._timed_out)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(when + LEAVE_SECONDS, self._leave_behind, self._timed_out)
 
     def _put(self, line: Line) -> None:
         if self.result is None:

@@ -38,11 +38,20 @@ class Told(list[str]):
         assert await asyncio.to_thread(wait), self
 
 
+FAIL = "POST /runs/run-use/attempts/1/fail"
+
+
 @pytest.fixture
-def hurlbat() -> Hurlbat:
-    hurlbat, server = an_app(), FakeServer()
+def server() -> FakeServer:
+    server = FakeServer()
     server.on("POST /runs/run-use/attempts/1/heartbeat", answer(200, {"cancelled": False, "lease": 15}))
-    server.on("POST /runs/run-use/attempts/1/fail", answer(200, {"recorded": True}))
+    server.on(FAIL, answer(200, {"recorded": True}))
+    return server
+
+
+@pytest.fixture
+def hurlbat(server: FakeServer) -> Hurlbat:
+    hurlbat = an_app()
     server.attach(hurlbat)
     return hurlbat
 
@@ -205,7 +214,10 @@ async def test_what_was_entered_in_a_thread_while_it_was_stopped_is_left(
 # -- sync tasks --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sync_task_beyond_its_time_keeps_what_it_uses_until_it_has_ended(hurlbat: Hurlbat, told: Told) -> None:
+async def test_a_sync_task_beyond_its_time_is_reported_at_once_and_keeps_what_it_uses_until_it_has_ended(
+    hurlbat: Hurlbat, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat.execution.LEAVE_SECONDS", 3600)
     gate = threading.Event()
 
     @hurlbat.task
@@ -324,6 +336,30 @@ async def test_a_drain_gives_back_what_is_held(hurlbat: Hurlbat, told: Told, len
     assert told[-1] == "leave it: CancelledError"
     assert told == ["enter it", "task", "leave it: CancelledError"]
     assert hurlbat.workbench._running == {}
+
+
+async def test_a_drain_waits_a_moment_for_those_that_are_leaving(
+    hurlbat: Hurlbat, told: Told, server: FakeServer
+) -> None:
+    async def lend() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await server.asked(FAIL)
+            for _ in range(50):  # longer than all that the drain has to do besides
+                await asyncio.sleep(0)
+            told.say("left")
+
+    @hurlbat.task
+    async def use(*, _: Annotated[None, Depends(lend)]) -> None:
+        told.say("task")
+        await asyncio.sleep(3600)
+
+    exchange = delivered(hurlbat)
+    await told.until("task")
+    await hurlbat.workbench.drain(0)
+    assert told == ["task", "left"]
+    await exchange.finish()
 
 
 async def test_what_a_sync_task_makes_after_it_was_given_back_is_not_kept(

@@ -216,6 +216,22 @@ def test_when_the_loop_ends_it_closes_after_the_tasks_and_opens_again_in_another
         hurlbat.workbench._recent.clear()
 
 
+def test_what_a_dead_loop_held_open_is_opened_again_in_another(hurlbat: Hurlbat, life: Life) -> None:
+    async def state() -> Any:
+        return (await result_of(hurlbat, a_run("look")))["output"]
+
+    dead = asyncio.new_event_loop()
+    dead.run_until_complete(state())
+    hurlbat.workbench._recent.clear()
+    assert asyncio.run(state()) == {"tasks": "look"}
+    assert life.told == ["opening", "open", "opening", "open", "close"]
+    left = asyncio.all_tasks(dead)
+    for task in left:
+        task.cancel()
+    dead.run_until_complete(asyncio.wait(left))
+    dead.close()
+
+
 async def test_a_lifespan_of_a_kind_that_cannot_be_entered_says_so() -> None:
     async def forgot(hurlbat: Hurlbat) -> AsyncIterator[None]:
         yield
