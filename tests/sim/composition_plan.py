@@ -85,6 +85,8 @@ OF_INPUT: Final[Mapping[str, Says]] = {
     "input.missing == 1": lambda given, _: None,
 }
 """What expressions over a workflow's input say, in other words; None for one that fails."""
+SCOPE_FROM: Final = "input.g"
+"""An expression for the scope of an event."""
 OF_EVENTS: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
     "input.n % 2 == 0": lambda event: bool(event["n"] % 2 == 0),
     "input.g == 'a'": lambda event: bool(event["g"] == "a"),
@@ -194,6 +196,8 @@ def _condition(chance: random.Random, action: str, parents: Sequence[str]) -> di
     scope = chance.choice(SCOPES)
     if scope is not None:
         found["scope"] = scope
+    elif chance.random() < 0.3:
+        found["scope_from"] = SCOPE_FROM
     if chance.random() < 0.4:
         found["expression"] = chance.choice(list(OF_EVENTS))
     return found

@@ -50,6 +50,7 @@ class CompositionRules:
         self._rows = rows
         self._graphs = plan.composition.graphs
         self._on = plan.composition.on
+        self._flows = plan.flow.on  # and so a node may be refused that takes more units than there are
         self._outputs: dict[str, Mapping[str, Any]] = {}
         """What the parents of each node had put out when it was reached."""
         self._cancelled: set[str] = set()
@@ -158,7 +159,8 @@ class CompositionRules:
         became: Fate = BORN_AS.get(after.state, "start")
         if (after.state, after.cancelled_by) == ("cancelled", "condition"):
             became = "cancel"
-        if became not in allowed:
+        refused = after.failure.get("code") == "node_refused" and self._flows and allowed & {"start", "wait"}
+        if became not in allowed and not refused:
             yield Rule.WAITS, f"{called} is {after.state} ({after.reason}, {after.error}), and ought to {allowed}"
         if became == "fail":
             return

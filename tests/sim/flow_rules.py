@@ -215,7 +215,8 @@ class FlowRules:
         was = was._replace(state="queued" if before is None else was.state, joined_at=was.joined_at or at)
         was_at = at if by is not None else moment.now - SAME - 1  # what joins in one turn joins at one time
         now = {change.after.id for change in changes if change.after is not None} | {told["by"]}
-        others = [self._rows[run_id] for run_id in self._members[groups[0]] if run_id != after.id]
+        members = dict.fromkeys((*self._members[groups[0]], *(() if by is None else (by.id,))))
+        others = [self._rows[run_id] for run_id in members if run_id != after.id]
         living = [
             row._replace(joined_at=at) if row.id in now and (row.joined_at or 0) > was_at else row
             for row in others

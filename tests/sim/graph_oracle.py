@@ -179,7 +179,7 @@ def truths(action: str, condition: Mapping[str, Any], facts: Facts) -> set[Truth
     since = start - round(condition["look_back"] * 1000)
     found: set[Truth] = {"open"}
     for event in facts.events:
-        if _counts(condition, event):
+        if _counts(condition, event, facts.given):
             timely = _passed(event.at - since, facts.slack)
             if timely == {"true"} and not event.fresh:
                 return {"true"}
@@ -205,8 +205,9 @@ def _says(expression: str, facts: Facts) -> Truth:
     return "fails" if verdict is None else "true" if verdict else "false"
 
 
-def _counts(condition: Mapping[str, Any], event: Seen) -> bool:
-    if event.key != condition["event"] or condition.get("scope") not in (None, event.scope):
+def _counts(condition: Mapping[str, Any], event: Seen, given: Mapping[str, Any]) -> bool:
+    scope = given["g"] if "scope_from" in condition else condition.get("scope")
+    if event.key != condition["event"] or scope not in (None, event.scope):
         return False
     expression = condition.get("expression")
     try:

@@ -99,6 +99,7 @@ def test_a_replay_runs_what_was_bad_and_all_below() -> None:
         ({"wait_for": [on("other")]}, {"wait"}),
         ({"wait_for": [on(scope="x")]}, {"start"}),
         ({"wait_for": [on(scope="y")]}, {"wait"}),
+        ({"wait_for": [on(scope_from="input.g")]}, {"wait"}),
         ({"wait_for": [on(expression="input.n % 2 == 0")]}, {"start"}),
         ({"wait_for": [on(expression="input.g == 'a'"), on("other")]}, {"wait"}),
         ({"wait_for": [{"any": [on("other"), {"sleep": 0.5}]}]}, {"start"}),
