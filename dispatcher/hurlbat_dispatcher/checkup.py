@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hurlbat_dispatcher.domain.lifecycle import FINAL, RunState
-from hurlbat_dispatcher.domain.runs import CHILDREN, MAX_TIMELINE
+from hurlbat_dispatcher.domain.runs import CHILDREN, MAX_TIMELINE, RunKind
 from hurlbat_dispatcher.findings import Code, Finding, Severity, warn
 from hurlbat_dispatcher.flow_checkup import flow_violations, slots_taken
+from hurlbat_dispatcher.graph_checkup import graph_violations
 from hurlbat_dispatcher.store.checkup import Load, SeenKey, SeenRun, SeenWorker, Sight, Told, look_at_rows
 from hurlbat_dispatcher.store.statement import Ask, Rows
 
@@ -57,6 +58,7 @@ def violations(sight: Sight, *, settling: int = SETTLING_MS) -> Iterator[Finding
             yield from _key(key)
     yield from _owners(sight)
     yield from flow_violations(sight.flow, sight.now, SETTLING_MS)
+    yield from graph_violations(sight)
 
 
 def gathered(findings: Iterable[Finding], most: int = SHOWN) -> list[Finding]:
@@ -92,6 +94,17 @@ def _ended(run: SeenRun) -> bool:
     return run.state in FINAL
 
 
+def _is_workflow(run: SeenRun) -> bool:
+    return run.kind == RunKind.WORKFLOW
+
+
+def _incomplete(run: SeenRun) -> bool:
+    """A workflow runs without attempts, at no worker."""
+    if _is_workflow(run):
+        return bool(run.attempt or run.tries or run.worker or run.started_at is None or not run.ready)
+    return not run.attempt or not run.tries or run.started_at is None or not run.sender or not run.ready
+
+
 def _result_fits(run: SeenRun) -> bool:
     match run.state:
         case RunState.COMPLETED:
@@ -121,7 +134,10 @@ RULES: Final = (
     ),
     Rule(
         Code.ENDED_WITHOUT_START,
-        lambda run: run.state == RunState.COMPLETED and (not run.tries or run.started_at is None or not run.worker),
+        lambda run: (
+            run.state == RunState.COMPLETED
+            and (run.started_at is None or not (_is_workflow(run) or (run.tries and run.worker)))
+        ),
         "is completed and was never started (tries {tries}, started at {started_at}, worker {worker})",
     ),
     Rule(
@@ -136,11 +152,8 @@ RULES: Final = (
     ),
     Rule(
         Code.RUNNING_INCOMPLETE,
-        lambda run: (
-            run.state == RunState.RUNNING
-            and (not run.attempt or not run.tries or run.started_at is None or not run.sender or not run.ready)
-        ),
-        "is running without all of an attempt, a charged try, a start and a sender"
+        lambda run: run.state == RunState.RUNNING and _incomplete(run),
+        "is running without all of an attempt, a charged try, a start and a sender, or a workflow with one of them"
         " (attempt {attempt}, tries {tries}, started at {started_at}, sender {sender})",
     ),
     Rule(

@@ -48,6 +48,12 @@ class Code(StrEnum):
     RATE_OVERSOLD = "rate_oversold"
     USE_IMPOSSIBLE = "use_impossible"
     TIMELINE_WITHOUT_RUN = "timeline_without_run"
+    # of workflows
+    SHAPE_MISSING = "shape_missing"
+    WORKFLOW_FORGOTTEN = "workflow_forgotten"
+    NODE_WITHOUT_WORKFLOW = "node_without_workflow"
+    SUSPENDED_WITHOUT_WAIT = "suspended_without_wait"
+    WAIT_WITHOUT_RUN = "wait_without_run"
     # late
     LEASE_NOT_RESCUED = "lease_not_rescued"
     SENDER_GONE = "sender_gone"
@@ -56,6 +62,12 @@ class Code(StrEnum):
     HELD_TOO_LONG = "held_too_long"
     WAITING_BESIDE_ROOM = "waiting_beside_room"
     WORKER_GONE = "worker_gone"
+    WORKFLOW_NOT_BEGUN = "workflow_not_begun"
+    NODE_NOT_WOKEN = "node_not_woken"
+    NODE_OUTLIVES_WORKFLOW = "node_outlives_workflow"
+    SLEEP_NOT_SEEN = "sleep_not_seen"
+    WAIT_OUTLIVES_RUN = "wait_outlives_run"
+    NEWS_NOT_READ = "news_not_read"
     # of the database itself
     NOT_DURABLE = "not_durable"
     CLOCK_OFF = "clock_off"

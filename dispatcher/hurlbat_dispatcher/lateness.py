@@ -6,8 +6,10 @@ from typing import Final
 
 from hurlbat_dispatcher.checkup import Code, Finding, warn
 from hurlbat_dispatcher.domain.lifecycle import RunState
+from hurlbat_dispatcher.domain.runs import RunKind
 from hurlbat_dispatcher.domain.workers import SERVING
 from hurlbat_dispatcher.flow_checkup import may_be_held
+from hurlbat_dispatcher.graph_checkup import graph_warnings
 from hurlbat_dispatcher.store.checkup import SeenRun, Sight
 
 OVERDUE_MS: Final = 60_000
@@ -24,7 +26,7 @@ def warnings(sight: Sight, *, alive: bool) -> Iterator[Finding]:
         )
     names = {worker.name for worker in sight.workers}
     for run in sight.runs:
-        if run.state == RunState.RUNNING and run.worker is not None and run.worker not in names:
+        if run.state == RunState.RUNNING and run.worker and run.worker not in names:
             yield warn(
                 Code.WORKER_GONE,
                 run.id,
@@ -33,14 +35,16 @@ def warnings(sight: Sight, *, alive: bool) -> Iterator[Finding]:
         if alive:
             yield from _late(run, sight)
     if alive:
-        yield from _beside_room(sight)
+        held = may_be_held(sight.flow)
+        yield from _beside_room(sight, held)
+        yield from graph_warnings(sight, sight.now - OVERDUE_MS, held)
 
 
 def _late(run: SeenRun, sight: Sight) -> Iterator[Finding]:
     before = sight.now - OVERDUE_MS
     if run.holds_until is not None and run.holds_until < before:
         yield _overdue(Code.HELD_TOO_LONG, run, "holds a slot that was to be given back", sight.now - run.holds_until)
-    if run.state == RunState.RUNNING:
+    if run.state == RunState.RUNNING and run.kind != RunKind.WORKFLOW:
         if run.lease_until is not None:
             if run.lease_until < before:
                 yield _overdue(Code.LEASE_NOT_RESCUED, run, "has a lease that ran out", sight.now - run.lease_until)
@@ -68,13 +72,12 @@ def _overdue(code: Code, run: SeenRun, says: str, since: int) -> Finding:
     )
 
 
-def _beside_room(sight: Sight) -> Iterator[Finding]:
+def _beside_room(sight: Sight, held: frozenset[int]) -> Iterator[Finding]:
     busy = {load.worker for load in sight.loads}
     idle: dict[str, str] = {}
     for worker in sight.workers:
         if worker.state in SERVING and worker.name not in busy and worker.updated_at < sight.now - OVERDUE_MS:
             idle.update(dict.fromkeys(json.loads(worker.tasks), worker.name))
-    held = may_be_held(sight.flow)
     waiting: dict[str, SeenRun] = {}
     for run in sight.runs:
         due = run.state == RunState.QUEUED and run.ready and run.due_at < sight.now - OVERDUE_MS
@@ -82,6 +85,7 @@ def _beside_room(sight: Sight) -> Iterator[Finding]:
             due
             and run.lane not in held
             and run.task in idle
+            and run.kind != RunKind.WORKFLOW
             and (run.task not in waiting or run.due_at < waiting[run.task].due_at)
         ):
             waiting[run.task] = run

@@ -1,6 +1,7 @@
 """The checkup finds each broken promise in the rows of either database, and nothing where all is well."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ LONG_AGO, LATER = NOW - 3_600_000, NOW + 3_600_000
 WAITS, DELAYED, RUNS, COMPLETED, FAILED, CANCELLED, MISSING = (
     f"0199a3c0-0000-7000-8000-00000000000{n}" for n in range(1, 8)
 )
+FLOW, FIRST, SECOND = (f"0199a3c0-0000-7000-8000-0000000000f{n}" for n in range(3))
 ME, GONE = "01a00000-0000-7000-8000-00000000000a", "01a00000-0000-7000-8000-00000000000b"
 ERROR = """'{"code": "task_error"}'"""
 
@@ -66,12 +68,12 @@ def _quoted(text: str) -> str:
     return text.replace(":", "\\:")
 
 
-def lane(lane_id: int, draws: str, digest: str | None = None) -> str:
-    """Return the SQL of a lane of the task `echo`."""
+def lane(lane_id: int, draws: str, digest: str | None = None, task: str = "echo") -> str:
+    """Return the SQL of a lane."""
     digest = hashlib.sha256(draws.encode()).hexdigest()[:40] if digest is None else digest
     return (
         "INSERT INTO lane (id, tenant, task, draws, digest, used_at) "
-        f"VALUES ({lane_id}, 1, 'echo', '{_quoted(draws)}', '{digest}', {NOW})"
+        f"VALUES ({lane_id}, 1, '{task}', '{_quoted(draws)}', '{digest}', {NOW})"
     )
 
 
@@ -80,6 +82,24 @@ def task(name: str, policy: str, updated_at: int = LONG_AGO) -> str:
     return (
         "INSERT INTO task (tenant, name, version, policy, paused, updated_at) "
         f"VALUES (1, '{name}', 1, '{_quoted(policy)}', 0, {updated_at})"
+    )
+
+
+def graph(*nodes: str) -> str:
+    """Return a graph of a node `first`, and of these after it, one after the other; `second` sleeps."""
+    said: list[dict[str, Any]] = [{"name": "first", "task": "echo"}]
+    for parent, name in zip(("first", *nodes), nodes, strict=False):
+        sleeps: dict[str, Any] = {"wait_for": [{"sleep": 3600}]} if name == "second" else {}
+        said.append({"name": name, "task": "echo", "parents": [parent], **sleeps})
+    return _quoted(json.dumps({"nodes": said}))
+
+
+def wait(run_id: str, **more: int) -> str:
+    """Return the SQL of a sleep that a run waits for."""
+    times = {"due_at": LATER} | more
+    return (
+        f"INSERT INTO wait (tenant, run, action, clause, place, kind, {', '.join(times)}) "
+        f"VALUES (1, '{run_id}', 'start', 0, 0, 'sleep', {', '.join(map(str, times.values()))})"
     )
 
 
@@ -124,6 +144,19 @@ HEALTHY = [
     put(CANCELLED, state="'cancelled'", attempt=1, tries=1, worker="'w'", started_at=NOW, finished_at=NOW),
     put(CANCELLED, holds_until=LATER),
     key(WAITS, "k"),
+    lane(2, "{}", task="flow"),
+    (
+        "INSERT INTO shape (tenant, task, version, graph, created_at) "
+        f"VALUES (1, 'flow', 1, '{graph('second', 'third')}', 1)"
+    ),
+    put(FLOW, kind="'workflow'", task="'flow'", lane=2, state="'running'", worker="''", started_at=NOW),
+    put(FIRST, state="'completed'", attempt=1, tries=1, worker="'w'", started_at=NOW, finished_at=NOW, output="'1'"),
+    put(SECOND, state="'suspended'", ready=0),
+    *(
+        put(run_id, kind="'node'", parent=f"'{FLOW}'", node=name)
+        for run_id, name in ((FIRST, "'first'"), (SECOND, "'second'"))
+    ),
+    wait(SECOND),
 ]
 """A run in each state, all of them as the engine leaves them."""
 
@@ -143,7 +176,7 @@ def plant(code: Code, subject: str | None, words: str, *sql: str) -> Plant:
     return Plant(code, subject, words, sql)
 
 
-IN_LANE_7 = "UPDATE run SET lane = 7 WHERE worker IS NOT NULL"
+IN_LANE_7 = "UPDATE run SET lane = 7 WHERE worker = 'w'"
 PLANTS = [
     plant(Code.UNKNOWN_STATE, WAITS, "the state lost, which there is not", put(WAITS, state="'lost'")),
     plant(Code.ENDED_WITHOUT_TIME, COMPLETED, "has no time of its end", put(COMPLETED, finished_at="NULL")),
@@ -158,6 +191,8 @@ PLANTS = [
     plant(Code.WAITING_WITH_LEFTOVERS, WAITS, "or a lease", put(WAITS, lease_until=LATER)),
     plant(Code.RUNNING_INCOMPLETE, RUNS, "a start and a sender", put(RUNS, sender="NULL")),
     plant(Code.RUNNING_INCOMPLETE, RUNS, "a start and a sender", put(RUNS, started_at="NULL")),
+    plant(Code.RUNNING_INCOMPLETE, FLOW, "or a workflow with one of them", put(FLOW, started_at="NULL")),
+    plant(Code.RUNNING_INCOMPLETE, FLOW, "or a workflow with one of them", put(FLOW, attempt=1, tries=1)),
     plant(Code.HELD_WITHOUT_CANCEL, WAITS, "holds a slot as only a cancelled run", put(WAITS, holds_until=LATER)),
     plant(Code.TOO_MANY_TRIES, RUNS, "was charged 2 times, and may be 1 times", put(RUNS, max_attempts=1)),
     plant(Code.NO_TRIES_LEFT, DELAYED, "all of its 1 tries are used up", put(DELAYED, max_attempts=1)),
@@ -182,7 +217,7 @@ PLANTS = [
     ),
     plant(Code.OWNERS_WRONG, None, "has 0 rows", "DELETE FROM shard"),
     plant(Code.OWNERS_WRONG, None, "has 2 rows", "INSERT INTO shard (id, epoch, lease_until) VALUES (2, 0, 0)"),
-    plant(Code.LANE_MISNAMED, "1", "lane 1 of the task echo", "UPDATE lane SET digest = 'other'"),
+    plant(Code.LANE_MISNAMED, "1", "lane 1 of the task echo", "UPDATE lane SET digest = 'other' WHERE id = 1"),
     plant(Code.SLOTS_OVERSOLD, "w", "2 attempts, which take 4, in 2 slots", lane(7, '{"cost":2}'), IN_LANE_7),
     plant(
         Code.GROUP_OVERSOLD,
@@ -202,6 +237,23 @@ PLANTS = [
     ),
     plant(Code.USE_IMPOSSIBLE, "static:slow", "has -1 units", use("static:slow", -1)),
     plant(Code.USE_IMPOSSIBLE, "static:slow", "in the part 7", use("static:slow", 1, bucket=7)),
+    plant(Code.SHAPE_MISSING, FLOW, "version 1, whose graph is missing", "DELETE FROM shape"),
+    plant(
+        Code.WORKFLOW_FORGOTTEN,
+        FLOW,
+        "should have gone on with the node third",
+        put(SECOND, state="'skipped'", finished_at=NOW),
+    ),
+    plant(
+        Code.WORKFLOW_FORGOTTEN,
+        FLOW,
+        "should have ended as cancelled",
+        f"UPDATE shape SET graph = '{graph('second')}'",
+        put(SECOND, state="'cancelled'", finished_at=NOW),
+    ),
+    plant(Code.NODE_WITHOUT_WORKFLOW, SECOND, "which is not there", f"DELETE FROM run WHERE id = '{FLOW}'"),
+    plant(Code.SUSPENDED_WITHOUT_WAIT, SECOND, "nothing ever wakes it", "DELETE FROM wait"),
+    plant(Code.WAIT_WITHOUT_RUN, MISSING, "is kept for run", wait(MISSING)),
     plant(Code.OWNER_UNKNOWN, GONE, "which never entered", f"UPDATE shard SET owner = '{GONE}'"),
 ]
 OVERDUE = [
@@ -237,13 +289,44 @@ OVERDUE = [
         worker("idle"),
         put(WAITS, due_at=LONG_AGO),
     ),
+    plant(Code.WORKFLOW_NOT_BEGUN, WAITS, "and nothing holds it back", put(WAITS, kind="'workflow'", due_at=LONG_AGO)),
+    plant(Code.NODE_NOT_WOKEN, SECOND, "what it waits for came true", f"UPDATE wait SET met_at = {LONG_AGO}"),
+    plant(
+        Code.NODE_OUTLIVES_WORKFLOW,
+        SECOND,
+        "as the node second of a workflow that has ended",
+        put(FLOW, state="'cancelled'", finished_at=LONG_AGO),
+    ),
+    plant(Code.SLEEP_NOT_SEEN, SECOND, "waits for a sleep that is over", f"UPDATE wait SET due_at = {LONG_AGO}"),
+    plant(Code.WAIT_OUTLIVES_RUN, FAILED, "has ended", wait(FAILED), put(FAILED, finished_at=LONG_AGO)),
+    plant(
+        Code.NEWS_NOT_READ,
+        FAILED,
+        "followed by nobody",
+        f"INSERT INTO news (tenant, kind, subject) VALUES (1, 'ended', '{FAILED}')",
+        put(FAILED, finished_at=LONG_AGO),
+    ),
     plant(Code.WORKER_GONE, RUNS, "at the worker w, which was removed", "DELETE FROM worker"),
 ]
 OF_THE_DATABASE = {Code.NOT_DURABLE, Code.CLOCK_OFF}
 
 
 TABLES = (
-    *("run", "timeline", "lane", "task", "rate_limit", "rate_use", "idempotency", "worker", "dispatcher", "shard"),
+    *(
+        "wait",
+        "news",
+        "shape",
+        "run",
+        "timeline",
+        "lane",
+        "task",
+        "rate_limit",
+        "rate_use",
+        "idempotency",
+        "worker",
+        "dispatcher",
+        "shard",
+    ),
 )
 
 
@@ -251,7 +334,7 @@ def well() -> Script[None]:
     """Make everything as it should be, whatever was planted before."""
     for table in TABLES:
         yield from tell(f"DELETE FROM {table}")
-    runs = [WAITS, DELAYED, RUNS, COMPLETED, FAILED, CANCELLED]
+    runs = [WAITS, DELAYED, RUNS, COMPLETED, FAILED, CANCELLED, FLOW, FIRST, SECOND]
     yield from insert(*(new_run(run_id, created_at=LONG_AGO, due_at=NOW, max_attempts=3) for run_id in runs))
     yield from tell(*HEALTHY)
 
@@ -289,7 +372,7 @@ async def test_nothing_is_found_where_all_is_well(store: Database, database_url:
     assert await store.read(strict_checkup()) == []
     [only] = found.servers
     assert (only.id, only.alive, only.owner, found.epoch) == (ME, True, True, 3)
-    assert (found.runs, found.whole, found.running) == (6, True, 1)
+    assert (found.runs, found.whole, found.running) == (9, True, 2)
     assert found.waits[0] == "1 run waits for room: 1 of echo (w is 2 of 2 slots used)."
     assert found.waits[1].startswith("1 run waits for a time; the first is due in 3")
 

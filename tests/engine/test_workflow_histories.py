@@ -17,6 +17,7 @@ import pytest
 
 from hurlbat.wire import CancelledLine
 from hurlbat_dispatcher import EventSpec
+from hurlbat_dispatcher.checkup import strict_checkup
 from hurlbat_dispatcher.domain.graph import Clauses, Condition, Graph, Node
 from hurlbat_dispatcher.turn.due import rebuild
 from tests.engine.far_side import Call, Output
@@ -291,6 +292,7 @@ class History:
             await self.world.turns()  # what comes next comes later, by the clock of the database, too
         assert differences(await self._found(), wanted) == {}, f"step {self.step}: {what}, a moment later"
         assert self.unfit == []
+        assert await self.world.parts.database.read(strict_checkup()) == []
         assert set(self.arrived.values()) <= {1}, "an attempt each"
 
     async def _found(self) -> dict[Any, Any]:

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.store.flow_checkup import FlowSight, look_at_flow
+from hurlbat_dispatcher.store.graph_checkup import GraphSight, look_at_graphs
 from hurlbat_dispatcher.store.migrate import scripts
 from hurlbat_dispatcher.store.schema import (
     DELAYED,
@@ -20,9 +22,11 @@ from hurlbat_dispatcher.store.schema import (
     HELD,
     QUEUED,
     RUNNING,
+    UNHAPPY,
     WAITING,
     dispatcher,
     idempotency,
+    inline,
     lane,
     run,
     shard,
@@ -39,7 +43,11 @@ class SeenRun(NamedTuple):
 
     tenant: int
     id: str
+    kind: str
     task: str
+    task_version: int
+    parent: str | None
+    node: str | None
     lane: int
     state: str
     ready: int
@@ -143,6 +151,7 @@ class Sight:
     delayed: int
     next_due: int | None
     flow: FlowSight
+    graphs: GraphSight
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +223,10 @@ _NEWEST = Statement(_SEEN.order_by(run.c.tenant.desc(), run.c.id.desc()).limit(_
 _UNDER_WAY = Statement(_SEEN.where(RUNNING).limit(_MOST), ("most",))
 _HOLDING = Statement(_SEEN.where(HELD).limit(_MOST), ("most",))
 _OLDEST_QUEUED = Statement(_SEEN.where(QUEUED).order_by(run.c.tenant, run.c.id).limit(_MOST), ("most",))
+_OLDEST_SUSPENDED = Statement(
+    _SEEN.where(UNHAPPY, run.c.state == inline(RunState.SUSPENDED)).order_by(run.c.tenant, run.c.id).limit(_MOST),
+    ("most",),
+)
 _OVERDUE = Statement(
     _SEEN.where(DELAYED, run.c.due_at < _BEFORE).order_by(run.c.due_at).limit(_MOST), ("before", "most")
 )
@@ -298,6 +311,7 @@ def look_at_rows(*, most: int = EVERYTHING, overdue: int = 0) -> Generator[Ask, 
             (_UNDER_WAY, (most,)),
             (_HOLDING, (most,)),
             (_OLDEST_QUEUED, (most,)),
+            (_OLDEST_SUSPENDED, (most,)),
             (_OVERDUE, (now - overdue, most)),
             (_EXPIRED, (now - overdue, most)),
         ):
@@ -317,6 +331,11 @@ def look_at_rows(*, most: int = EVERYTHING, overdue: int = 0) -> Generator[Ask, 
     queues = yield _QUEUES.fetch()
     later = yield _LATER.fetch()
     flow = yield from look_at_flow(most)
+    graphs = yield from look_at_graphs(
+        most,
+        [row.id for row in seen.values() if row.state == RunState.SUSPENDED],
+        [row.parent for row in seen.values() if row.node is not None and row.parent and row.finished_at is None],
+    )
     return Sight(
         now,
         most,
@@ -333,6 +352,7 @@ def look_at_rows(*, most: int = EVERYTHING, overdue: int = 0) -> Generator[Ask, 
         later[0][0],
         later[0][1],
         flow,
+        graphs,
     )
 
 
