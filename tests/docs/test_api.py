@@ -45,14 +45,15 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True)
     commands = [line for block in blocks(PAGE, "sh") for line in block.text.splitlines() if line.startswith("api ")]
     said = [json.loads(line) for line in done.stdout.splitlines() if line]
-    assert len(said) == len(commands) - 2  # what is removed has no content
+    assert len(said) == len(commands) - 3  # what is removed has no content
     return said
 
 
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     submitted, waited, first, again, bulk, shown, listed, second, *later = answers
     explained, moved, cancelled, replayed, dry, begun, nothing, operations, *rest = later
-    added, _, changed, paused, resumed, synced, task, *limits = rest
+    added, _, changed, paused, resumed, synced, task, *flows = rest
+    made, workflows, run, nodes, redone, *limits = flows
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
     assert first["id"] == again["id"]
@@ -70,6 +71,11 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
     assert synced["state"] == "unverified"
     assert (task["retries"], task["workers"]) == (3, ["mailer"])
+    assert (made["name"], made["unserved"], workflows["items"]) == ("welcome", [], [made])
+    assert (run["state"], run["output"]) == ("completed", {"again": "Hello, Ada!"})
+    assert [node["state"] for node in run["nodes"]] == ["completed", "completed"]
+    assert [one["node"] for one in nodes["items"]] == ["again", "greet"]
+    assert (redone["id"], redone["kind"]) == (run["id"], "workflow")
     put, static, dynamic, held, freed, paused_task, resumed_task = limits
     assert (put["limit"], static["items"], dynamic["items"]) == (10, [put], [])
     assert [one["paused"] for one in (held, freed, paused_task, resumed_task)] == [True, False, True, False]
