@@ -420,6 +420,7 @@ async def test_a_run_of_an_older_version_shows_the_graph_that_it_was_made_with(a
     shown = [(await api.get(f"/runs/{run['id']}")).json() for run in (before, after)]
 
     assert [[one["name"] for one in run["nodes"]] for run in shown] == [["old"], ["new"]]
+    assert [run["task_version"] for run in shown] == [1, 2]
 
 
 async def test_a_run_counts_its_children_by_their_states(api: httpx.AsyncClient) -> None:

@@ -61,6 +61,7 @@ def show_run(run: Run, *, timeline: bool = True, family: Family | None = None) -
     shown = {
         "id": run.id,
         "task": run.task,
+        "task_version": run.task_version,
         "kind": run.kind,
         "state": run.state,
         "attempt": run.attempt,

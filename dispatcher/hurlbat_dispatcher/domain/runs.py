@@ -158,6 +158,7 @@ class Run(NamedTuple):
     node: str | None = None
     was_node: str | None = None
     """The node that it was until a replay of its workflow ran that anew."""
+    task_version: int = 0
     child_key: str | None = None
     cancelled_by: str | None = None
     timeline: tuple[TimelineEntry, ...] = ()

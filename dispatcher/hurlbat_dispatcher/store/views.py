@@ -39,6 +39,7 @@ _SHOWN = [
     "root",
     "node",
     "was_node",
+    "task_version",
     "child_key",
     "cancelled_by",
 ]

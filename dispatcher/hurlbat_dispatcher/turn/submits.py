@@ -244,6 +244,7 @@ def accepted_run(row: NewRun, refused: str | None = None) -> Run:
         kind=RunKind(row.kind),
         root=row.root,
         node=row.node,
+        task_version=row.task_version,
         child_key=row.child_key,
         cancelled_by=None if refused is None else CancelledBy.CONCURRENCY.value,
     )
