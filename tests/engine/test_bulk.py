@@ -371,7 +371,7 @@ async def test_a_server_whose_operation_another_has_does_no_more_of_it(local: Wo
     await local.submit_all(2)
     work = local.parts.bulk_work
     begin = work.begin
-    work.begin = lambda _: None  # type: ignore[method-assign]
+    work.begin = lambda id_: None  # type: ignore[method-assign]
     begun = await local.engine.bulk.start(CANCEL, RunFilter("echo"))
     await local.change("UPDATE operation SET server = 'another'")
     begin(begun.id)

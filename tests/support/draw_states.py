@@ -10,7 +10,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "states.md"
 
 MEANING: Final[Mapping[RunEvent, str]] = {
     RunEvent.STARTED: "an attempt was stored, with its worker and its sender; it is sent after that",
-    RunEvent.SUCCEEDED: "the running attempt's result came, and it is an output; of a workflow, all nodes have ended well",
+    RunEvent.SUCCEEDED: "the running attempt's result came, an output; of a workflow, all nodes have ended well",
     RunEvent.GAVE_UP: "the running attempt failed, and no other may follow: the tries are used up, or it said so; of a "
     "workflow, a node has failed; of a node, a condition or its input could not be evaluated",
     RunEvent.PUT_BACK: "the running attempt ended, and another follows: a retry, or because it never began",
