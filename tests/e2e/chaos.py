@@ -141,7 +141,7 @@ def kills(runs: int, count: int, seed: int) -> list[int]:
 
 def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> Count:
     """Wait until every acknowledged run has ended, and look at each of them, and at what the worker noted."""
-    runs = {run_id: api.ended(run_id, 60) for run_id in submitters.acknowledged.values()}
+    runs = {run_id: ended(api, run_id) for run_id in submitters.acknowledged.values()}
     seconds = time.monotonic() - began
     starts: dict[str, list[int]] = {}
     for entry in journal.entries():
@@ -169,6 +169,12 @@ def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> C
         refused=dict(submitters.refused),
         seconds=round(seconds, 1),
     )
+
+
+def ended(api: Api, run_id: str) -> Object:
+    """Return a run when it has ended; a server whose database has just come back may say that it is away."""
+    until(lambda: api.send("GET", f"/runs/{run_id}", wait=60).status_code != 503, "answer from the database")
+    return api.ended(run_id, 60)
 
 
 def charges(run: Object) -> list[str]:
