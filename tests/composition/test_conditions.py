@@ -193,6 +193,7 @@ def test_a_node_whose_event_came_before_is_skipped_and_what_is_after_it_runs(eit
     assert run["output"] == {"after": {"node": "after", "parents": {"held": None}}}
     after = either.node(run_id, "after")
     assert after["trigger"]["parents"]["held"]["state"] == "skipped"
+    assert [one["skipped"] for one in either.noted("started", after["id"])] == [["held"]]
 
 
 def test_a_node_that_waits_is_skipped_when_the_event_comes(either: Stand) -> None:

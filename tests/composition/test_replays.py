@@ -123,3 +123,20 @@ def test_a_replay_keeps_the_shape_that_the_run_had(either: Stand) -> None:
 
     assert list(either.api.ended(run_id)["output"]) == ["b"]
     assert list(either.api.ended(either.begin(name))["output"]) == ["only"]
+
+
+def test_of_many_that_are_replayed_workflows_go_on_and_their_nodes_are_left_to_them(either: Stand) -> None:
+    name = either.workflow(new("bulk"), node("a"), node("b", "a"))
+    ids = [either.begin(name, {"b": {"raise": "not yet"}}, input={"n": n}) for n in range(3)]
+    assert {either.api.ended(run_id)["state"] for run_id in ids} == {"failed"}
+
+    for task in (f"{name}.b", name):
+        body = {"filter": {"task": task, "state": "failed"}}
+        begun = either.api.call("POST", "/runs/replay", body, status=202)
+        path = f"/operations/{begun['id']}"
+        until(lambda path=path: either.api.call("GET", path)["state"] == "done", "replay")  # type: ignore[misc]
+        done = either.api.call("GET", path)
+        assert (done["matched"], done["done"], done["skipped"]) == ((3, 0, 3) if task != name else (3, 3, 0)), done
+
+    assert {either.api.ended(run_id)["state"] for run_id in ids} == {"failed"}
+    assert starts(either, name, "a", "b") == [3, 6]

@@ -56,6 +56,8 @@ def said_to(name: str, input: Any) -> dict[str, Any]:
 def run_of(worker: str, name: str, ctx: Context) -> dict[str, Any]:
     """Return what the journal says of a run."""
     shown = {"worker": worker, "task": ctx.task, "run_id": ctx.run_id, "attempt": ctx.attempt, "node": name}
+    parents = (ctx.trigger or {}).get("parents", {})
+    shown["skipped"] = [parent for parent in parents if ctx.was_skipped(parent)]
     return shown | {"parents": dict(ctx.parents), "conditions": list(ctx.conditions), "metadata": dict(ctx.metadata)}
 
 
