@@ -165,6 +165,12 @@ class World:
 
         await self.parts.database.write(script())
 
+    async def until_rows(self, sql: str, wanted: list[tuple[Any, ...]]) -> None:
+        """Wait until a query has these rows."""
+        async with asyncio.timeout(SOON):
+            while await self.rows(sql) != wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
     async def time_comes(self, run: Run | str, *columns: str) -> None:
         """Let what a run waits for in these columns be over, and the engine see it."""
         run_id = run if isinstance(run, str) else run.id

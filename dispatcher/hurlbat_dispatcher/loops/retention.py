@@ -1,16 +1,19 @@
-"""Remove what has had its time (runs, events, fires, gatherings, keys), a few at a time: nobody waits for it."""
+"""Remove what has had its time (runs, events, fires, gatherings, keys, graphs), a few at a time; nobody waits."""
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.gathering import forget, over
 from hurlbat_dispatcher.store.retention import (
+    ShapeKey,
     old_events,
     old_fires,
+    old_shapes,
     over_keys,
     remove_events,
     remove_finished,
     remove_fires,
     remove_keys,
+    remove_shapes,
 )
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 
@@ -46,6 +49,7 @@ class Retention:
             )
             removed += len(gone)
             if len(gone) < BATCH:
+                await self._remove_shapes(now)
                 return removed
             after = gone[-1]
             await self._clock.sleep(REST_SECONDS)
@@ -61,6 +65,15 @@ class Retention:
         while keys := await self._database.read(over_keys(now, BATCH)):
             await self._database.write(remove_keys(keys, now))
             await self._clock.sleep(REST_SECONDS)
+
+    async def _remove_shapes(self, now: int) -> None:
+        """Forget graphs that no run has any more; where none is old this only reads."""
+        after: ShapeKey | None = ("", 0)
+        while after is not None:
+            old, after = await self._database.read(old_shapes(self._tenant, now=now, after=after, most=BATCH))
+            if old:
+                await self._database.write(remove_shapes(self._tenant, old))
+                await self._clock.sleep(REST_SECONDS)
 
     async def _remove_fires(self, before: int) -> None:
         """Remove what came of due times of schedules; where none is old this only reads."""

@@ -60,6 +60,8 @@ OPEN = wait.c.met_at.is_(None)
 partial("wait_event", wait.c.tenant, wait.c.key, wait.c.scope, where=sa.and_(OPEN, wait.c.key.is_not(None)))
 SLEEPING = sa.and_(OPEN, wait.c.due_at.is_not(None))
 partial("wait_due", wait.c.due_at, where=SLEEPING)
+MET_BY = wait.c.event.is_not(None)
+partial("wait_met", wait.c.tenant, wait.c.event, where=MET_BY)
 
 news = sa.Table(
     "news",

@@ -1,16 +1,23 @@
-"""Finished runs, events, and what came of schedules, go after a time."""
+"""Finished runs, events, what came of schedules, and graphs that no run has, go after a time.
+
+A node goes with its workflow's run, and not before: a replay of that needs what its nodes gave.
+"""
 
 from collections.abc import Generator, Sequence
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.store.graph_schema import OF_A_CHILD
+from hurlbat_dispatcher.domain.runs import RunKind
+from hurlbat_dispatcher.store.graph_schema import MET_BY, OF_A_CHILD, shape, wait
 from hurlbat_dispatcher.store.lanes import FORGET_LANES
-from hurlbat_dispatcher.store.schema import event, event_start, idempotency, run, schedule_fire, timeline
+from hurlbat_dispatcher.store.schema import event, event_start, idempotency, inline, run, schedule_fire, timeline
 from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
 
-LANE_MS = 2 * 86_400_000
+DAY_MS = 86_400_000
+LANE_MS = 2 * DAY_MS
 """How long a lane must not have been used to be forgotten: two days."""
+NODES_AT_ONCE = 4
+"""So many times as many nodes go with their workflows at once as runs; the rest goes later."""
 
 _IDS = ("tenant", "ids")
 _TENANT = bind("tenant", sa.Integer())
@@ -22,18 +29,33 @@ _KEY_HOLDS = sa.exists().where(
     idempotency.c.until > bind("now", sa.BigInteger()),
 )
 """A key promises its run for as long as it lasts."""
+_workflow = run.alias()
+_OF_A_WORKFLOW = sa.or_(run.c.node.is_not(None), run.c.was_node.is_not(None))
+_STAYS_WITH_IT = sa.and_(
+    _OF_A_WORKFLOW, sa.exists().where(_workflow.c.tenant == run.c.tenant, _workflow.c.id == run.c.parent)
+)
 _OLD = Statement(
-    sa.select(run.c.id)
+    sa.select(run.c.id, run.c.kind)
     .where(
         run.c.tenant == _TENANT,
         run.c.finished_at < bind("before", sa.BigInteger()),
         run.c.id > bind("after", run.c.id.type),
     )
-    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None), ~_KEY_HOLDS)
+    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None), ~_KEY_HOLDS, ~_STAYS_WITH_IT)
     .order_by(run.c.id)
-    .limit(bind("most", sa.Integer())),
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(skip_locked=True),
     ("tenant", "before", "after", "until", "now", "most"),
 )
+NODES_OF = Statement(
+    sa.select(run.c.id, run.c.kind)
+    .where(run.c.tenant == _TENANT, AnyOf(run.c.parent, "parents", "uuid"), _OF_A_WORKFLOW)
+    .where(run.c.finished_at.is_not(None), run.c.holds_until.is_(None))
+    .limit(bind("most", sa.Integer()))
+    .with_for_update(skip_locked=True),
+    ("tenant", "parents", "most"),
+)
+"""The nodes of workflows, those among them that a replay has replaced."""
 DROP_CHILD_KEYS = Statement(
     sa.delete(idempotency).where(idempotency.c.tenant == _TENANT, AnyOf(idempotency.c.run, "ids", "uuid"), OF_A_CHILD),
     _IDS,
@@ -42,6 +64,7 @@ DROP_CHILD_KEYS = Statement(
 _DELETE = [
     Statement(sa.delete(timeline).where(timeline.c.tenant == _TENANT, AnyOf(timeline.c.run, "ids", "uuid")), _IDS),
     DROP_CHILD_KEYS,
+    Statement(sa.delete(wait).where(wait.c.tenant == _TENANT, AnyOf(wait.c.run, "ids", "uuid")), _IDS),
     Statement(sa.delete(run).where(run.c.tenant == _TENANT, AnyOf(run.c.id, "ids", "uuid")), _IDS),
 ]
 Key = tuple[int, str, str]
@@ -65,10 +88,12 @@ _DELETE_KEY = Statement(
 OLD_EVENTS = Statement(
     sa.select(event.c.id)
     .where(event.c.tenant == _TENANT, event.c.created_at < bind("before", event.c.created_at.type))
+    .where(~sa.exists().where(MET_BY, wait.c.tenant == event.c.tenant, wait.c.event == event.c.id))
     .order_by(event.c.created_at, event.c.id)
     .limit(bind("most", sa.Integer())),
     ("tenant", "before", "most"),
 )
+"""Not those that a node, which waits for others as well, will be told of."""
 _DELETE_EVENTS = [
     Statement(
         sa.delete(event_start).where(event_start.c.tenant == _TENANT, AnyOf(event_start.c.event, "ids", "varchar")),
@@ -101,18 +126,87 @@ _DELETE_FIRE = Statement(
     ("tenant", *_FIRE_KEY),
 )
 
+_newer = shape.alias()
+_next_at = (
+    sa.select(sa.func.min(_newer.c.created_at))
+    .where(_newer.c.tenant == shape.c.tenant, _newer.c.task == shape.c.task, _newer.c.version > shape.c.version)
+    .scalar_subquery()
+)
+_first_run = (
+    sa.select(run.c.id)
+    .where(run.c.tenant == shape.c.tenant, run.c.task == shape.c.task)
+    .order_by(run.c.id)
+    .limit(inline(1))
+    .scalar_subquery()
+)
+ShapeKey = tuple[str, int]
+"""A workflow and a version."""
+OLD_SHAPES = Statement(
+    sa.select(shape.c.task, shape.c.version, _next_at, _first_run)
+    .where(shape.c.tenant == _TENANT, _next_at < bind("before", sa.BigInteger()))
+    .where(
+        sa.tuple_(shape.c.task, shape.c.version)
+        > sa.tuple_(bind("task", shape.c.task.type), bind("version", shape.c.version.type))
+    )
+    .order_by(shape.c.task, shape.c.version)
+    .limit(bind("most", sa.Integer())),
+    ("tenant", "before", "task", "version", "most"),
+)
+"""Graphs that have a newer one, with the time when that came, and the oldest run of the workflow that is left."""
+_DELETE_SHAPE = Statement(
+    sa.delete(shape).where(
+        *(shape.c[name] == bind(name, shape.c[name].type) for name in ("tenant", "task", "version"))
+    ),
+    ("tenant", "task", "version"),
+)
+
 
 def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
-    """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids."""
+    """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids.
+
+    The nodes of workflows go with them.
+    """
     until = f"{before >> 16:08x}-{before & 0xFFFF:04x}-7000-8000-000000000000"
     rows = yield _OLD.fetch(tenant, before, after, until, now, most)
     ids = [row[0] for row in rows]
-    if ids:
-        for statement in _DELETE:
-            yield statement.write([(tenant, ids)])
+    yield from _remove(tenant, ids)
+    flows, left = [row[0] for row in rows if row[1] == RunKind.WORKFLOW], NODES_AT_ONCE * most
+    while flows and left > 0:
+        nodes = yield NODES_OF.fetch(tenant, flows, left)
+        yield from _remove(tenant, [row[0] for row in nodes])
+        left -= len(nodes)
+        flows = [row[0] for row in nodes if row[1] == RunKind.WORKFLOW]
     if len(ids) < most:
         yield FORGET_LANES.write([(now - LANE_MS,)])
     return ids
+
+
+def _remove(tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, None]:
+    if ids:
+        for statement in _DELETE:
+            yield statement.write([(tenant, list(ids))])
+
+
+def old_shapes(
+    tenant: int, *, now: int, after: ShapeKey, most: int
+) -> Generator[Ask, Rows, tuple[list[ShapeKey], ShapeKey | None]]:
+    """Read which graphs no run has any more, of some versions after one; and after which others may come.
+
+    A version that has a newer one, for a day at least, is no run's that was made later; so the oldest run tells.
+    """
+    rows = yield OLD_SHAPES.fetch(tenant, now - DAY_MS, *after, most)
+    old = [(task, version) for task, version, at, first in rows if first is None or made_at(str(first)) > at + DAY_MS]
+    return old, (rows[-1][0], rows[-1][1]) if len(rows) == most else None
+
+
+def remove_shapes(tenant: int, keys: Sequence[ShapeKey]) -> Generator[Ask, Rows, None]:
+    """Forget graphs of workflows."""
+    yield _DELETE_SHAPE.write([(tenant, *key) for key in keys])
+
+
+def made_at(run_id: str) -> int:
+    """Return when a run was made, by its id (ms)."""
+    return int(run_id[:8] + run_id[9:13], 16)
 
 
 def over_keys(now: int, most: int) -> Generator[Ask, Rows, list[Key]]:

@@ -68,6 +68,8 @@ def upgrade() -> None:
     )
     sleeping = sa.text("met_at IS NULL AND due_at IS NOT NULL")
     op.create_index("wait_due", "wait", ["due_at"], sqlite_where=sleeping, postgresql_where=sleeping)
+    met = sa.text("event IS NOT NULL")
+    op.create_index("wait_met", "wait", ["tenant", "event"], sqlite_where=met, postgresql_where=met)
     op.create_table(
         "news",
         sa.Column("n", _COUNTER, autoincrement=True, nullable=False),
