@@ -121,7 +121,7 @@ def test_the_cancel_example_is_a_message_that_the_sdk_reads() -> None:
 
 def test_the_manifest_example_is_a_manifest() -> None:
     manifest = Manifest.model_validate_json(_example('"protocol": 1').text)
-    assert [task.name for task in manifest.tasks] == ["resize", "count", "greet"]
+    assert [task.name for task in manifest.tasks] == ["resize", "count", "greet", "album"]
     shown = set[str]().union(*(task.model_fields_set for task in manifest.tasks))
     assert shown == set(TaskPolicy.model_fields)
 
