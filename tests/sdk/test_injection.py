@@ -143,6 +143,16 @@ async def test_a_batch_may_depend_on_something(hurlbat: Hurlbat) -> None:
     assert (await result_of(hurlbat, a_run("index", ["a", "b"])))["output"] == ["a plain", "b plain"]
 
 
+async def test_a_node_of_a_workflow_may_depend_on_something(hurlbat: Hurlbat) -> None:
+    orders = hurlbat.workflow("orders", input=int)
+
+    @orders.task
+    async def pay(order: int, word: Annotated[str, Depends(get_generator)]) -> str:
+        return f"{order} {word}"
+
+    assert (await result_of(hurlbat, a_run("orders.pay", 7)))["output"] == "7 generator"
+
+
 def test_a_call_of_the_function_itself_passes_what_it_is_given(hurlbat: Hurlbat) -> None:
     @hurlbat.task
     def use(number: int, word: Annotated[str, Depends(get_plain)]) -> str:
@@ -616,7 +626,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from hurlbat import Context, Depends, Hurlbat, Task
+from hurlbat import Context, Depends, Hurlbat, Node, Task
 
 
 @asynccontextmanager
@@ -683,6 +693,16 @@ def m(ctx: Context, db: Session = Depends(get_db)) -> int: ...
 with_order: list[Task[Order, int]] = [a, b, c, d, e, f, g, h, i]
 without: list[Task[None, int]] = [j, k, l, m]
 hurlbat.dependency_overrides[get_db] = Session
+orders = hurlbat.workflow("orders", input=Order)
+
+
+@orders.task
+async def pay(order: Order, ctx: Context, db: Db) -> int: ...
+@orders.task(parents=[pay])
+def ship(ctx: Context, db: Session = Depends(get_db)) -> int: ...
+
+
+nodes: tuple[Node[Order, int], Node[None, int]] = (pay, ship)
 
 
 async def callers() -> None:
