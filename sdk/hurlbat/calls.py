@@ -162,10 +162,11 @@ def moment(at: datetime | None, delay: float | None) -> datetime | None:
 def _numbered(options: RunOptions, number: int) -> RunOptions:
     """Return the options of one of many, with a key of its own."""
     numbered: RunOptions = {**options}
-    if options.get("idempotency_key") is not None:
-        numbered["idempotency_key"] = f"{options['idempotency_key']}:{number}"
-    if options.get("child_key") is not None:
-        numbered["child_key"] = f"{options['child_key']}:{number}"
+    key, child_key = options.get("idempotency_key"), options.get("child_key")
+    if key is not None:
+        numbered["idempotency_key"] = f"{key}:{number}"
+    if child_key is not None:
+        numbered["child_key"] = f"{child_key}:{number}"
     return numbered
 
 
