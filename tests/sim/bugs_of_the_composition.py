@@ -38,7 +38,7 @@ def started_on_the_first_parent(stack: ExitStack) -> None:
     swap(stack, graph, "_step", make)
 
 
-@bug("a workflow ends when the first of its last nodes has")
+@bug("a workflow ends when the first of its last nodes has", hint=4)
 def ended_before_the_last_node(stack: ExitStack) -> None:
     def make(outcome: Any) -> Any:
         def hasty(of: Graph, states: Mapping[str, RunState]) -> RunState | None:
@@ -50,7 +50,24 @@ def ended_before_the_last_node(stack: ExitStack) -> None:
     swap(stack, composing, "outcome", make)
 
 
-@bug("the children of a node that was barred are not")
+@bug("a workflow that was cancelled ends once more with its nodes", hint=3)
+def ended_twice(stack: ExitStack) -> None:
+    def make(follow: Any) -> Any:
+        def again(desk: Desk, ledger: Ledger, intake: Any) -> Script:
+            parents = {row.parent for row in ledger.followed.values() if row.node is not None and row.parent}
+            yield from ledger.load(1, sorted(run_id for run_id in parents if run_id not in ledger.rows))
+            for run_id in parents & ledger.rows.keys():
+                if ledger.rows[run_id].state == RunState.CANCELLED:
+                    ledger.rows[run_id] = ledger.rows[run_id]._replace(state=RunState.RUNNING.value)
+                    ledger.touched.discard(run_id)
+            yield from follow(desk, ledger, intake)
+
+        return again
+
+    swap(stack, composing, "_follow", make)
+
+
+@bug("the children of a node that was barred are not", hint=4)
 def barred_no_further(stack: ExitStack) -> None:
     def make(step: Any) -> Any:
         def near(node: Node, states: Mapping[str, RunState]) -> Step | None:
@@ -63,7 +80,7 @@ def barred_no_further(stack: ExitStack) -> None:
     swap(stack, graph, "_step", make)
 
 
-@bug("what follows a failure follows a cancellation, too")
+@bug("what follows a failure follows a cancellation, too", hint=47)
 def undone_although_cancelled(stack: ExitStack) -> None:
     def make(follower: Any) -> Any:
         def any_end(of: Graph, states: Mapping[str, RunState]) -> Node | None:
@@ -80,7 +97,7 @@ def news_dropped(stack: ExitStack) -> None:
     swap(stack, composing, "_tell_owner", lambda _: lambda ledger: ledger.followed.clear())
 
 
-@bug("a workflow leaves its groups when its first node has ended", hint=120)
+@bug("a workflow leaves its groups when its first node has ended", hint=43)
 def left_with_the_first_node(stack: ExitStack) -> None:
     def make(advance: Any) -> Any:
         def early(desk: Desk, ledger: Ledger, intake: Any, workflow: RunRow, after: Any) -> Script:
@@ -96,7 +113,7 @@ def left_with_the_first_node(stack: ExitStack) -> None:
 # -- conditions --------------------------------------------------------------------------------------------------------
 
 
-@bug("an event that came while a node was being reached is not seen", hint=19)
+@bug("an event that came while a node was being reached is not seen", hint=97)
 def event_lost_in_between(stack: ExitStack) -> None:
     def make(look_back: Any) -> Any:
         def stale(ledger: Ledger, *given: Any) -> Script:
@@ -108,12 +125,12 @@ def event_lost_in_between(stack: ExitStack) -> None:
     swap(stack, conditions, "_look_back", make)
 
 
-@bug("an event of another scope counts", hint=19)
+@bug("an event of another scope counts", hint=11)
 def matched_in_another_scope(stack: ExitStack) -> None:
-    swap(stack, conditions, "fits", lambda fits: lambda event, scope, *more: fits(event, None, *more))
+    swap(stack, conditions, "_of_its_scope", lambda _: lambda condition, variables: condition._replace(scope=None))
 
 
-@bug("conditions look back for ever", hint=15)
+@bug("conditions look back for ever", hint=8)
 def looked_back_for_ever(stack: ExitStack) -> None:
     def make(look_back: Any) -> Any:
         return lambda ledger, tenant, condition, since: look_back(ledger, tenant, condition, 0)
@@ -121,7 +138,7 @@ def looked_back_for_ever(stack: ExitStack) -> None:
     swap(stack, conditions, "_look_back", make)
 
 
-@bug("an event that conditions wait for is looked at by the server that takes it in, if that owns the lanes", hint=19)
+@bug("an event that conditions wait for is looked at by the server that takes it in, if that owns the lanes")
 def events_of_others_unseen(stack: ExitStack) -> None:
     def make(read_news: Any) -> Any:
         def deaf(ledger: Ledger) -> Script:
@@ -145,7 +162,7 @@ def skipped_after_its_start(stack: ExitStack) -> None:
     swap(stack, nodes, "decide", make)
 
 
-@bug("a node that waited is let go again by a condition that comes true later", hint=8)
+@bug("a node that waited is let go again by a condition that comes true later")
 def resumed_twice(stack: ExitStack) -> None:
     def keep(forget: Any) -> Any:
         def some(ledger: Ledger, tenant: int, run_id: str, actions: Iterable[Action] = tuple(Action)) -> None:
@@ -169,7 +186,7 @@ def resumed_twice(stack: ExitStack) -> None:
     swap(stack, composing, "_wake", make)
 
 
-@bug("when a sleep is over is known to the server alone that reached the node", hint=8)
+@bug("when a sleep is over is known to the server alone that reached the node", hint=4)
 def sleeps_in_memory(stack: ExitStack) -> None:
     known: dict[int, set[str]] = {}
     desks: list[Desk] = []
@@ -208,12 +225,12 @@ def _unless(spared: Any) -> Any:
     return make
 
 
-@bug("a cancellation does not reach nodes that wait for their next attempt", hint=4)
+@bug("a cancellation does not reach nodes that wait for their next attempt", hint=9)
 def backoff_not_cancelled(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", _unless(lambda row: row.state == RunState.QUEUED and row.attempt > 0))
 
 
-@bug("a cancellation does not reach nodes that wait for their conditions")
+@bug("a cancellation does not reach nodes that wait for their conditions", hint=3)
 def suspended_not_cancelled(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", _unless(lambda row: row.state == RunState.SUSPENDED))
 
@@ -232,7 +249,7 @@ def grandchildren_go_on(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", make)
 
 
-@bug("the child of a run that was cancelled is taken")
+@bug("the child of a run that was cancelled is taken", hint=27)
 def taken_for_the_cancelled(stack: ExitStack) -> None:
     swap(stack, submits, "_orphaned", lambda _: lambda ledger, entry: None)
 
@@ -240,7 +257,7 @@ def taken_for_the_cancelled(stack: ExitStack) -> None:
 # -- children ----------------------------------------------------------------------------------------------------------
 
 
-@bug("the key of a child is forgotten when its parent is tried again", hint=3)
+@bug("the key of a child is forgotten when its parent is tried again", hint=9)
 def child_key_forgotten(stack: ExitStack) -> None:
     def make(known: Any) -> Any:
         def forgetful(ledger: Ledger, entry: Any, keys: Any) -> Any:
@@ -275,7 +292,7 @@ def outputs_lost_at_a_replay(stack: ExitStack) -> None:
     swap(stack, graphs, "OUTPUTS", make)
 
 
-@bug("a replay keeps the nodes that come after those that it runs again", hint=18)
+@bug("a replay keeps the nodes that come after those that it runs again", hint=27)
 def below_is_kept(stack: ExitStack) -> None:
     def make(again: Any) -> Any:
         def only(of: Graph, states: Mapping[str, RunState], chosen: Sequence[str] = ()) -> set[str]:
@@ -289,7 +306,7 @@ def below_is_kept(stack: ExitStack) -> None:
 # -- faults that were --------------------------------------------------------------------------------------------------
 
 
-@bug("a workflow that begins stays in the hands of the server that took it in, and is rescued when that dies")
+@bug("a workflow that begins stays in the hands of the server that took it in, and is rescued when that dies", hint=4)
 def begun_in_somebodys_hands(stack: ExitStack) -> None:
     def make(begin: Statement) -> Statement:
         update = begin.clause
@@ -299,7 +316,7 @@ def begun_in_somebodys_hands(stack: ExitStack) -> None:
     swap(stack, graphs, "BEGIN", make)
 
 
-@bug("nobody follows up what a concurrency rule has cancelled", hint=58)
+@bug("nobody follows up what a concurrency rule has cancelled", hint=43)
 def displaced_and_forgotten(stack: ExitStack) -> None:
     def make(displace: Any) -> Any:
         def silent(desk: Desk, ledger: Ledger, row: RunRow, *more: Any) -> None:

@@ -84,7 +84,7 @@ def fired_without_its_key(stack: ExitStack) -> None:
     swap(stack, Schedules, "__init__", _forgetful)  # or a clock that is set back brings no time a second time
 
 
-@bug("a schedule goes on to its next time before the run of this one is stored", hint=2)
+@bug("a schedule goes on to its next time before the run of this one is stored")
 def moved_on_before_the_run(stack: ExitStack) -> None:
     def make(place_more: Any) -> Any:
         def later(desk: Desk, ledger: Ledger, entries: Sequence[Entry], intake: Any) -> Script:
@@ -96,7 +96,7 @@ def moved_on_before_the_run(stack: ExitStack) -> None:
     swap(stack, firing, "place_more", make)
 
 
-@bug("every server fires schedules, not the owner of the lanes alone", hint=15)
+@bug("every server fires schedules, not the owner of the lanes alone", hint=3)
 def fired_by_everybody(stack: ExitStack) -> None:
     def make(tick: Any) -> Any:
         def fire(desk: Desk, ledger: Ledger, *, sweep: bool) -> Script:
