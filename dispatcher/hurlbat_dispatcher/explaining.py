@@ -20,6 +20,7 @@ from hurlbat_dispatcher.store import graphs, views, workflows
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.graphs import WaitRow
 from hurlbat_dispatcher.store.statement import Script
+from hurlbat_dispatcher.store.workflows import NodeRow
 from hurlbat_dispatcher.telling import rfc3339
 from hurlbat_dispatcher.turn.desk import Desk
 
@@ -75,13 +76,16 @@ class Explainer:
             return Explanation(run, why_ended(run))
         since = "" if run.started_at is None else f" since {rfc3339(run.started_at)}"
         if run.state is RunState.RUNNING and run.kind is RunKind.WORKFLOW:
-            said = await self._database.read(self._how_far(run.id))
+            text, reached, waits = await self._database.read(self._course(run.id))
+            served = {name for name, task in self._registry.tasks.items() if task.is_served}
+            unserved = {row.task for row in reached.values()} - served
+            said = "" if text is None else how_far(read_graph(text), reached, waits, unserved)
             return Explanation(
                 run, f"It runs{since}. {said}".rstrip(), frees="The end of its nodes, or a cancel ends it."
             )
         if run.state is RunState.SUSPENDED:
-            waits = await self._database.read(self._waits([run.id]))
-            return _suspended(run, waits.get(run.id, []))
+            found = await self._database.read(self._waits([run.id]))
+            return _suspended(run, found.get(run.id, []))
         if run.state is RunState.RUNNING:
             return Explanation(
                 run,
@@ -118,14 +122,11 @@ class Explainer:
             run, summary, holding.budgets, ahead + 1, earliest, how_to_free(run.task, holding.budgets, self._registry)
         )
 
-    def _how_far(self, run_id: str) -> Script[str]:
+    def _course(self, run_id: str) -> Script[tuple[str | None, dict[str, NodeRow], dict[str, list[WaitRow]]]]:
         text = yield from workflows.graph_of(self._tenant, run_id)
         reached = yield from workflows.nodes_of(self._tenant, run_id)
-        waiting = [row.id for row in reached.values() if row.state == RunState.SUSPENDED]
-        waits = yield from self._waits(waiting)
-        served = {name for name, task in self._registry.tasks.items() if task.is_served}
-        unserved = {row.task for row in reached.values()} - served
-        return "" if text is None else how_far(read_graph(text), reached, waits, unserved)
+        waits = yield from self._waits([row.id for row in reached.values() if row.state == RunState.SUSPENDED])
+        return text, reached, waits
 
     def _waits(self, run_ids: list[str]) -> Script[dict[str, list[WaitRow]]]:
         rows = (yield graphs.WAITS.fetch(self._tenant, run_ids)) if run_ids else ()

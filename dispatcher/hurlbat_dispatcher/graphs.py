@@ -1,12 +1,18 @@
 """Graphs of workflows as a policy says them, made into those that the rules are about."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 from hurlbat.graph import AnyOf, Clause, GraphNode, LastNode, OnEvent, Sleep, When
 from hurlbat.graph import Graph as SaidGraph
 from hurlbat_dispatcher.domain.graph import Clauses, Condition, Graph, Node
 
+CACHED: Final = 128
+"""Graphs that are kept as they were read: of a thousand nodes that takes a tenth of a second."""
 
+
+@lru_cache(maxsize=CACHED)
 def read_graph(text: str) -> Graph:
     """Return the graph that was stored as JSON."""
     return to_graph(SaidGraph.model_validate_json(text))

@@ -139,10 +139,10 @@ class Limits:
         return self._bare(key) if dynamic else await self.get(key)
 
     async def _pause_task(self, name: str, paused: bool) -> Task:
-        if name not in self._registry.tasks:
+        if name not in self._registry.tasks and name not in self._registry.removed:
             raise NotFound("task_unknown", f"there is no task {name}")
         await self._change(lambda: store.pause_task(self._tenant, name, paused))
-        return self._registry.tasks[name]
+        return self._registry.tasks.get(name) or self._registry.removed[name]
 
     async def _change(self, script: Callable[[], Script[T]]) -> T:
         """Write, once more where another server has just written the same, and let all servers know."""

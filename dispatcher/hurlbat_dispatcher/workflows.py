@@ -125,15 +125,18 @@ class Workflows:
 
     async def family_of(self, run: Run) -> Family:
         """Return the nodes of a run and how many children it has. Raises `Unavailable`."""
-        return await available(self._database.read(self._family(run)))
-
-    def _family(self, run: Run) -> Script[Family]:
-        children = yield from store.children_of(self._tenant, run.id)
+        children, text, reached = await available(self._database.read(self._family(run)))
         if run.kind is not RunKind.WORKFLOW:
             return Family(None, children)
+        return Family(tuple(_views(read_graph(text), reached, run)) if text is not None else (), children)
+
+    def _family(self, run: Run) -> Script[tuple[dict[str, int], str | None, dict[str, NodeRow]]]:
+        children = yield from store.children_of(self._tenant, run.id)
+        if run.kind is not RunKind.WORKFLOW:
+            return children, None, {}
         text = yield from store.graph_of(self._tenant, run.id)
         reached = yield from store.nodes_of(self._tenant, run.id)
-        return Family(tuple(_views(read_graph(text), reached, run)) if text is not None else (), children)
+        return children, text, reached
 
     def _known(self) -> dict[str, Task]:
         return {name: task for name, task in self._registry.tasks.items() if task.graph is not None}

@@ -220,6 +220,34 @@ async def test_a_workflow_that_comes_again_after_it_was_removed_is_a_new_version
     assert (put.status_code, put.json()["version"]) == (201, 2)
 
 
+async def test_the_runs_of_a_removed_workflow_go_on_also_after_a_restart(
+    api: httpx.AsyncClient, engine: Engine
+) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "echo"}]})
+    run = (await api.post("/runs", json={"task": "order", "input": 7, "delay": 60})).json()
+    await api.delete("/workflows/order")
+    await engine.stop(0)
+    await engine.start()
+
+    await api.patch(f"/runs/{run['id']}", json={"delay": 0})
+    ended = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+
+    assert (ended["state"], ended["output"]) == ("completed", {"echo": 7})
+
+
+async def test_a_pause_that_outlasts_its_workflow_can_be_lifted(api: httpx.AsyncClient) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "echo"}]})
+    await api.post("/tasks/order/pause")
+    run = (await api.post("/runs", json={"task": "order"})).json()
+    await api.delete("/workflows/order")
+
+    held = (await api.get(f"/runs/{run['id']}")).json()
+    resumed = await api.post("/tasks/order/resume")
+    ended = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+
+    assert (held["state"], resumed.status_code, ended["state"]) == ("queued", 200, "completed")
+
+
 async def test_a_workflow_that_a_worker_declares_is_not_removed(api: httpx.AsyncClient) -> None:
     await serve(api, "echo", {"name": "order", "graph": {"nodes": [{"name": "echo"}]}})
 
@@ -489,6 +517,7 @@ async def test_a_replay_runs_anew_what_it_is_told_to(
     old = [(await api.get(f"/runs/{runs[0][name]}")).json() for name in again]
     assert {one["was_node"] for one in old} == again
     assert [one["node"] for one in old] == [None] * len(again)
+    assert after["children"]["total"] == 0
 
 
 @pytest.mark.parametrize("given", ["end", "", [], [1], {"a": 1}, 7, True])
