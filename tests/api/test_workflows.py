@@ -578,3 +578,17 @@ async def test_of_a_paused_workflow_nothing_begins_and_what_runs_goes_on(
     assert went_on["state"] == "completed"
     assert (seen["state"], [one["state"] for one in seen["nodes"]]) == ("queued", ["waiting", "waiting"])
     assert begun["state"] == "running"
+
+
+async def test_a_replay_of_many_passes_over_nodes(api: httpx.AsyncClient) -> None:
+    await api.put("/workflows/order", json={"nodes": [{"name": "n", "task": "break"}]})
+    workflow, task = await ended(api, "order"), await ended(api, "break")
+
+    begun = await api.post("/runs/replay", json={"filter": {"task": "break", "state": "failed"}})
+    async with asyncio.timeout(10):
+        while (done := (await api.get(f"/operations/{begun.json()['id']}")).json())["state"] == "running":
+            pass
+
+    assert (done["done"], done["skipped"]) == (1, 1)
+    assert (await api.get(f"/runs/{task['id']}?wait=10")).json()["attempt"] == 2
+    assert (await api.get(f"/runs/{workflow['nodes'][0]['run']}")).json()["attempt"] == 1
