@@ -33,8 +33,8 @@ class Awaiting:
         self._database = database
         self._registry = registry
         self._desk = desk
-        self._open: Counter[tuple[str, str]] = Counter()
-        """Requests that are open: (who waits, for which run)."""
+        self._open: dict[str, Counter[str]] = {}
+        """Requests that are open: who waits, for which runs."""
 
     async def let_in(self, checked: Sequence[Entry | Problem]) -> list[Entry | Problem]:
         """Return submissions as they are, but with a problem for each whose parent would wait for it for ever."""
@@ -75,22 +75,26 @@ class Awaiting:
             return
         if run_id == by:
             raise _would_deadlock(f"run {by} would wait for its own end", by)
-        if any(row.id == run_id for row in line):
-            raise _would_deadlock(f"run {by} came of run {run_id}, and would wait for its end; let it end instead", by)
-        said = self._held_back(line, await self._missing(run))
-        if said is not None:
+        if self._is_waiting(run_id, by) or any(waiter.run_id == run_id for waiter in self._waiters(line)):
+            said = f"run {run_id} waits for run {by}, which would wait for its end; let it end instead"
             raise _would_deadlock(said, by)
+        held = self._held_back(line, await self._missing(run))
+        if held is not None:
+            raise _would_deadlock(held, by)
 
     @contextmanager
     def waits(self, by: str, run_id: str) -> Iterator[None]:
         """Know meanwhile that a run waits for another."""
-        self._open[by, run_id] += 1
+        open_ = self._open.setdefault(by, Counter())
+        open_[run_id] += 1
         try:
             yield
         finally:
-            self._open[by, run_id] -= 1
-            if not self._open[by, run_id]:
-                del self._open[by, run_id]
+            open_[run_id] -= 1
+            if not open_[run_id]:
+                del open_[run_id]
+            if not open_ and self._open.get(by) is open_:
+                del self._open[by]
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -108,9 +112,21 @@ class Awaiting:
             if row.state != RunState.RUNNING:
                 break
             waiters.append(Waiter(row.id, row.worker or "", _draws(row.draws)))
-            if not (row.awaited or row.kind == RunKind.NODE or (row.parent or "", row.id) in self._open):
+            if not (row.awaited or row.kind == RunKind.NODE or row.id in self._open.get(row.parent or "", ())):
                 break
         return waiters
+
+    def _is_waiting(self, run_id: str, other: str) -> bool:
+        """Tell whether a run waits for another by requests that are open here, or for one that does, and so on."""
+        seen, coming = {run_id}, [run_id]
+        while coming:
+            for awaited in self._open.get(coming.pop(), ()):
+                if awaited == other:
+                    return True
+                if awaited not in seen:
+                    seen.add(awaited)
+                    coming.append(awaited)
+        return False
 
     async def _missing(self, run: KinRow) -> list[Work]:
         """Return what has still to start for a run to end, as far as that is known."""

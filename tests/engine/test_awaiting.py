@@ -245,21 +245,38 @@ async def test_waiting_for_a_run_that_runs_is_fine(world: World) -> None:
     assert not world.parts.awaiting._open
 
 
-async def test_a_run_that_waits_for_itself_or_for_one_it_came_of_is_told(world: World) -> None:
+async def test_a_run_that_waits_for_itself_or_for_one_that_waits_for_it_is_told(world: World) -> None:
     await worker_of(world, "w", "parent", slots=9)
     top = await running(world)
     middle = (await child(world, top, "parent")).run
     last = (await child(world, middle, "parent")).run
     for awaited, by, said in (
         (top, top, f"run {top.id} would wait for its own end"),
-        (top, last, f"run {last.id} came of run {top.id}, and would wait for its end; let it end instead"),
-        (middle, last, f"run {last.id} came of run {middle.id}, and would wait for its end; let it end instead"),
+        (top, last, f"run {top.id} waits for run {last.id}, which would wait for its end; let it end instead"),
+        (middle, last, f"run {middle.id} waits for run {last.id}, which would wait for its end; let it end instead"),
     ):
         problem = await refused(world.engine.wait(awaited.id, 60, awaited_by=by.id))
         assert isinstance(problem, Conflict)
         assert (problem.code, problem.detail) == ("would_deadlock", said)
     await world.engine.cancel_run(last.id)
     assert (await world.engine.wait(last.id, 60, awaited_by=top.id)).state is RunState.CANCELLED
+
+
+async def test_a_child_that_was_left_alone_may_wait_for_its_parent_until_that_waits_for_it(world: World) -> None:
+    worker = await worker_of(world, "w", "parent", slots=9)
+    top = await running(world)
+    left = (await child(world, top, "parent", awaited=False)).run
+    third = await running(world)
+    waiting = [
+        asyncio.ensure_future(world.engine.wait(top.id, 60, awaited_by=third.id)),
+        asyncio.ensure_future(world.engine.wait(third.id, 60, awaited_by=left.id)),
+    ]
+    await world.until(lambda: len(world.parts.waiters.awaited) == 2)
+    problem = await refused(world.engine.wait(left.id, 60, awaited_by=top.id))
+    assert isinstance(problem, Conflict)
+    assert problem.detail == f"run {left.id} waits for run {top.id}, which would wait for its end; let it end instead"
+    worker.gate.set()
+    assert {run.state for run in await asyncio.gather(*waiting)} == {RunState.COMPLETED}
 
 
 async def test_who_waits_is_believed_and_a_run_that_is_not_there_is_not_found(world: World) -> None:
