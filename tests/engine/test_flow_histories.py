@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from hurlbat_dispatcher import Conflict, Problem, Run, Submission
+from hurlbat_dispatcher.domain.workers import NOWHERE
 from tests.engine.conftest import CLEAR
 from tests.engine.far_side import Call, FakeWorker, lines, marked
 from tests.engine.flow_model import (
@@ -157,7 +158,7 @@ class History:
         assert len(runs) == len(self.ids)
         await self.world.until(lambda: not self.world.parts.desk.picture.running)
         picture = self.world.parts.desk.picture
-        assert [slots.used for slots in picture.slots.values()] == [0, 0]
+        assert {name: slots.used for name, slots in picture.slots.items()} == dict.fromkeys((*SLOTS, NOWHERE), 0)
         assert [group.used for group in picture.groups.values() if group.used] == []
         assert [group.name for group in picture.groups.values() if group.members] == []
         rows = await self.world.rows("SELECT count(*) FROM idempotency")

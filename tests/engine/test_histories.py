@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import Conflict, Problem, Run, RunState, Submission
+from hurlbat_dispatcher.domain.workers import NOWHERE
 from tests.engine.conftest import CLEAR
 from tests.engine.far_side import Call, FakeWorker, accepted, broken, lines, marked, said, streaming
 from tests.engine.world import SOON, World
@@ -110,7 +111,8 @@ async def history(url: str, seed: int) -> None:
         sent = moody[0].seen + moody[1].seen
         assert set(sent.values()) <= {1}, "an attempt was sent twice"
         await world.until(lambda: not world.parts.desk.picture.running)
-        assert [slots.used for slots in world.parts.desk.picture.slots.values()] == [0, 0]
+        used = {name: slots.used for name, slots in world.parts.desk.picture.slots.items()}
+        assert used == {"a": 0, "b": 0, NOWHERE: 0}
 
 
 async def _live(world: World, chance: random.Random) -> list[str]:
