@@ -326,11 +326,3 @@ def displaced_and_forgotten(stack: ExitStack) -> None:
         return silent
 
     swap(stack, decide, "displace", make)
-
-
-@bug("a condition that comes true in a turn that has changed its node otherwise is forgotten")
-def woken_while_changed(stack: ExitStack) -> None:
-    def make(later: Any) -> Any:
-        return lambda ledger, kind, run_id: None if kind == "woken" else later(ledger, kind, run_id)
-
-    swap(stack, composing, "_later", make)

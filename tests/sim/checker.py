@@ -249,4 +249,5 @@ def _settle(plan: Plan) -> int:
     if not plan.shared:
         return 150_000
     stalls = plan.faults.stall > 0 or any(mishap in (Mishap.STALL, Mishap.BLINK) for mishap, _ in plan.mishaps)
-    return 90_000 if stalls else 20_000
+    away = plan.faults.outage_seconds[1] if plan.faults.outage else 0.0
+    return (90_000 if stalls else 20_000) + round(away * 1_000)
