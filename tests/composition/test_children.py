@@ -197,7 +197,7 @@ def test_nobody_waits_for_itself_or_for_who_waits_for_it(either: Stand, tmp_path
     name = family(either, "circle")
     gate = {"gate": str(tmp_path / "gate")}
     parent = either.begin(f"{name}.parent", {f"{name}.parent": gate})
-    child = either.begin(f"{name}.child", {f"{name}.child": gate}, parent=parent)
+    child = either.begin(f"{name}.child", {f"{name}.child": gate}, parent=parent, awaited=True)
     for run_id in (parent, child):
         either.until_noted("started", run_id)
 
