@@ -39,9 +39,9 @@ async def test_a_repeat_of_a_child_key_is_answered_with_the_child_also_when_it_h
 ) -> None:
     parent = await running(api, worker)
     body = {"task": "echo", "input": 7, "parent": parent, "child_key": "k"}
-    first = await api.post("/runs?wait=10", json=body)
+    first = await api.post("/runs?wait=60", json=body)
     again = await api.post("/runs", json=body)
-    waited = await api.post("/runs?wait=10", json=body)
+    waited = await api.post("/runs?wait=60", json=body)
     other = await api.post("/runs", json=body | {"task": "break"})
     assert [one.status_code for one in (first, again, waited, other)] == [200, 200, 200, 409]
     assert {one.json()["id"] for one in (first, again, waited)} == {other.json()["run_id"]}
@@ -186,7 +186,7 @@ async def test_what_cannot_be_said_of_who_waits_is_refused(
 
 async def test_a_parent_that_nobody_knows_waits_as_anybody_does(api: httpx.AsyncClient) -> None:
     run = (await api.post("/runs", json={"task": "echo"})).json()
-    answer = await api.get(f"/runs/{run['id']}?wait=10&awaited_by={UNKNOWN}")
+    answer = await api.get(f"/runs/{run['id']}?wait=60&awaited_by={UNKNOWN}")
     assert (answer.status_code, answer.json()["state"]) == (200, "completed")
     gone = await api.get(f"/runs/{UNKNOWN}?wait=10&awaited_by={run['id']}")
     assert (gone.status_code, gone.json()["code"]) == (404, "run_unknown")

@@ -230,7 +230,7 @@ async def test_the_runs_of_a_removed_workflow_go_on_also_after_a_restart(
     await engine.start()
 
     await api.patch(f"/runs/{run['id']}", json={"delay": 0})
-    ended = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{run['id']}?wait=60")).json()
 
     assert (ended["state"], ended["output"]) == ("completed", {"echo": 7})
 
@@ -243,7 +243,7 @@ async def test_a_pause_that_outlasts_its_workflow_can_be_lifted(api: httpx.Async
 
     held = (await api.get(f"/runs/{run['id']}")).json()
     resumed = await api.post("/tasks/order/resume")
-    ended = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{run['id']}?wait=60")).json()
 
     assert (held["state"], resumed.status_code, ended["state"]) == ("queued", 200, "completed")
 
@@ -374,14 +374,14 @@ async def test_a_plain_task_is_no_workflow(api: httpx.AsyncClient) -> None:
 
 async def ended(api: httpx.AsyncClient, task: str, **more: Any) -> dict[str, Any]:
     """Submit a run, and return it as it is looked at when it has ended."""
-    run = (await api.post("/runs?wait=10", json={"task": task, **more})).json()
-    found: dict[str, Any] = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    run = (await api.post("/runs?wait=60", json={"task": task, **more})).json()
+    found: dict[str, Any] = (await api.get(f"/runs/{run['id']}?wait=60")).json()
     return found
 
 
 async def until(api: httpx.AsyncClient, run: dict[str, Any], node: str, state: str) -> dict[str, Any]:
     """Return a workflow's run once its node is in a state."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found: dict[str, Any] = (await api.get(f"/runs/{run['id']}")).json()
             if {one["name"]: one["state"] for one in found["nodes"]}[node] == state:
@@ -426,7 +426,7 @@ async def test_a_node_that_was_not_reached_waits_and_has_no_run(api: httpx.Async
 
     found = await until(api, run, "first", "running")
     await api.post(f"/runs/{run['id']}/cancel", json={"reason": "withdrawn"})
-    cancelled = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    cancelled = (await api.get(f"/runs/{run['id']}?wait=60")).json()
 
     assert found["state"] == "running"
     waiting = {"parents": ["first"], "reason": None, "started_at": None, "finished_at": None}
@@ -454,7 +454,7 @@ async def test_a_run_of_an_older_version_shows_the_graph_that_it_was_made_with(a
 async def test_a_run_counts_its_children_by_their_states(api: httpx.AsyncClient) -> None:
     parent = (await api.post("/runs", json={"task": "later"})).json()
     for task in ("echo", "echo", "break"):
-        await api.post("/runs?wait=10", json={"task": task, "parent": parent["id"]})
+        await api.post("/runs?wait=60", json={"task": task, "parent": parent["id"]})
     child = (await api.post("/runs", json={"task": "echo", "parent": parent["id"], "delay": 60})).json()
     grandchild = (await api.post("/runs", json={"task": "echo", "parent": child["id"], "delay": 60})).json()
 
@@ -508,7 +508,7 @@ async def test_a_replay_runs_anew_what_it_is_told_to(
     before = await ended(api, "order")
 
     replayed = await api.post(f"/runs/{before['id']}/replay", json=body)
-    after = (await api.get(f"/runs/{before['id']}?wait=10")).json()
+    after = (await api.get(f"/runs/{before['id']}?wait=60")).json()
 
     assert replayed.status_code == 200, replayed.text
     assert after["state"] == "failed"
@@ -570,7 +570,7 @@ async def test_of_a_paused_workflow_nothing_begins_and_what_runs_goes_on(
     lease = {"authorization": f"Bearer {delivered['lease_token']}"}
     path = f"/runs/{delivered['run_id']}/attempts/1/complete"
     await api.post(path, json={"output": 1}, headers=lease)
-    went_on = (await api.get(f"/runs/{running['id']}?wait=10")).json()
+    went_on = (await api.get(f"/runs/{running['id']}?wait=60")).json()
     seen = (await api.get(f"/runs/{held['id']}")).json()
     await api.post("/tasks/order/resume")
     begun = await until(api, held, "a", "running")
@@ -585,10 +585,10 @@ async def test_a_replay_of_many_passes_over_nodes(api: httpx.AsyncClient) -> Non
     workflow, task = await ended(api, "order"), await ended(api, "break")
 
     begun = await api.post("/runs/replay", json={"filter": {"task": "break", "state": "failed"}})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (done := (await api.get(f"/operations/{begun.json()['id']}")).json())["state"] == "running":
             pass
 
     assert (done["done"], done["skipped"]) == (1, 1)
-    assert (await api.get(f"/runs/{task['id']}?wait=10")).json()["attempt"] == 2
+    assert (await api.get(f"/runs/{task['id']}?wait=60")).json()["attempt"] == 2
     assert (await api.get(f"/runs/{workflow['nodes'][0]['run']}")).json()["attempt"] == 1

@@ -16,8 +16,8 @@ from tests.e2e.stage import Api, assert_no_faults, until
 from tests.support.postgres import Cluster
 from tests.support.processes import TOKEN, Processes, Server
 
-LEASE = 3.0
-SETTINGS: dict[str, Any] = {"HURLBAT_LEASE": f"{LEASE:g}", "HURLBAT_HEARTBEAT": "1"}
+SHORT, USUAL = 3.0, 15.0
+"""Leases in seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,19 @@ class Pair:
 
 
 @pytest.fixture
-def pair(processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgres_url: str) -> Iterator[Pair]:
+def lease() -> float:
+    """How long a lease lasts: so long that none runs out while a server lives."""
+    return USUAL
+
+
+@pytest.fixture
+def pair(
+    processes: Processes, tmp_path: Path, postgres_cluster: Cluster, postgres_url: str, lease: float
+) -> Iterator[Pair]:
     """Two servers on one database, and the process of the workers."""
     journal = Notes(tmp_path / "journal")
-    servers: list[Server] = [processes.serve(postgres_url, **SETTINGS) for _ in range(2)]
+    settings: dict[str, Any] = {"HURLBAT_LEASE": f"{lease:g}", "HURLBAT_HEARTBEAT": f"{lease / 3:g}"}
+    servers: list[Server] = [processes.serve(postgres_url, **settings) for _ in range(2)]
     host = start_host(processes, journal, servers[1])
     with ExitStack() as stack:
         apis = [stack.enter_context(Api(server.url)) for server in servers]
@@ -114,7 +123,10 @@ def test_children_are_cancelled_with_their_parent_through_the_other_server(pair:
         pair.owner.until_noted("cancelled", child["id"])
 
 
-def test_a_workflow_ends_right_when_the_server_that_starts_runs_is_killed(pair: Pair, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lease", [SHORT])
+def test_a_workflow_ends_right_when_the_server_that_starts_runs_is_killed(
+    pair: Pair, lease: float, tmp_path: Path
+) -> None:
     name, gate = new("killed"), tmp_path / "gate"
     event = {"event": f"{name}:go", "look_back": 0}
     pair.workflow(
@@ -156,7 +168,7 @@ def test_a_server_alone_goes_on_with_its_workflows_after_a_kill(
     with set_up(processes, tmp_path, sqlite_url) as stand:
         name = new("alone")
         event = {"event": f"{name}:go", "look_back": 0}
-        stand.workflow(name, node("first"), node("asleep", "first", wait_for=[{"sleep": 1}]))
+        stand.workflow(name, node("first"), node("asleep", "first", wait_for=[{"sleep": 10}]))
         waits = stand.workflow(new("told"), node("first"), node("told", "first", wait_for=[event]))
         ids = [stand.begin(name, input={"n": n}) for n in range(3)] + [stand.begin(waits)]
         for run_id, suspended in zip(ids, ["asleep"] * 3 + ["told"], strict=True):

@@ -29,7 +29,9 @@ async def worker_of(world: World, name: str, *tasks: str | dict[str, Any], **mor
 
 async def running(world: World, task: str = "parent", **more: Any) -> Run:
     """Return a run of a task once it is with its worker."""
-    return await world.until_run(await world.submit(task, **more), lambda run: run.state is RunState.RUNNING)
+    run = await world.until_run(await world.submit(task, **more), lambda run: run.state is RunState.RUNNING)
+    await world.until(lambda: (run.id, run.attempt) in world.network.workers[run.worker or ""].open)
+    return run
 
 
 async def child(world: World, parent: Run, task: str = "echo", **more: Any) -> Accepted:

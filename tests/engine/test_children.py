@@ -361,14 +361,16 @@ async def test_cancelling_a_parent_cancels_all_that_came_of_it_in_whatever_state
     queued = await world.submit("echo", parent=running.id)
     delayed = await world.submit("echo", parent=queued.id, delay=3600.0)
     stranger = await world.submit("echo")
+    held = {(top.id, 1), (running.id, 1)}
+    await world.until(lambda: worker.open.keys() == held)
     await world.engine.cancel_run(top.id, reason="enough")
     found = await world.all_ended([backing_off, running, queued, delayed])
     assert [(run.state, run.cancelled_by) for run in found] == [(RunState.CANCELLED, "parent")] * 4
     assert [run.reason for run in found[:2]] == ["parent cancelled: enough"] * 2
     assert all((run.reason or "").startswith("parent cancelled: ") for run in found)
+    await world.until(lambda: {(run_id, attempt) for run_id, attempt, _ in worker.cancels} == held)
     worker.gate.set()
     assert (await world.ended(stranger)).state is RunState.COMPLETED
-    assert {(run_id, attempt) for run_id, attempt, _ in worker.cancels} == {(top.id, 1), (running.id, 1)}
 
 
 async def test_a_child_that_comes_in_the_turn_of_the_cancellation_is_refused_or_cancelled(world: World) -> None:

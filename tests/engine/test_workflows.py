@@ -220,7 +220,7 @@ async def test_an_end_that_another_server_took_is_followed_by_the_owner(owner: W
     runs = [await other.submit("flow") for _ in range(5)]
     assert {run.state for run in await other.all_ended(runs)} == {RunState.COMPLETED}
     await owner.until(lambda: not owner.parts.desk.picture.running)
-    assert await owner.rows("SELECT * FROM news") == []
+    await owner.until_rows("SELECT * FROM news", [])
 
 
 async def test_a_workflow_goes_on_after_a_crash(local: World) -> None:

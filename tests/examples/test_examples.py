@@ -117,7 +117,7 @@ def test_a_document_is_read_page_by_page_and_put_together_again(start: Any) -> N
 
 def test_the_service_refuses_no_call(start: Any, processes: Processes) -> None:
     limits: dict[str, Any] = {"WEATHER_LIMIT": str(LIMIT)}
-    service = processes.app("examples.weather.service:app", **limits, WEATHER_WINDOW=str(0.8 * SECONDS))
+    service = processes.app("examples.weather.service:app", **limits, WEATHER_WINDOW=str(0.5 * SECONDS))
     agency: Shown = start("weather", **limits, WEATHER_SECONDS=str(SECONDS), WEATHER_URL=service.url)
     cities = [f"city-{n}" for n in range(LIMIT + LIMIT // 2)]
 
