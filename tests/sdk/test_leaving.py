@@ -13,7 +13,8 @@ from tests.sdk.fake_server import FakeServer, answer
 
 pytestmark = pytest.mark.anyio
 
-SOON = 0.05
+SOON, LATE = 0.05, 20.0
+"""Seconds: what hangs is not waited for longer, and what does not hang is waited for so long on a slow machine."""
 
 
 class Told(list[str]):
@@ -61,11 +62,19 @@ def told() -> Told:
     return Told()
 
 
+def wait_for_it(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for name in ("execution.LEAVE_SECONDS", "workbench.LEAVE_PATIENCE", "workbench.CANCEL_PATIENCE"):
+        monkeypatch.setattr(f"hurlbat.{name}", seconds)
+
+
+@pytest.fixture(autouse=True)
+def much_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_it(monkeypatch, LATE)
+
+
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hurlbat.execution.LEAVE_SECONDS", SOON)
-    monkeypatch.setattr("hurlbat.workbench.LEAVE_PATIENCE", SOON)
-    monkeypatch.setattr("hurlbat.workbench.CANCEL_PATIENCE", SOON)
+def patience(much_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_it(monkeypatch, SOON)
 
 
 def lending(told: Told, name: str = "it") -> Callable[[], AsyncIterator[str]]:
