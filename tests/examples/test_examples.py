@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.support.processes import ROOT, TOKEN, Processes, Server
 
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/README.md"))
-LIMIT, SECONDS = 10, 10.0
+LIMIT, SECONDS = 10, 15.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def test_a_document_is_read_page_by_page_and_put_together_again(start: Any) -> N
 
 def test_the_service_refuses_no_call(start: Any, processes: Processes) -> None:
     limits: dict[str, Any] = {"WEATHER_LIMIT": str(LIMIT)}
-    service = processes.app("examples.weather.service:app", **limits, WEATHER_WINDOW=str(0.5 * SECONDS))
+    service = processes.app("examples.weather.service:app", **limits, WEATHER_WINDOW=str(0.8 * SECONDS))
     agency: Shown = start("weather", **limits, WEATHER_SECONDS=str(SECONDS), WEATHER_URL=service.url)
     cities = [f"city-{n}" for n in range(LIMIT + LIMIT // 2)]
 
