@@ -80,7 +80,7 @@ def test_a_workflow_of_a_thousand_nodes_runs(stand: Stand) -> None:
     nodes = [node(f"n{n}", *([f"n{n - 1}"] if n % 10 else []), task=f"{name}.a") for n in range(999)]
     stand.workflow(name, *nodes, node("last", *(one["name"] for one in nodes if one["name"].endswith("9"))))
 
-    run = stand.api.ended(stand.begin(name, {"last": {"output": "all"}}), 60)
+    run = stand.api.ended(stand.begin(name, {"last": {"output": "all"}}), 300)
 
     assert run["state"] == "completed"
     assert run["output"]["last"] == "all"

@@ -44,10 +44,10 @@ def test_a_parent_that_times_out_twice_has_one_child(either: Stand) -> None:
 
 
 def test_a_thousand_children_come_back_in_order(either: Stand) -> None:
-    name = family(either, "thousand", execution_timeout=120)
+    name = family(either, "thousand", execution_timeout=300)
     inputs = [{"does": {f"{name}.child": {"output": n}}} for n in range(MANY)]
 
-    run = either.api.ended(either.begin(f"{name}.parent", spawning(name, *inputs, wait=True)), 60)
+    run = either.api.ended(either.begin(f"{name}.parent", spawning(name, *inputs, wait=True)), 300)
 
     assert run["output"] == {"spawned": list(range(MANY))}
     assert {child["parent"] for child in children(either, name)} == {run["id"]}

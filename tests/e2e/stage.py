@@ -80,7 +80,10 @@ class Api:
 
     def ended(self, run_id: str, seconds: float = PATIENCE) -> Object:
         """Return a run when it has ended."""
-        found: Object = self.call("GET", f"/runs/{run_id}", wait=seconds)
+        deadline = time.monotonic() + seconds
+        found: Object = self.call("GET", f"/runs/{run_id}", wait=min(seconds, PATIENCE))
+        while not found["finished_at"] and time.monotonic() < deadline:
+            found = self.call("GET", f"/runs/{run_id}", wait=PATIENCE)
         assert found["finished_at"], f"not ended within {seconds:g} s: {found}"
         return found
 
