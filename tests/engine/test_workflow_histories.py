@@ -387,7 +387,9 @@ def any_graph(random: Random, number: int) -> Graph:
         names = [node.name for node in nodes]
         parents = random.sample(names, min(len(names), random.choice((0, 1, 1, 2, 2, 3))))
         lists = [
-            _clauses(random, n * 100 + 1_000 * place, parents, which) if random.random() < 0.15 else ()
+            _clauses(random, n * 100 + 1_000 * place, parents, which)
+            if random.random() < (0.3 if which == "cancel" else 0.15)
+            else ()
             for place, which in enumerate(("start", "skip", "cancel"))
         ]
         wait_for, skip_if, cancel_if = lists
@@ -406,7 +408,7 @@ def _clauses(random: Random, first: int, parents: list[str], which: str) -> Clau
 
 
 def _condition(random: Random, sleep: int, parents: list[str], which: str) -> Condition:
-    kind = random.choice((0, 1, 1, 2))
+    kind = random.choice((0, 1, 1, 2) if which != "cancel" else (0, 0, 1, 1, 1, 2))
     if kind == 0:
         return Condition(sleep=sleep)
     if kind == 1 and which == "start":
@@ -452,6 +454,6 @@ def group(kind: str) -> list[dict[str, Any]]:
     return [{"key": f"'{kind}'", "max_runs": AT_ONCE[kind]}]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(10))
 async def test_nodes_run_end_and_wait_as_they_must_whatever_happens(world: World, seed: int) -> None:
     await History(world, seed).live()
