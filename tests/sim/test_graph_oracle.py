@@ -85,6 +85,8 @@ def test_a_replay_runs_what_was_bad_and_all_below() -> None:
     assert to_do_again(DIAMOND, states, ["c"]) == {"c", "d"}
     assert to_do_again(DIAMOND, states, "start") == set("abcd")
     assert to_do_again(WITH_HANDLERS, WELL, "failed") == {*"abcd", "undo", "praise"}
+    assert to_do_again(WITH_HANDLERS, WELL | {"praise": "failed"}, "failed") == {"undo", "praise"}
+    assert to_do_again(DIAMOND, {"a": "completed", "b": "completed", "c": "completed"}, "failed") == {"d"}
     assert sinks(DIAMOND) == ["d"]
 
 
