@@ -82,6 +82,18 @@ def _gathers(task: Task, submission: Submission, scope: Scope, lane: str) -> str
 
 
 def _check_nodes(registry: Registry, workflow: str, graph: Graph) -> None:
+    below, coming = {workflow}, [graph]
+    while coming:
+        for node in (*coming[-1].nodes.values(), *coming.pop().last):
+            found = registry.tasks.get(node.task)
+            if found is None or found.graph is None:
+                continue
+            if node.task == workflow:
+                said = f"the workflow {workflow} would run itself without end; take one of the nodes out"
+                raise Invalid("policy_invalid", said, field="task")
+            if node.task not in below:
+                below.add(node.task)
+                coming.append(found.graph)
     for node in (*graph.nodes.values(), *graph.last):
         if node.task not in registry.tasks:
             raise Invalid(

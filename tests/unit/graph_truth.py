@@ -177,6 +177,7 @@ def done_again(graph: Graph, lives: Mapping[str, Life], chosen: set[str]) -> set
     """Return the nodes that a replay runs anew: what is wanted, then over and over its children."""
     last = {node.name for node in (graph.on_failure, graph.on_success) if node is not None}
     bad = {name for name, life in lives.items() if life.state not in ENDED_WELL}
+    bad |= set(graph.nodes) - set(lives)
     found = chosen or bad or set(graph.nodes)
     while True:
         more = {name for name, node in graph.nodes.items() if set(node.parents) & found} - found

@@ -187,7 +187,7 @@ def to_do_again(graph: Graph, states: States, chosen: Iterable[str] = ()) -> set
     Where all ended well and none is chosen, it is all of them. Those that follow a workflow's end are always among
     them, and alone where it was only one of them that did not end well.
     """
-    wanted = set(chosen) or {name for name, state in states.items() if state not in WELL}
+    wanted = set(chosen) or {name for name in (*graph.nodes, *states) if states.get(name) not in WELL}
     again = graph.below(wanted or graph.nodes)
     return again | {node.name for node in graph.last}
 

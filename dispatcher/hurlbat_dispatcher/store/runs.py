@@ -61,6 +61,7 @@ class RunRow(NamedTuple):
     parent: str | None
     root: str | None
     node: str | None
+    was_node: str | None = None
 
 
 class NewRun(NamedTuple):

@@ -28,8 +28,13 @@ class _Failed(NamedTuple):
 def call(desk: Desk, ledger: Ledger, intake: Intake) -> Generator[Ask, Rows, None]:
     """Place a run for each failure of this turn whose task names another for it; its own failure will call none."""
     named = [(row, error, desk.registry.tasks[row.task]) for row, error in ledger.failures]
-    found = yield runs.FAILED.fetch(DEFAULT_TENANT, sorted(row.id for row, _, _ in named))
+    ledger.failures = []
+    ids = {row.id for row, _, _ in named}
+    found = yield runs.FAILED.fetch(DEFAULT_TENANT, sorted(ids))
     stored = {row[0]: _Failed._make(row[1:]) for row in found}
+    for new in ledger.inserts:  # nodes that were made in this turn, and failed at once
+        if new.id in ids:
+            stored[new.id] = _Failed(new.input, new.metadata, new.trigger)
     for row, error, task in named:
         failed = stored.get(row.id)
         if failed is None or is_failure(failed.trigger):

@@ -24,6 +24,8 @@ from hurlbat_dispatcher.turn.submits import Intake
 
 MOST: Final = 1_000
 """Children that one turn cancels, and rows of news that it reads; the rest comes in the next, at once."""
+MOST_NODES: Final = 5_000
+"""Runs that one turn makes before workflows that begin leave their nodes to the next."""
 MAX_OUTPUT: Final = 4 << 20
 """Characters that the output of a workflow may have, in JSON."""
 
@@ -39,7 +41,14 @@ def compose(desk: Desk, ledger: Ledger, intake: Intake, *, look: bool) -> Genera
     if events or look:
         ledger.woken |= yield from conditions.meet(ledger, events, DEFAULT_TENANT, look=look)
     if ledger.woken:
-        yield from _wake(desk, ledger, list(ledger.woken))
+        woken = list(ledger.woken)
+        for run_id in woken[MOST:]:
+            _later(ledger, "woken", run_id)
+        yield from _wake(desk, ledger, woken[:MOST])
+    if ledger.begun:
+        begun, ledger.begun = list(ledger.begun), {}
+        yield from courses.read(desk, ledger, DEFAULT_TENANT, begun[:MOST])
+        yield from _first_nodes(desk, ledger, intake, begun)
     yield from follow(desk, ledger, intake)
 
 
@@ -77,15 +86,32 @@ def begin(desk: Desk, ledger: Ledger, intake: Intake, run_ids: Sequence[str]) ->
     for run_id in begun:
         if run_id in payloads and run_id in ledger.courses:
             ledger.courses[run_id].payload = payloads[run_id]
-        yield from _advance(desk, ledger, intake, ledger.rows[run_id], None)
+    yield from _first_nodes(desk, ledger, intake, begun)
     yield from follow(desk, ledger, intake)
+
+
+def _first_nodes(desk: Desk, ledger: Ledger, intake: Intake, begun: Sequence[str]) -> Generator[Ask, Rows, None]:
+    """Reach the first nodes of workflows that run; where there are too many for one turn, the next goes on."""
+    for n, run_id in enumerate(begun):
+        row = ledger.rows.get(run_id)
+        if row is None or row.state != RunState.RUNNING or run_id in ledger.touched:
+            continue
+        known = desk.registry.tasks.get(row.task)
+        if known is not None and known.version < row.task_version:  # its tasks may be as new as the workflow
+            ledger.outdated = True
+            ledger.news[row.tenant, "begun", run_id] = None
+            ledger.wake_at(ledger.now + 100)
+        elif n >= MOST or len(ledger.inserts) + len(intake.waiters) > MOST_NODES:
+            _later(ledger, "begun", run_id)
+        else:
+            yield from _advance(desk, ledger, intake, row, None)
 
 
 def _tell_owner(ledger: Ledger) -> None:
     """Leave a word of what has ended and was published for the server that starts runs."""
-    ledger.news += [(row.tenant, "ended", row.id) for row in ledger.followed.values()]
-    ledger.news += [(row.tenant, "stopped", row.id) for row in ledger.stopped.values()]
-    ledger.news += [(event.tenant, "event", event.id) for event in ledger.events]
+    ledger.news |= {(row.tenant, "ended", row.id): None for row in ledger.followed.values()}
+    ledger.news |= {(row.tenant, "stopped", row.id): None for row in ledger.stopped.values()}
+    ledger.news |= {(event.tenant, "event", event.id): None for event in ledger.events}
     ledger.followed.clear()
     ledger.stopped.clear()
     ledger.queued = ledger.queued or bool(ledger.news)
@@ -93,9 +119,7 @@ def _tell_owner(ledger: Ledger) -> None:
 
 def _later(ledger: Ledger, kind: str, run_id: str) -> None:
     """Have something looked at in the next turn, whoever does it."""
-    news = (DEFAULT_TENANT, kind, run_id)
-    if news not in ledger.news:
-        ledger.news.append(news)
+    ledger.news[DEFAULT_TENANT, kind, run_id] = None
     ledger.wake_at(ledger.now)
 
 
@@ -109,6 +133,7 @@ def _read_news(ledger: Ledger) -> Generator[Ask, Rows, list[EventRow]]:
         told.setdefault(kind, {})[subject] = None
     events = list(told.pop("event", ()))
     ledger.woken |= told.pop("woken", {})
+    ledger.begun |= told.get("begun", {})
     unknown = {run_id for ids in told.values() for run_id in ids if run_id not in ledger.rows}
     yield from ledger.load(DEFAULT_TENANT, sorted(unknown))
     for kind, into in (("ended", ledger.followed), ("stopped", ledger.stopped), ("cancel", ledger.cancelled)):

@@ -103,13 +103,15 @@ def turn(desk: Desk, operations: Sequence[Operation]) -> Generator[Ask, Rows, Le
     waiters = intake.waiters
     started: list[Started] = []
     while True:
-        fresh = yield from joining.join(desk, ledger, waiters, admit)
+        fresh = yield from joining.join(desk, ledger, waiters, admit, started)
         fresh += admit()
         started += [one for one in fresh if one.slots.worker != NOWHERE]
         workflows = [one.run_id for one in fresh if one.slots.worker == NOWHERE]
         if not workflows and not ledger.followed and not ledger.stopped:
             break
         yield from composing.begin(desk, ledger, intake, workflows)  # and what follows from those that were displaced
+        if ledger.failures:
+            yield from callbacks.call(desk, ledger, intake)
     if not room or desk.picture.unfinished:
         ledger.wake_at(now)
     yield from starts.start(desk, ledger, started, waiters)

@@ -146,10 +146,11 @@ def replay(
 
 def _redo(ledger: Ledger, row: RunRow, nodes: Sequence[str], *, everything: bool) -> Problem | None:
     """Let the nodes of a workflow go that are to run anew."""
-    if row.node is not None:
+    node = row.node or row.was_node
+    if node is not None:
         return Conflict(
             "run_is_node",
-            f'the run is the node {row.node} of run {row.parent}; replay that from here: {{"from": ["{row.node}"]}}',
+            f'the run is the node {node} of run {row.parent}; replay that from here: {{"from": ["{node}"]}}',
             parent=row.parent,
         )
     course = ledger.courses.get(row.id)

@@ -3,7 +3,7 @@
 Each joins by itself, in order, so that it does not matter how many came in one turn.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 from hurlbat_dispatcher.domain.budgets import Group, Member
 from hurlbat_dispatcher.domain.concurrency import Displaced, collapses, judge
@@ -22,7 +22,7 @@ from hurlbat_dispatcher.turn.operations import Displace
 
 
 def join(
-    desk: Desk, ledger: Ledger, waiters: Waiters, admit: Callable[[], list[Started]]
+    desk: Desk, ledger: Ledger, waiters: Waiters, admit: Callable[[], list[Started]], before: Sequence[Started]
 ) -> Generator[Ask, Rows, list[Started]]:
     """Let the turn's newcomers join, and return what started between: where a line has one place, it must be free."""
     started: list[Started] = []
@@ -41,7 +41,7 @@ def join(
         if victims and (yield from _look_again(ledger, groups, desk, waiters, looked)):
             victims = judge(groups, member)
         yield from _load(ledger, waiters, [victim.run_id for victim in victims])
-        begun = {one.run_id for one in started}
+        begun = {one.run_id for one in (*before, *started)}
         for victim in victims:
             _displace(desk, ledger, waiters, victim, begun)
         if not any(victim.by is None for victim in victims):

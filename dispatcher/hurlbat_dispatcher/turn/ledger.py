@@ -125,11 +125,14 @@ class Ledger:
     """What runs wait for, as far as it was read, as it stands now."""
     woken: dict[str, None] = field(default_factory=dict)
     """Runs of which conditions have come true."""
+    begun: dict[str, None] = field(default_factory=dict)
+    """Workflows that run, and whose first nodes were left to this turn."""
     new_waits: list[WaitRow] = field(default_factory=list)
     met: list[Values] = field(default_factory=list)
     waited: list[Values] = field(default_factory=list)
     """Runs that wait no longer."""
-    news: list[Values] = field(default_factory=list)
+    news: dict[tuple[int, str, str], None] = field(default_factory=dict)
+    """What is left to the next turn, or told to the server that starts runs: (tenant, kind, of what)."""
     old_news: list[Values] = field(default_factory=list)
     new_keys: list[Values] = field(default_factory=list)
     old_keys: list[Values] = field(default_factory=list)
@@ -235,7 +238,7 @@ class Ledger:
             (graphs.KEEP_WAIT, self.new_waits),
             (graphs.MEET, self.met),
             (graphs.FORGET_WAITS, self.waited),
-            (graphs.TELL, self.news),
+            (graphs.TELL, list(self.news)),
             (graphs.FORGET_NEWS, self.old_news),
             (publishing.KEEP_EVENT, self.events),
             (publishing.KEEP_START, self.event_starts),
