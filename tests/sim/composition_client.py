@@ -107,8 +107,17 @@ class CompositionClient:
                     await self._cancel(row.id)
             case Deed.REPLAY | Deed.REPLAY_NODES | Deed.REPLAY_ALL | Deed.REPLAY_PART:
                 await self._replay(deed)
+            case Deed.REDECLARE:
+                await self._redeclare()
             case _:
                 return
+
+    async def _redeclare(self) -> None:
+        """Let the workers declare another graph; runs that are under way keep theirs."""
+        name = self._chance.choice(list(self._plan.others))
+        policy = self._story.policies[name]
+        now = next((graph for graph in self._plan.declared(name) if graph != policy["graph"]), policy["graph"])
+        await self._story.redeploy(name, {**policy, "graph": now})
 
     def _input(self) -> str:
         self._said += 1
@@ -150,7 +159,7 @@ class CompositionClient:
         row = self._some(lambda row: row.final and row.kind == "workflow" and row.node is None)
         if row is None:
             return
-        names = [node["name"] for node in nodes_and_handlers(self._plan.graphs[row.task])]
+        names = [node["name"] for node in nodes_and_handlers(self._story.checker.composition.graph_of(row))]
         part: Part = "failed"
         if deed is Deed.REPLAY_ALL:
             part = "start"

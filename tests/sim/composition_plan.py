@@ -5,7 +5,7 @@ Drawn apart from the rest, so that a history without it is the same as if there 
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ class Deed(StrEnum):
     REPLAY_NODES = "replay_nodes"
     REPLAY_ALL = "replay_all"
     REPLAY_PART = "replay_part"
+    REDECLARE = "redeclare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class CompositionPlan:
     workflows: tuple[Mapping[str, Any], ...] = ()
     tasks: tuple[tuple[Mapping[str, Any], float], ...] = ()
     """Policies, with how long (seconds) a handler takes on average."""
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The graph that a workflow has after a change, by name; the next change takes it back."""
     deeds: tuple[tuple[Deed, float], ...] = ()
     every: float = 2.0
     """Seconds between two deeds, on average."""
@@ -48,6 +51,10 @@ class CompositionPlan:
     def graphs(self) -> Mapping[str, Mapping[str, Any]]:
         """The graph of each workflow, in JSON."""
         return {policy["name"]: policy["graph"] for policy in self.workflows}
+
+    def declared(self, workflow: str) -> list[Mapping[str, Any]]:
+        """Return the graphs that a workflow ever has."""
+        return [self.graphs[workflow], *(graph for name, graph in self.others.items() if name == workflow)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,14 +149,24 @@ def composition_of(seed: int, usual: Sequence[str]) -> CompositionPlan:
         if chance.random() < 0.15:
             policy["schedule_timeout"] = 20.0
         workflows.append(policy)
+    deeds = [(Deed.BEGIN, 6.0), *((deed, weight) for deed, weight in _DEEDS.items() if chance.random() < 0.6)]
+    every, gives_in, awaits = chance.choice((1.0, 2.0, 4.0)), chance.choice((0.0, 0.0, 0.1)), chance.choice((0.0, 0.3))
+    others = {}
+    if chance.random() < 0.3:
+        deeds.append((Deed.REDECLARE, 1.5))
+        others = {workflow["name"]: graph_of(chance, tasks) for workflow in workflows}
+    for workflow in workflows:
+        if chance.random() < 0.2:
+            workflow["rate_limits"] = [{"dynamic_key": "input.g", "units": 1, "limit": 2, "duration": 5.0}]
     return CompositionPlan(
         True,
         tuple(workflows),
         tuple(policies),
-        ((Deed.BEGIN, 6.0), *((deed, weight) for deed, weight in _DEEDS.items() if chance.random() < 0.6)),
-        chance.choice((1.0, 2.0, 4.0)),
-        chance.choice((0.0, 0.0, 0.1)),
-        chance.choice((0.0, 0.3)),
+        others,
+        tuple(deeds),
+        every=every,
+        gives_in=gives_in,
+        awaits=awaits,
     )
 
 

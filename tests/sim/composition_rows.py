@@ -31,6 +31,11 @@ class CompositionReader:
         """Tell whether the owner of the lanes has to follow what others have committed."""
         return self._cursor.execute("SELECT 1 FROM news LIMIT 1").fetchone() is not None
 
+    def shape(self, task: str, version: int) -> str:
+        """Return the graph of a version of a workflow, in JSON."""
+        sql = "SELECT graph FROM shape WHERE task = ? AND version = ?"
+        return str(self._cursor.execute(sql, (task, version)).fetchone()[0])
+
 
 class Family:
     """Who belongs to whom. `rows` is what is committed now."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
+from hurlbat.graph import Graph
 from tests.sim.composition_plan import INPUTS
 from tests.sim.composition_rows import CompositionReader, Family, output_of
 from tests.sim.graph_oracle import (
@@ -48,7 +49,9 @@ class CompositionRules:
         self._family = Family(rows)
         self._history = history
         self._rows = rows
-        self._graphs = plan.composition.graphs
+        self._plan = plan.composition
+        self._shapes: dict[tuple[str, int], Mapping[str, Any]] = {}
+        """The graph of each version of a workflow."""
         self._on = plan.composition.on
         self._flows = plan.flow.on  # and so a node may be refused that takes more units than there are
         self._outputs: dict[str, Mapping[str, Any]] = {}
@@ -88,6 +91,8 @@ class CompositionRules:
                 yield from self._child(after)
             if after.kind == "workflow" and before is not None:
                 yield from self._workflow(before, after)
+                if after.task_version != before.task_version:
+                    yield Rule.WHOLE, f"{after.id} had version {before.task_version} and has {after.task_version}"
             if after.state == "cancelled" and (before is None or not before.final):
                 yield from self._why(before, after)
         born = {change.after.id for change in changes if change.before is None and change.after is not None}
@@ -95,12 +100,21 @@ class CompositionRules:
             yield from self._again(self._rows[workflow], rows, born)
         yield from self._late(moment)
 
+    def graph_of(self, workflow: Row) -> Mapping[str, Any]:
+        """Return the graph that a workflow's run was submitted with, as it was declared."""
+        name = workflow.task, workflow.task_version
+        if name not in self._shapes:
+            stored = Graph.model_validate_json(self._reader.shape(*name))
+            declared = self._plan.declared(workflow.task)
+            self._shapes[name] = next(graph for graph in declared if Graph.model_validate(graph) == stored)
+        return self._shapes[name]
+
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
     def _node(self, before: Row | None, after: Row, moment: Moment) -> Iterator[Complaint]:
         workflow = self._rows[after.parent or ""]
         called = f"the node {after.node} of {workflow.id}"
-        graph = self._graphs[workflow.task]
+        graph = self.graph_of(workflow)
         node = node_of(graph, after.node or "")
         if node is None:
             yield Rule.NODES, f"there is no node {after.node} in {workflow.task}, and {after.id} is one"
@@ -210,7 +224,7 @@ class CompositionRules:
             return  # what is run again is seen of its nodes
         if not after.final or before.final or after.started_at is None:
             return  # one that never began has no nodes
-        graph, nodes = self._graphs[after.task], self._family.nodes(after.id)
+        graph, nodes = self.graph_of(after), self._family.nodes(after.id)
         states = {name: row.state for name, row in nodes.items()}
         wanted = outcome(graph, states)
         if after.state == "cancelled" and after.cancelled_by != "node":
@@ -236,7 +250,7 @@ class CompositionRules:
         was = {name: row.state for name, row in self._family.nodes(workflow.id).items() if row.id not in born}
         was |= {row.node or "": row.state for row in redone}
         asked = self._history.redone[workflow.id]
-        wanted = [to_do_again(self._graphs[workflow.task], was, part) & was.keys() for part in asked]
+        wanted = [to_do_again(self.graph_of(workflow), was, part) & was.keys() for part in asked]
         found = {row.node for row in redone}
         if found not in wanted:
             yield Rule.AGAIN, f"{found} of {workflow.id} are run again, and by {asked} of {was} that is {wanted}"
@@ -274,7 +288,7 @@ class CompositionRules:
                 if not known or not (after.reason or "").startswith(("parent cancelled", "workflow cancelled")):
                     yield Rule.CASCADE, f"{after.id} was cancelled for {after.parent}, which is not: {after.reason}"
             case "condition":
-                graph = self._graphs[self._rows[after.parent or ""].task]
+                graph = self.graph_of(self._rows[after.parent or ""])
                 allowed = self._fates(after, node_of(graph, after.node or "") or {})
                 if "cancel" not in allowed:
                     yield Rule.WAITS, f"{after.id} was cancelled by {after.reason}, and ought to {allowed}"
@@ -324,7 +338,7 @@ class CompositionRules:
                 yield from self._of_workflow(row)
 
     def _of_workflow(self, workflow: Row) -> Iterator[tuple[tuple[str, str], Rule]]:
-        graph, nodes = self._graphs[workflow.task], self._family.nodes(workflow.id)
+        graph, nodes = self.graph_of(workflow), self._family.nodes(workflow.id)
         states = {name: row.state for name, row in nodes.items()}
         due = missing(graph, states)
         for name in due:
@@ -353,5 +367,5 @@ class CompositionRules:
 
     def _sleeps(self, row: Row) -> bool:
         """Tell whether time alone will make a difference to a node."""
-        node = node_of(self._graphs[self._rows[row.parent or ""].task], row.node or "") or {}
+        node = node_of(self.graph_of(self._rows[row.parent or ""]), row.node or "") or {}
         return self._fates(row, node) != self._fates(row, node, later=EVER)

@@ -45,6 +45,7 @@ class Row(NamedTuple):
     error: str | None
     trigger: str | None
     kind: str
+    task_version: int
     parent: str | None
     root: str | None
     node: str | None

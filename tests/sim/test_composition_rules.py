@@ -35,6 +35,8 @@ class Scene:
         self.connection = sqlite3.connect(":memory:")
         self.connection.execute("CREATE TABLE event (id, key, scope, payload, created_at)")
         self.connection.execute("CREATE TABLE news (n)")
+        self.connection.execute("CREATE TABLE shape (task, version, graph)")
+        self.connection.execute("INSERT INTO shape VALUES ('flow', 1, ?)", (json.dumps(GRAPH),))
         plan = replace(plan_of(0), composition=CompositionPlan(True, ({"name": "flow", "graph": GRAPH},)))
         self.rules = CompositionRules(self.connection, self.history, self.rows, plan)
         assert not self.commit(self.row("w", kind="workflow", task="flow", input='{"n": 1}', started_at=NOW))
@@ -43,7 +45,7 @@ class Scene:
         """A run that runs, unless said."""
         usual: dict[str, Any] = dict.fromkeys(Row._fields)
         usual |= {"id": run_id, "task": "step", "kind": "task", "state": "running", "attempt": 0, "tries": 0}
-        usual |= {"input": '{"n": 1}', "metadata": "{}", "created_at": NOW, "priority": 2}
+        usual |= {"input": '{"n": 1}', "metadata": "{}", "created_at": NOW, "priority": 2, "task_version": 1}
         return Row(**usual | more)
 
     def node(self, name: str, **more: Any) -> Row:

@@ -7,6 +7,7 @@ import pytest
 
 from hurlbat_dispatcher.simulation.faults import Fault
 from tests.sim.command import command_of, summary_of
+from tests.sim.composition_plan import Deed
 from tests.sim.plan import Mishap, Mood, plan_of
 from tests.sim.regressions import REGRESSIONS, Regression
 from tests.sim.telling import tell
@@ -34,6 +35,7 @@ def test_everything_that_can_go_wrong_is_planned_by_some_seed() -> None:
     assert {mishap for plan in plans for mishap, _ in plan.mishaps} == set(Mishap)
     planned = {fault for plan in plans for fault in Fault if getattr(plan.faults, fault) > 0}
     assert planned == set(Fault)
+    assert {deed for plan in plans for deed, _ in plan.composition.deeds} == set(Deed)
     assert {plan.servers for plan in plans} == {1, 2, 3, 4}
     assert {plan.calms_down for plan in plans} == {True, False}
 
@@ -52,5 +54,12 @@ def test_things_do_go_wrong_in_a_history() -> None:
         told = tell(seed)
         counts.update(told.counts)
         counts["faults"] += sum(told.faults.values())
-    for what, least in (("acknowledged", 60), ("executed", 60), ("faults", 60), ("deaths", 6), ("commits", 600)):
+    for what, least in (
+        ("acknowledged", 60),
+        ("executed", 60),
+        ("faults", 60),
+        ("deaths", 6),
+        ("commits", 600),
+        ("children", 6),
+    ):
         assert counts[what] >= least, what
