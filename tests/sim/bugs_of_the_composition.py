@@ -80,7 +80,7 @@ def barred_no_further(stack: ExitStack) -> None:
     swap(stack, graph, "_step", make)
 
 
-@bug("what follows a failure follows a cancellation, too", hint=47)
+@bug("what follows a failure follows a cancellation, too", hint=18)
 def undone_although_cancelled(stack: ExitStack) -> None:
     def make(follower: Any) -> Any:
         def any_end(of: Graph, states: Mapping[str, RunState]) -> Node | None:
@@ -150,7 +150,7 @@ def events_of_others_unseen(stack: ExitStack) -> None:
     swap(stack, composing, "_read_news", make)
 
 
-@bug("whether a node is skipped is looked at once it has started", hint=21)
+@bug("whether a node is skipped is looked at once it has started", hint=10)
 def skipped_after_its_start(stack: ExitStack) -> None:
     def make(decide_node: Any) -> Any:
         def blind(node: Node, known: Mapping[Place, bool]) -> Fate:
@@ -235,7 +235,7 @@ def suspended_not_cancelled(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", _unless(lambda row: row.state == RunState.SUSPENDED))
 
 
-@bug("with a run its children are cancelled, and not theirs", hint=32)
+@bug("with a run its children are cancelled, and not theirs", hint=11)
 def grandchildren_go_on(stack: ExitStack) -> None:
     def make(cancel: Any) -> Any:
         def near(desk: Desk, ledger: Ledger, row: RunRow, reason: str, by: CancelledBy = CancelledBy.REQUEST) -> Any:
@@ -249,7 +249,7 @@ def grandchildren_go_on(stack: ExitStack) -> None:
     swap(stack, decide, "cancel", make)
 
 
-@bug("the child of a run that was cancelled is taken", hint=27)
+@bug("the child of a run that was cancelled is taken", hint=31)
 def taken_for_the_cancelled(stack: ExitStack) -> None:
     swap(stack, submits, "_orphaned", lambda _: lambda ledger, entry: None)
 
@@ -292,7 +292,7 @@ def outputs_lost_at_a_replay(stack: ExitStack) -> None:
     swap(stack, graphs, "OUTPUTS", make)
 
 
-@bug("a replay keeps the nodes that come after those that it runs again", hint=27)
+@bug("a replay keeps the nodes that come after those that it runs again", hint=34)
 def below_is_kept(stack: ExitStack) -> None:
     def make(again: Any) -> Any:
         def only(of: Graph, states: Mapping[str, RunState], chosen: Sequence[str] = ()) -> set[str]:
