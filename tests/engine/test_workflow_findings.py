@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hurlbat.policy import TaskPolicy
-from hurlbat_dispatcher import Conflict, Invalid, RunState, Submission
+from hurlbat_dispatcher import Conflict, EventSpec, Invalid, RunState, Submission
 from hurlbat_dispatcher.assembly import Parts
 from hurlbat_dispatcher.turn import composing
 from tests.engine.far_side import Call
@@ -55,6 +55,16 @@ async def test_a_node_that_a_replay_has_replaced_is_not_replayed_alone(world: Wo
     problem = await refused(world.engine.replay_run(old["bad"].id))
     assert isinstance(problem, Conflict)
     assert problem.code == "run_is_node"
+
+
+async def test_a_node_that_has_waited_was_not_scheduled(world: World) -> None:
+    await started(world, flow(node("a", wait_for=[{"event": "go"}])))
+    run = await world.submit("flow")
+    await world.until_run(run, lambda found: found.state == "running")
+    await world.engine.events.publish(EventSpec("go"))
+    await world.ended(run)
+    found = (await nodes_of(world, run.id))["a"]
+    assert [entry.kind for entry in found.timeline] == ["created", "started", "completed"]
 
 
 async def test_workflows_that_were_declared_nodes_of_each_other_at_once_are_not_begun(world: World) -> None:

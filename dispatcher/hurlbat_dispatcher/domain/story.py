@@ -64,7 +64,7 @@ class _Story:
             self.attempt = 1 + sum(row.kind == "replayed" for row in rows)
             run = run._replace(attempt=self.attempt)
         self.told = [TimelineEntry(run.created_at, "created", 0)]
-        due_at = _due_at_first(run, rows)
+        due_at = None if run.node or run.was_node else _due_at_first(run, rows)
         if due_at is not None:
             self.told.append(TimelineEntry(run.created_at, "scheduled", 0, {"due_at": due_at}))
         self._starts = _starts(run, rows)
