@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import ports
 from tests.support.postgres import Cluster, running_cluster
@@ -16,7 +16,13 @@ _OURS = ("HURLBAT_TEST_", "HURLBAT_CHAOS_")
 for _name in [name for name in os.environ if name.startswith("HURLBAT_") and not name.startswith(_OURS)]:
     del os.environ[_name]  # a developer's own settings are not the tests'
 
-settings.register_profile("hurlbat", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.register_profile(
+    "hurlbat",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # a machine may be
+)
 settings.load_profile("hurlbat")
 
 
