@@ -44,6 +44,31 @@ def test_a_timeline_is_told_in_order_with_the_start_of_every_attempt() -> None:
     assert ending(RUN) == "completed after 1.50 s and 2 attempts"
 
 
+def test_what_a_run_has_come_to_is_told_of_its_last_end_alone() -> None:
+    def entry(second: int, kind: str, **more: str) -> dict[str, object]:
+        return {"at": f"2030-01-01T00:00:0{second}.000Z", "kind": kind, "attempt": 1, **more}
+
+    ends = [entry(1, "completed"), entry(2, "replayed"), entry(3, "failed", type="OSError", message="no disk")]
+    again = [*ends, entry(4, "replayed"), entry(5, "completed")]
+    error = {"type": "ValueError", "message": "no answer"}
+
+    assert [one.text for one in tell(RUN | {"timeline": again})] == [
+        "completed",
+        "replayed",
+        "failed: OSError: no disk",
+        "replayed",
+        'completed with {"EUR": 1.08}',
+    ]
+    assert tell(RUN | {"state": "queued", "output": None, "timeline": again[:2]})[0].text == "completed"
+    failed = tell(
+        RUN | {"state": "failed", "error": error, "timeline": [*again, entry(6, "replayed"), entry(7, "failed")]}
+    )
+    assert [one.text for one in failed if one.text.startswith("failed")] == [
+        "failed: OSError: no disk",
+        "failed: ValueError: no answer",
+    ]
+
+
 def test_a_failed_run_tells_its_error_with_the_fields_that_were_refused() -> None:
     error = {
         "code": "invalid_input",

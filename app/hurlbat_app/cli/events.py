@@ -101,7 +101,7 @@ def _print(text: str, as_json: bool, more: Sequence[str] = ()) -> None:
     for line in more:
         typer.echo(f"  {line}")
     if not event["starts"]:
-        typer.echo("  no task listens to it")
+        typer.echo("  no task listens to it; nodes of workflows that wait for it were told")
     for start in event["starts"]:
         typer.echo(f"  {_told(start)}")
 

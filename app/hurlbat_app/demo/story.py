@@ -69,11 +69,17 @@ def _say(entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
             again = _seconds(entry["due_at"]) - _seconds(entry["at"])
             return f"attempt {entry['attempt']} failed: {_error(entry)}; again in {again:.1f} s"
         case "completed":
-            return f"completed with {short(run['output'])}"
+            return f"completed with {short(run['output'])}" if _is_its_end(entry, run) else "completed"
         case "failed":
-            return f"failed: {_error(run['error'] or entry)}"
+            return f"failed: {_error((run['error'] if _is_its_end(entry, run) else None) or entry)}"
         case kind:
             return " ".join([kind.replace("_", " "), *_rest(entry)])
+
+
+def _is_its_end(entry: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Tell whether this is how the run stands ended now, not an end that a replay has undone."""
+    ends = [one["at"] for one in run.get("timeline") or () if one["kind"] == entry["kind"]]
+    return bool(run["state"] == entry["kind"] and (not ends or ends[-1] == entry["at"]))
 
 
 def _origin(trigger: Mapping[str, Any] | None) -> str:
