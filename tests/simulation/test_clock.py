@@ -54,6 +54,12 @@ def test_what_happens_wakes_a_duty_whose_time_has_come() -> None:
         assert [at - DAY for at in woke if at >= DAY] == [0, 2, 4, 6, 8]
 
 
+def test_who_sleeps_briefly_has_something_to_do_and_does_not_rest() -> None:
+    """Or a server whose database was lost for a moment tries again hours later."""
+    with Simulation() as world:
+        assert len(naps(world, RestingClock(world.loop, world.history), 0.5, 2_000.1)) == 4_000
+
+
 def test_other_clocks_do_not_rest() -> None:
     with Simulation() as world:
         assert len(naps(world, world.clock, 2, 1_001)) == 500

@@ -11,6 +11,8 @@ QUIET: Final = 60.0
 """Seconds without anything after which duties begin to rest longer."""
 LONGEST_REST: Final = 21_600.0
 """Seconds that a duty rests at most while nothing happens."""
+BRIEF: Final = 1.0
+"""Seconds below which a sleep is no duty's, and is never longer."""
 BEGIN_MS = 1_800_000_000_000
 """When worlds begin, in ms since the epoch: in January 2027."""
 
@@ -47,7 +49,7 @@ class RestingClock(VirtualClock):
 
     The background duties of a server look again and again whether there is something to do; that in an idle world they
     find nothing is known beforehand. Whatever happens wakes those whose time has come. Timers are not touched: what is
-    due is due.
+    due is due. Nor is who sleeps for less than a second: it has something to do, and tries that again.
     """
 
     def __init__(self, loop: VirtualLoop, trace: Trace, *, begin_ms: int = BEGIN_MS) -> None:
@@ -58,7 +60,7 @@ class RestingClock(VirtualClock):
         """Return after so many seconds, or later where nothing happens meanwhile."""
         now = self._loop.time()
         rest = min((now - self._trace.last_at - QUIET) / 2, LONGEST_REST)
-        if rest > seconds:
+        if rest > seconds >= BRIEF:
             try:
                 async with asyncio.timeout(rest):
                     await self._trace.next_line()
