@@ -72,6 +72,7 @@ def test_a_run_is_told_of_while_it_lives_and_to_those_who_come_late(stage: Stage
     assert told(rest) == [("3", "completed"), (None, "end")]
     final = stage.api.show(run["id"])
     assert [event["data"] for event in first + rest[:-1]] == final.pop("timeline")
+    assert final.pop("children") == {"total": 0, "by_state": {}}  # which only who asks for the run is told
     assert rest[-1]["data"] == final
     for after, query in ((1, {}), (None, {"last_event_id": 1}), (1, {"last_event_id": 0})):
         with watching(stage.api.url, run["id"], after, **query) as events:
