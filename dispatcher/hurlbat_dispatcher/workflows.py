@@ -74,8 +74,11 @@ class Workflows:
     async def put(self, policy: TaskPolicy) -> tuple[Task, bool]:
         """Set a workflow; return it, and whether it is a new one. Runs that there are keep their graph.
 
-        Raises `Invalid`, and `Conflict` for a name that is that of a task.
+        Raises `Invalid`, and `Conflict` for a name that is that of a task, or of a workflow that a worker declares.
         """
+        known = self._known().get(policy.name)
+        if known is not None and known.workers:
+            raise _declared(known, "change it there")
         await available(self._disputes.settle([policy]))
         created = policy.name not in self._registry.tasks
 
@@ -109,12 +112,9 @@ class Workflows:
 
         Raises `NotFound`, and `Conflict` for one that a registered worker declares.
         """
-        declared_by = self.get(name).workers
-        if declared_by:
-            raise Conflict(
-                "workflow_declared",
-                f"worker {declared_by[0]} declares the workflow {name}; leave it out there, or remove the worker first",
-            )
+        known = self.get(name)
+        if known.workers:
+            raise _declared(known, "leave it out there, or remove the worker first")
 
         def script() -> Script[bool]:
             now = yield from database_now()
@@ -179,6 +179,11 @@ def _said(error: str | None) -> str | None:
         return None
     found = json.loads(error)
     return found.get("message") if isinstance(found, dict) else None
+
+
+def _declared(workflow: Task, what_to_do: str) -> Conflict:
+    said = f"worker {workflow.workers[0]} declares the workflow {workflow.name}; {what_to_do}"
+    return Conflict("workflow_declared", said)
 
 
 def _unknown(name: str) -> NotFound:

@@ -248,14 +248,18 @@ async def test_a_pause_that_outlasts_its_workflow_can_be_lifted(api: httpx.Async
     assert (held["state"], resumed.status_code, ended["state"]) == ("queued", 200, "completed")
 
 
-async def test_a_workflow_that_a_worker_declares_is_not_removed(api: httpx.AsyncClient) -> None:
+async def test_a_workflow_that_a_worker_declares_is_neither_removed_nor_set(api: httpx.AsyncClient) -> None:
     await serve(api, "echo", {"name": "order", "graph": {"nodes": [{"name": "echo"}]}})
 
     refused = await api.delete("/workflows/order")
+    not_set = await api.put("/workflows/order", json={"nodes": [{"name": "echo"}, {"name": "more", "task": "echo"}]})
+    kept = (await api.get("/workflows/order")).json()
     await api.delete("/workers/plain")
     removed = await api.delete("/workflows/order")
 
     assert (refused.status_code, refused.json()["code"]) == (409, "workflow_declared")
+    assert (not_set.status_code, not_set.json()["code"]) == (409, "workflow_declared")
+    assert [node["name"] for node in kept["nodes"]] == ["echo"]
     assert "plain" in refused.json()["detail"]
     assert removed.status_code == 204
 
