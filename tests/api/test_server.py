@@ -1,5 +1,6 @@
 """The server's process: how it starts, why it does not, and how it stops."""
 
+import io
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 from hurlbat.signing import new_secret
+from hurlbat_app.cli.serve import say
 from tests.support.processes import TOKEN, Processes, Server
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -147,6 +150,17 @@ def test_json_logs_are_one_object_a_line_and_have_no_token(
     assert all({"event", "level", "logger", "timestamp"} <= line.keys() for line in lines)
     assert any("SIGTERM" in line["event"] for line in lines)
     assert TOKEN not in server.output
+
+
+def test_a_line_for_people_is_one_write_so_that_no_log_line_falls_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    stdout = io.StringIO()
+    monkeypatch.setattr(stdout, "write", written.append)
+    monkeypatch.setattr("sys.stdout", stdout)
+
+    say("Hurlbat listens on http://127.0.0.1:8000")
+
+    assert written == ["Hurlbat listens on http://127.0.0.1:8000\n"]
 
 
 # -- stopping ----------------------------------------------------------------------------------------------------------

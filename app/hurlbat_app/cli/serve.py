@@ -111,6 +111,7 @@ def say_exports(sentence: str, **variables: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the user something that is no log line."""
+    """Tell the user something that is no log line, in one write, so that no log line falls into it."""
     with contextlib.suppress(OSError):  # nobody may be listening, and the server goes on
-        print(text, file=sys.stdout, flush=True)
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
