@@ -165,6 +165,10 @@ class Processes:
             server.answers(f"{server.url}/", below=600)
         return server
 
+    def listen(self, command: list[str], port: int, **env: str) -> Server:
+        """Start `python -m command…`, which listens on this port; nothing is waited for."""
+        return self._listen(command[0], [self._interpreter, "-m", *command], env, port)
+
     def close(self) -> None:
         """Kill whatever still runs, the youngest first."""
         while self._started:
