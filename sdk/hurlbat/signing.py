@@ -7,6 +7,7 @@ without being able to make them. While a key rotates, a message is signed by all
 
 import base64
 import binascii
+import hashlib
 import hmac
 import importlib.util
 import re
@@ -51,6 +52,33 @@ def check_key(key: str) -> None:
         raise SecretInvalid(f"a whsk_ key must hold 32 or 64 bytes, this one holds {len(raw)}")
     if prefix == "whpk_" and len(raw) != 32:
         raise SecretInvalid(f"a whpk_ key must hold 32 bytes, this one holds {len(raw)}")
+
+
+def key_id(key: str) -> str:
+    """Return the name by which people tell keys apart: 8 hexadecimal digits that say nothing of the secret.
+
+    They begin the SHA-256 of `hurlbat key id:` and the bytes of a `whsec_` secret, or the 32 public bytes of an Ed25519
+    key, so that both ends of a pair have one id; that of a `whsk_` key needs `cryptography`. Raises `SecretInvalid`.
+    """
+    prefix, raw = _decode(key)
+    named = _public(raw) if prefix == "whsk_" else raw
+    return hashlib.sha256(b"hurlbat key id:" + named).hexdigest()[:8]
+
+
+def algorithm_of(key: str) -> str:
+    """Return the version of the signatures that a key makes or checks: `v1` or `v1a`."""
+    return "v1" if key.startswith("whsec_") else "v1a"
+
+
+def public_key(key: str) -> str | None:
+    """Return the `whpk_` end of an Ed25519 pair, None for a secret that both ends share. Raises `SecretInvalid`.
+
+    It lets a receiver check signatures and make none, so it may be shown. Needs `cryptography`.
+    """
+    prefix, raw = _decode(key)
+    if prefix == "whsec_":
+        return None
+    return "whpk_" + base64.b64encode(_public(raw) if prefix == "whsk_" else raw).decode()
 
 
 def can_verify(key: str) -> bool:
@@ -134,6 +162,12 @@ def _sign(key: str, content: bytes) -> str:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return "v1a," + base64.b64encode(Ed25519PrivateKey.from_private_bytes(raw[:32]).sign(content)).decode()
+
+
+def _public(raw: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(raw[:32]).public_key().public_bytes_raw()
 
 
 def _hmac(raw: bytes, content: bytes) -> bytes:
