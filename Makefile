@@ -9,6 +9,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLCHAINS := $(VENV)/.toolchains
 WORKERS ?= 2
 TYPED := sdk dispatcher app examples tests
 BENCH ?= --runs 20000
@@ -41,6 +42,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python tests/support/binaries.py || $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt pgserver
 	@touch $@
 
+# node, npm and go for the workers in other languages: large, and only the tests need them
+$(TOOLCHAINS): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group toolchains
+	@touch $@
+
 demo: venv
 	$(BIN)/hurlbat demo --app examples.fastapi_app.main:app
 
@@ -56,7 +62,7 @@ types: venv
 	$(BIN)/pyright
 
 # A skipped, expected-to-fail or warning test fails: see tests/conftest.py and pyproject.toml.
-unit: venv
+unit: $(TOOLCHAINS)
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 wheel: venv
@@ -81,5 +87,5 @@ format: venv
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .demo
+	rm -rf $(VENV) .cache dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
