@@ -13,13 +13,15 @@ from hurlbat.client import AsyncClient
 from hurlbat.decorator import TaskDecorator
 from hurlbat.errors import TaskInvalid
 from hurlbat.events import Events
-from hurlbat.handler import MAX_DELIVERY_BYTES, Handler
+from hurlbat.handler import Handler
 from hurlbat.middleware import Around, M
+from hurlbat.mounting import Application, Mounted
 from hurlbat.opening import Opening
 from hurlbat.options import WorkflowOptions
 from hurlbat.outbox import Receive, Send
 from hurlbat.payloads import explain
 from hurlbat.policy import Manifest
+from hurlbat.reading import MAX_DELIVERY_BYTES
 from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
 from hurlbat.stopping import on_stop_signal
@@ -85,6 +87,7 @@ class Hurlbat:
             self.tasks, lambda: self.client.http(), threads=self.settings.threads, around=self._around
         )
         self._manifest: Manifest | None = None
+        self._lives = False
 
     @overload
     def stub(self, name: str, *, input: None, output: type[O]) -> Task[None, O]: ...
@@ -137,6 +140,15 @@ class Hurlbat:
         """
         return Handler(self, self._serve_lifespan, max_body_bytes=max_body_bytes)
 
+    def mount(self, app: Application, path: str = "/hurlbat", *, max_body_bytes: int = MAX_DELIVERY_BYTES) -> Mounted:
+        """Return an ASGI application that is `app`, but for one path, with or without a slash behind: the worker's.
+
+        `application = hurlbat.mount(app, "/hurlbat")`, or `app.add_middleware(hurlbat.mount, path="/hurlbat")`. It
+        stands in front of all middleware and brings the lifespan, within that of `app` if there is one. Raises
+        `ConfigError`.
+        """
+        return Mounted(app, path, self.asgi(max_body_bytes=max_body_bytes), self.lifespan)
+
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- frameworks pass their app
         """Register this worker while the app runs, and let its tasks end when it stops.
@@ -145,6 +157,18 @@ class Hurlbat:
         `FastAPI(lifespan=hurlbat.lifespan)`, or `async with hurlbat.lifespan(app):` inside a lifespan of your own.
         """
         self.manifest()  # what is wrong with it is told here, and not to the server
+        if self._lives:  # a framework's lifespan and `mount` may both bring it
+            yield
+            return
+        self._lives = True
+        try:
+            async with self._living():
+                yield
+        finally:
+            self._lives = False
+
+    @asynccontextmanager
+    async def _living(self) -> AsyncIterator[None]:
         opening = self.workbench.around.opening
         await opening.enter()
         try:

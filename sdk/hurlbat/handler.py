@@ -7,19 +7,20 @@ three webhook headers and the body; who may ask is decided by the signature over
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from hurlbat import outside
 from hurlbat.errors import SignatureError, TaskInvalid
 from hurlbat.messages import BadMessage, Message, read_message
-from hurlbat.outbox import ASGIMessage, Outbox, Receive, Send, StreamBroken
+from hurlbat.outbox import Outbox, Receive, Send, StreamBroken
 from hurlbat.policy import Manifest
+from hurlbat.reading import MAX_DELIVERY_BYTES, BodyRefused, read_body
 from hurlbat.settings import Settings
 from hurlbat.signing import verify
 from hurlbat.wire import HEADER_WORKER, JSON_TYPE, PROBLEM_TYPE, MessageType
 from hurlbat.workbench import Workbench
 
-MAX_DELIVERY_BYTES = 16 * 1_048_576
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,7 +60,7 @@ class Handler:
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._warned = False
+        self._told: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -73,64 +74,60 @@ class Handler:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
+        mark = self._mark()
         if method in ("GET", "HEAD"):
-            await _send_json(send, 200, {"status": "ok"})
+            await _send_json(send, 200, {"status": "ok"}, mark)
             return
         if method != "POST":
-            allow = [(b"allow", b"GET, HEAD, POST")]
+            allow = [*mark, (b"allow", b"GET, HEAD, POST")]
             await _send_problem(send, 405, "method_refused", f"{method} is not served here; POST is", allow)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        # lower-case by the specification, which not everybody keeps who calls an application
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            body = await self._read(headers, receive)
-        except _TooLarge:
-            said = f"the body has more than {self._max_body_bytes:,} bytes"
-            await _send_problem(send, 413, "too_large", said, [(b"connection", b"close")])
+            body = await read_body(headers, receive, self._max_body_bytes)
+        except BodyRefused as refused:
+            self._tell_once(refused.code, refused)
+            closing = [*mark, (b"connection", b"close")]
+            with suppress(Exception):  # a server's own, where the client is gone, as this may mean
+                await _send_problem(send, refused.status, refused.code, str(refused), closing)
             return
         except StreamBroken:
             return
         try:
             self._verify(headers, body)
         except SignatureError as error:
-            await _send_problem(send, 401, "signature_refused", str(error))
+            await _send_problem(send, 401, "signature_refused", str(error), mark)
             return
-        await self._answer_signed(body, receive, send)
+        await self._answer_signed(body, receive, send, mark)
 
-    async def _read(self, headers: dict[str, str], receive: Receive) -> bytes:
-        declared = headers.get("content-length", "0")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
-            raise _TooLarge
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message: ASGIMessage = await receive()
-            if message["type"] == "http.disconnect":
-                raise StreamBroken
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                raise _TooLarge
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+    def _mark(self) -> Headers:
+        """Return the header that every answer carries, so that nobody takes something else for a worker."""
+        try:
+            return [(HEADER_WORKER.encode(), self._host.manifest().version.encode())]
+        except TaskInvalid:  # told to whoever proves who he is
+            return []
 
     def _verify(self, headers: dict[str, str], body: bytes) -> None:
         keys = self._host.settings.keys
         if not keys:
-            if not self._warned:
-                self._warned = True
-                logger.error("this worker refuses every request: set HURLBAT_SIGNING_SECRET to the worker's secret")
+            self._tell_once("no secret", "set HURLBAT_SIGNING_SECRET to the worker's secret")
             raise SignatureError("this worker has no signing secret yet; set HURLBAT_SIGNING_SECRET")
         verify(keys, headers, body, self._clock())
 
-    async def _answer_signed(self, body: bytes, receive: Receive, send: Send) -> None:
+    def _tell_once(self, what: str, sentence: object) -> None:
+        """Log why requests are refused; once, as anybody may send some."""
+        if what not in self._told:
+            self._told.add(what)
+            logger.error("this worker refuses requests: %s", sentence)
+
+    async def _answer_signed(self, body: bytes, receive: Receive, send: Send, mark: Headers) -> None:
         try:
             manifest = self._host.manifest()
         except TaskInvalid as error:  # where no lifespan has told before
             logger.error("this worker serves nothing: %s", error)
             await _send_problem(send, 500, "task_invalid", str(error))
             return
-        mark: Headers = [(HEADER_WORKER.encode(), manifest.version.encode())]
         try:
             message = read_message(body)
         except BadMessage as error:
@@ -194,10 +191,6 @@ class Handler:
             await _send_problem(send, 503, "lifespan_failed", said, [*mark, (b"retry-after", b"1")])
             return False
         return True
-
-
-class _TooLarge(Exception):
-    pass
 
 
 async def _send(send: Send, status: int, content_type: str, body: bytes, headers: Headers) -> None:
