@@ -1,5 +1,6 @@
 """The engine of Hurlbat: storage, decisions and pushing behind one door, `Engine`."""
 
+from hurlbat_dispatcher.attempts import AttemptView
 from hurlbat_dispatcher.bulk import Bulk, BulkOperation
 from hurlbat_dispatcher.checkup import Finding, Severity
 from hurlbat_dispatcher.domain.bulk import OperationKind, OperationState, RunFilter
@@ -8,7 +9,7 @@ from hurlbat_dispatcher.domain.holding import BudgetView
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_METADATA_BYTES, Run, RunKind, Submission, Task, TimelineEntry
 from hurlbat_dispatcher.domain.schedules import Missed, Overlap, Schedule, ScheduleFire
-from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
+from hurlbat_dispatcher.domain.workers import Mode, SigningKey, Worker, WorkerState
 from hurlbat_dispatcher.engine import Engine, HeartbeatReply
 from hurlbat_dispatcher.errors import (
     Conflict,
@@ -30,6 +31,7 @@ from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.expressions import CheckedExpression, check_expression
 from hurlbat_dispatcher.filters import FilterChange, ShownFilter
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.following import Following, News
 from hurlbat_dispatcher.incoming.making import Webhook
 from hurlbat_dispatcher.limits import Limits, RateLimit
 from hurlbat_dispatcher.migration import migrate
@@ -48,6 +50,7 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "Accepted",
     "AcceptedEvent",
+    "AttemptView",
     "BudgetView",
     "Bulk",
     "BulkOperation",
@@ -64,6 +67,7 @@ __all__ = [
     "Family",
     "FilterChange",
     "Finding",
+    "Following",
     "Forbidden",
     "HeartbeatReply",
     "Invalid",
@@ -71,6 +75,7 @@ __all__ = [
     "MethodRefused",
     "Missed",
     "Mode",
+    "News",
     "NodeView",
     "NotFound",
     "OperationKind",
@@ -94,6 +99,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Severity",
+    "SigningKey",
     "ShownFilter",
     "Start",
     "Submission",

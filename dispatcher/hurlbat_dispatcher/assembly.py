@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import structlog
 
+from hurlbat_dispatcher.attempts import Attempts
 from hurlbat_dispatcher.awaiting import Awaiting
 from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.clock import AgreedClock, Clock, Ids
+from hurlbat_dispatcher.deliveries import Deliveries
 from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explainer
 from hurlbat_dispatcher.filters import Filters
@@ -30,6 +32,7 @@ from hurlbat_dispatcher.push.guard import Guard, own_destinations
 from hurlbat_dispatcher.push.transport import Transport
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.schedules import Schedules
+from hurlbat_dispatcher.rotating import Rotating
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
@@ -84,10 +87,13 @@ class Parts:
     submitting: Submitting = field(init=False)
     webhooks: Webhooks = field(init=False)
     workflows: Workflows = field(init=False)
+    rotating: Rotating = field(init=False)
     health: Health = field(init=False)
     lease: Lease = field(init=False)
     neighbours: Neighbours = field(init=False)
     explainer: Explainer = field(init=False)
+    deliveries: Deliveries = field(init=False)
+    attempts: Attempts = field(init=False)
     waiting: Waiting = field(init=False)
     taken: Taken = field(default_factory=Taken)
     _duties: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -167,7 +173,8 @@ class Parts:
         await self.bulk_work.run_once()
         await self.database.listen(self.neighbours.heard)
         sweep = SWEEP_SHARED if self.database.shared else SWEEP_ALONE
-        retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention)
+        kept = self.settings.delivery_retention
+        retention = Retention(TENANT, self.database, self.clock, seconds=self.settings.retention, delivery_seconds=kept)
         self._duty("sweep", sweep, self._sweep)
         self._duty("recheck", RECHECK_SECONDS, self.health.recheck)
         self._duty("wait", LOOK_AGAIN, self.waiting.look_again)
@@ -190,6 +197,7 @@ class Parts:
         for duty in self._duties:
             duty.cancel()
         await self.health.close()
+        await self.deliveries.flush()
         self.writer.close()
         if self._writing is not None:
             await self._writing
@@ -272,10 +280,13 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     guard = Guard(settings.allowed_networks, own=own)
     network = Transport(guard, transport=outside.network, proxy=settings.proxy)
     await network.start()
-    push = PushClient(network, clock, ids=ids, heartbeat=settings.heartbeat)
     parts = Parts(
         settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first
     )
+    parts.deliveries = Deliveries(TENANT, store, clock, spawn=parts.spawn)
+    parts.attempts = Attempts(TENANT, store, registry, parts.deliveries, report_base=settings.base_url)
+    keep = parts.deliveries.keep if settings.delivery_retention else None
+    push = PushClient(network, clock, ids=ids, heartbeat=settings.heartbeat, keep=keep)
     parts.waiting = Waiting(TENANT, store, clock, parts.waiters)
     parts.writer = Writer(
         store,
@@ -329,7 +340,8 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     parts.webhooks = Webhooks(
         TENANT, store, registry, vault, clock, publish=parts.events.publish, announce=parts.fleet.announce
     )
-    parts.health = Health(parts.fleet, registry, clock, put=parts.writer.put)
+    parts.rotating = Rotating(TENANT, store, registry, vault, parts.fleet)
+    parts.health = Health(parts.fleet, parts.rotating, registry, clock, put=parts.writer.put)
     parts.outbox = Outbox(
         push,
         registry,
@@ -339,6 +351,7 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
         small=desk.small,
         may_send=parts.lease.holds,
         stale=parts.reload,
+        recorded=keep is not None,
     )
     return parts
 

@@ -13,6 +13,7 @@ import structlog
 
 from hurlbat.wire import CancelledLine, FailedLine
 from hurlbat_dispatcher.assembly import Parts, assemble
+from hurlbat_dispatcher.attempts import Attempts
 from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.bulk import Bulk
 from hurlbat_dispatcher.domain.lifecycle import RunState
@@ -23,6 +24,8 @@ from hurlbat_dispatcher.errors import NotFound, Problem, Unauthorized, Unavailab
 from hurlbat_dispatcher.events import Events
 from hurlbat_dispatcher.explaining import Explanation
 from hurlbat_dispatcher.fleet import Registered, WorkerSpec
+from hurlbat_dispatcher.following import Following
+from hurlbat_dispatcher.keyring import OVERLAP_SECONDS
 from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.moments import check_moment
 from hurlbat_dispatcher.outside import Outside
@@ -197,6 +200,10 @@ class Engine:
         check_run_id(run_id)
         return await self._at_work.waiting.watch(run_id)
 
+    def follow(self) -> Following:
+        """Begin to hear of whatever happens to runs at this server; to be left. Raises `Unavailable`."""
+        return self._at_work.waiting.follow()
+
     async def cancel_run(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run at once; its worker is told. Raises `NotFound`, `Conflict` when it has ended otherwise."""
         check_run_id(run_id)
@@ -296,6 +303,17 @@ class Engine:
         """Prove a worker again and take its manifest. Raises `NotFound`."""
         return self._with_load(await available(self._at_work.fleet.sync(name)))
 
+    async def rotate_secret(
+        self, name: str, *, secret: str | None = None, algorithm: str | None = None, overlap: float = OVERLAP_SECONDS
+    ) -> Registered:
+        """Sign a worker's requests by a new key, and for so many seconds by the old ones, too; 0 ends them at once.
+
+        Raises `NotFound`, `Invalid`, `Conflict`.
+        """
+        rotating = self._at_work.rotating
+        rotated = await available(rotating.rotate(name, secret=secret, algorithm=algorithm, overlap=overlap))
+        return replace(rotated, worker=self._with_load(rotated.worker))
+
     async def pause_worker(self, name: str) -> Worker:
         """Hold a worker's runs. Raises `NotFound`."""
         return self._with_load(await available(self._at_work.fleet.pause(name)))
@@ -314,6 +332,11 @@ class Engine:
         if task is None:
             raise NotFound("task_unknown", f"there is no task {name}")
         return task
+
+    @property
+    def attempts(self) -> Attempts:
+        """Return the attempts of runs: what was sent, and what came back."""
+        return self._at_work.attempts
 
     @property
     def bulk(self) -> Bulk:

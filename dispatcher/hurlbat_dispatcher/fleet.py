@@ -12,15 +12,15 @@ from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
-from hurlbat.errors import SecretInvalid
 from hurlbat.policy import Manifest, TaskPolicy
-from hurlbat.signing import check_key, new_secret, sign
+from hurlbat.signing import new_secret
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.declaring import declare
 from hurlbat_dispatcher.disputes import Disputes
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
 from hurlbat_dispatcher.errors import Conflict, Invalid, NotFound
+from hurlbat_dispatcher.keyring import Stored, check_secret, new_key, registered, waits_for_its_secret
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, check_headers
 from hurlbat_dispatcher.push.proof import ProofFailed
@@ -38,9 +38,6 @@ from hurlbat_dispatcher.turn.operations import Operation
 log = structlog.get_logger("hurlbat.fleet")
 
 T = TypeVar("T")
-
-ROTATION_OVERLAP_MS: Final = 86_400_000
-"""How long a replaced secret still signs beside the new one: a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ class Fleet:
         headers = check_headers(spec.headers or {})
         await self._disputes.settle(spec.tasks or (), spec.name, field="tasks")
         if spec.secret is not None:
-            _check_secret(spec.secret)
+            check_secret(spec.secret)
         row, made, new = await self._agreed(lambda: self._upsert(spec, destination.url, headers))
         if row.mode == Mode.PROTOCOL and not waits_for_its_secret(self._secrets(row)):
             await self._prove(row)
@@ -193,13 +190,11 @@ class Fleet:
         mode = spec.mode or (Mode(old.mode) if old else Mode.PROTOCOL)
         secrets = self._secrets(old) if old else []
         made = None
-        if spec.secret is not None and (not secrets or secrets[0]["secret"] != spec.secret):
-            secrets = _rotate(secrets, {"secret": spec.secret, "made": False}, now)
-        elif spec.secret is not None:
-            secrets[0]["made"] = False
+        if spec.secret is not None:
+            secrets = registered(secrets, spec.secret, now)
         elif not secrets:
             made = new_secret()
-            secrets = [{"secret": made, "made": True, "until": None}]
+            secrets = [new_key(made, made=True, now=now)]
         tasks = (
             [policy.name for policy in spec.tasks] if spec.tasks is not None else json.loads(old.tasks) if old else []
         )
@@ -227,6 +222,7 @@ class Fleet:
             declared=int(spec.tasks is not None or bool(old and old.declared)),
             max_batch=old.max_batch if old else 1,
             manifest=old.manifest if old else "",
+            streams=old.streams if old else 1,
             created_at=old.created_at if old else now,
             updated_at=now,
             last_seen_at=old.last_seen_at if old else None,
@@ -283,6 +279,7 @@ class Fleet:
             tasks=json.dumps([task.name for task in manifest.tasks]),
             max_batch=manifest.max_batch,
             manifest=manifest.version,
+            streams=int(manifest.streams),
             updated_at=now,
             last_seen_at=now,
             secrets=self._vault.lock([one | {"made": False} for one in self._secrets(current)]),
@@ -312,8 +309,8 @@ class Fleet:
     def _renewed(self, row: WorkerRow) -> WorkerRow:
         return row._replace(secrets=self._vault.renew(row.secrets), headers=self._vault.renew(row.headers))
 
-    def _secrets(self, row: WorkerRow) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._vault.unlock(row.secrets)
+    def _secrets(self, row: WorkerRow) -> list[Stored]:
+        found: list[Stored] = self._vault.unlock(row.secrets)
         return found
 
 
@@ -329,25 +326,6 @@ def _pinned(asked: int | Literal["auto"] | None, slots: int, old: WorkerRow | No
     if asked > slots:
         raise Invalid("window_above_slots", f"window must be at most the worker's slots, {slots}", field="window")
     return asked
-
-
-def _check_secret(secret: str) -> None:
-    try:
-        check_key(secret)
-        sign([secret], "check", 0, b"")  # a public key is well made and signs nothing
-    except SecretInvalid as error:
-        raise Invalid("secret_invalid", str(error), field="secret") from error
-
-
-def _rotate(old: list[dict[str, Any]], new: dict[str, Any], now: int) -> list[dict[str, Any]]:
-    """Return the new secret before the last one, which goes on for the time of the overlap."""
-    overlap = [one | {"until": one.get("until") or now + ROTATION_OVERLAP_MS} for one in old[:1]]
-    return [new | {"until": None}, *overlap]
-
-
-def waits_for_its_secret(secrets: list[dict[str, Any]]) -> bool:
-    """Tell whether we made the secret, so that the worker cannot know it before somebody tells it."""
-    return bool(secrets and secrets[0]["made"])
 
 
 def _unknown(name: str) -> NotFound:

@@ -6,9 +6,7 @@ hours and holds back nothing. Deliveries of one run, as plain workers get them, 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -26,6 +24,7 @@ from hurlbat_dispatcher.domain.outcome import (
     shows_health,
 )
 from hurlbat_dispatcher.domain.workers import Mode
+from hurlbat_dispatcher.parcels import Key, Parcel, Tray, take
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard, Logged, Progressed, Started
 from hurlbat_dispatcher.push.request import Target
@@ -41,44 +40,10 @@ PARTIAL: Final = 2
 """Of these, how many may leave with room to spare without lingering (in the manner of Nagle's algorithm, RFC 896)."""
 SENDING_SECONDS: Final = 0.25
 """How long a delivery counts as being sent, at most, when its answer does not begin."""
-MAX_DELIVERY_CHARS: Final = 4_194_304
-"""Payload of one delivery, at most; a run that is larger by itself goes alone."""
 LINGER: Final = 0.005
 """Seconds that further runs wait, at most, for others to fill their delivery."""
 MAX_NOTES: Final = 500
 """Log and progress lines that are kept of one attempt."""
-
-Key = tuple[str, int]
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """A delivery on its way: which attempts have started, which have no end yet, which were cancelled."""
-
-    target: Target
-    waiting: dict[Key, DeliveredRun]
-    started: dict[Key, float] = field(default_factory=dict)
-    """When each began, by the event loop's clock."""
-    cancelled: set[Key] = field(default_factory=set)
-    notes: dict[Key, int] = field(default_factory=dict)
-    refused: list[AttemptEnd] = field(default_factory=list)
-    """Ends that say more of the worker than of the runs; applied once the worker's budget knows of it."""
-    sent: bool = False
-    """Whether a byte of it may have been sent."""
-    sent_at: float = 0.0
-    """When it set out, by the event loop's clock."""
-    sending: bool = False
-    """Whether it counts among the worker's deliveries in their sending phase."""
-    task: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Tray:
-    """What waits to be sent to one worker."""
-
-    queue: deque[DeliveredRun] = field(default_factory=deque)
-    sending: int = 0
-    lingering: asyncio.TimerHandle | None = None
 
 
 class Outbox:
@@ -95,6 +60,7 @@ class Outbox:
         small: Callable[[str], bool],
         may_send: Callable[[], bool],
         stale: Callable[[], None],
+        recorded: bool = False,
     ) -> None:
         self._push = push
         self._registry = registry
@@ -104,6 +70,7 @@ class Outbox:
         self._small = small
         self._may_send = may_send
         self._stale = stale
+        self._recorded = recorded
         self._trays: dict[str, Tray] = {}
         self._live: dict[Key, Parcel] = {}
         self._refusing: set[Parcel] = set()
@@ -201,7 +168,7 @@ class Outbox:
             if len(tray.queue) < most and tray.sending >= PARTIAL and not lingered:
                 self._linger(worker, tray)
                 return
-            batch = _take(tray.queue, most)
+            batch = take(tray.queue, most)
             parcel = Parcel(target, {(run.run_id, run.attempt): run for run in batch}, sending=fills)
             self._live.update((key, parcel) for key in parcel.waiting)
             tray.sending += fills
@@ -223,6 +190,9 @@ class Outbox:
                 self._pump(worker, tray)
 
         parcel.sent_at = asyncio.get_running_loop().time()
+        delivery_id = self._push.delivery_id(parcel.target, batch)
+        if self._recorded:
+            parcel.delivery = delivery_id
         # an answer in one piece begins when its tasks end; until then nobody is held back
         patience = asyncio.get_running_loop().call_later(SENDING_SECONDS, accepted)
         try:
@@ -230,6 +200,7 @@ class Outbox:
                 parcel.target,
                 batch,
                 lambda heard: self._hear(worker, parcel, heard),
+                delivery_id=delivery_id,
                 last_look=lambda: self._last_look(parcel),
                 on_accepted=accepted,
             )
@@ -265,7 +236,7 @@ class Outbox:
                     good += 1
                     parcel.started[run_id, attempt] = asyncio.get_running_loop().time()
                 case Ended(run_id, attempt, answer, whole):
-                    end = AttemptEnd(run_id, attempt, answer)
+                    end = AttemptEnd(run_id, attempt, answer, delivery=parcel.delivery)
                     if whole and isinstance(answer, NotSent | PushedBack | Held):
                         parcel.refused.append(end)
                         self._refusing.add(parcel)
@@ -292,7 +263,7 @@ class Outbox:
         if ends or (good and self._small(worker)):
             self._put(End(ends, worker=worker, good=good))
         if detached:
-            self._put(Detach(detached, _ages(parcel)))
+            self._put(Detach(detached, parcel.ages(), delivery=parcel.delivery))
         if overdue and parcel.target.mode is Mode.PROTOCOL:
             said = "an attempt ran into its execution timeout"
             self._heard_of(worker, Delivery(Signal.TROUBLE, None, said), parcel.sent_at)
@@ -310,15 +281,16 @@ class Outbox:
         for key in left:
             self._forget(parcel, key)
         if stopped:
-            self._put(Stopped(stopped))
+            self._put(Stopped(stopped, delivery=parcel.delivery))
         if gone_on:
-            self._put(Detach(gone_on, _ages(parcel)))
+            self._put(Detach(gone_on, parcel.ages(), delivery=parcel.delivery))
         if others:
             plain = parcel.target.mode is Mode.PLAIN
             answer: Answer = Failed(ErrorCode.CONNECTION_RESET, why) if plain else Unstarted(why)
             if not parcel.sent:
                 answer = NotSent(ErrorCode.CONNECT_FAILED, why)
-            self._put(End([AttemptEnd(run_id, attempt, answer) for run_id, attempt in others]))
+            by = parcel.delivery
+            self._put(End([AttemptEnd(run_id, attempt, answer, delivery=by) for run_id, attempt in others]))
 
     def _give_back(self, runs: Iterable[DeliveredRun], answer: NotSent) -> None:
         ends = [AttemptEnd(run.run_id, run.attempt, answer) for run in runs]
@@ -377,22 +349,3 @@ class Outbox:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _ages(parcel: Parcel) -> dict[str, int]:
-    """Return how long ago (ms) the handlers of a delivery's runs began."""
-    now = asyncio.get_running_loop().time()
-    return {run_id: int((now - at) * 1000) for (run_id, _), at in parcel.started.items()}
-
-
-def _take(queue: deque[DeliveredRun], most: int) -> list[DeliveredRun]:
-    """Take the next runs for one delivery: at most so many, and no more than may travel together."""
-    batch: list[DeliveredRun] = []
-    size = 0
-    while queue and len(batch) < most:
-        run = queue[0]
-        size += len(run.input) + len(run.metadata) + len(run.trigger or "") + len(run.parents or "")
-        if batch and size > MAX_DELIVERY_CHARS:
-            break
-        batch.append(queue.popleft())
-    return batch

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from hurlbat.policy import TaskPolicy
 from hurlbat_dispatcher.domain.events import EventFilter
@@ -24,6 +24,7 @@ from hurlbat_dispatcher.domain.workers import Mode, Worker, WorkerState
 from hurlbat_dispatcher.graphs import to_graph
 from hurlbat_dispatcher.incoming.auth import stored_auth
 from hurlbat_dispatcher.incoming.making import Webhook
+from hurlbat_dispatcher.keyring import Stored, signing, told_of
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.secrecy import Vault
 from hurlbat_dispatcher.store.events import FilterRow
@@ -56,7 +57,7 @@ class Registry:
     removed: dict[str, Task] = field(default_factory=dict)
     """Workflows that are there only for the runs that they have."""
     policies: dict[str, TaskPolicy] = field(default_factory=dict)
-    secrets: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    secrets: dict[str, list[Stored]] = field(default_factory=dict, repr=False)
     limits: dict[str, StaticLimit] = field(default_factory=dict)
     """Static rate limits by key."""
     pauses: dict[str, int | None] = field(default_factory=dict)
@@ -70,9 +71,9 @@ class Registry:
     def replace(self, registered: Registered, vault: Vault, now: int) -> None:
         """Take what was read from the database."""
         workers, tasks = registered
-        self.workers = {row.name: to_worker(row) for row in workers}
-        self.targets = {row.name: to_target(row, vault, now) for row in workers}
         self.secrets = {row.name: vault.unlock(row.secrets) for row in workers}
+        self.workers = {row.name: to_worker(row, self.secrets[row.name], now) for row in workers}
+        self.targets = {row.name: to_target(row, vault, now) for row in workers}
         policies = {row.name: TaskPolicy.model_validate_json(row.policy) for row in tasks}
         serving: dict[str, list[str]] = {}
         for worker in self.workers.values():
@@ -106,8 +107,8 @@ class Registry:
         self.filters = {task: tuple(filters) for task, filters in found.items()}
 
 
-def to_worker(row: WorkerRow) -> Worker:
-    """Make what is shown of a worker."""
+def to_worker(row: WorkerRow, keys: Sequence[Stored], now: int) -> Worker:
+    """Make what is shown of a worker, with those of its keys that sign now (ms)."""
     return Worker(
         name=row.name,
         url=row.url,
@@ -119,23 +120,27 @@ def to_worker(row: WorkerRow) -> Worker:
         labels=MappingProxyType(json.loads(row.labels)),
         max_batch=row.max_batch,
         manifest=row.manifest,
+        streams=bool(row.streams),
         created_at=row.created_at,
         updated_at=row.updated_at,
         last_seen_at=row.last_seen_at,
         pinned=row.pinned,
+        keys=tuple(map(told_of, signing(keys, now))),
     )
 
 
 def to_target(row: WorkerRow, vault: Vault, now: int) -> Target:
     """Make what is needed to send to a worker, with the secrets that sign now (ms)."""
     headers: dict[str, str] = vault.unlock(row.headers)
-    keys: list[dict[str, Any]] = vault.unlock(row.secrets)
+    keys: list[Stored] = vault.unlock(row.secrets)
     return Target(
         worker=row.name,
         url=row.url,
         mode=Mode(row.mode),
-        keys=tuple(key["secret"] for key in keys if key["until"] is None or key["until"] > now),
+        keys=tuple(key["secret"] for key in signing(keys, now)),
+        told=tuple(map(told_of, keys)),
         headers=MappingProxyType(headers),
+        streams=bool(row.streams),
     )
 
 

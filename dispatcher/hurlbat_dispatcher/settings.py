@@ -197,6 +197,8 @@ class Settings(BaseModel):
     """The proxy for requests to workers; the usual proxy variables are ignored."""
     retention: Annotated[float, _seconds(0, 100 * YEAR)] = 30 * DAY
     """How long finished runs are kept; 0 is for ever."""
+    delivery_retention: Annotated[float, _seconds(0, 100 * YEAR)] = 3 * DAY
+    """How long it is kept what was sent to workers and what came back; 0 keeps nothing of it."""
     max_body_bytes: Annotated[int, _whole(1024, 64 * 1_048_576)] = 1_048_576
     wait_max: Annotated[float, _seconds(1, 600)] = 60.0
     queue_limit: Annotated[int, _whole(1, 10_000_000)] = 10_000

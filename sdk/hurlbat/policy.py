@@ -288,6 +288,8 @@ class Manifest(Model):
     max_batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] = MAX_BATCH
     tasks: Annotated[tuple[TaskPolicy, ...], Field(max_length=MAX_TASKS)] = ()
     version: Annotated[str, Field(max_length=64)] = ""
+    streams: bool = True
+    """Whether answers to deliveries begin before their runs have ended."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -300,6 +302,13 @@ class Manifest(Model):
     def read(cls, text: bytes) -> Self:
         """Read a worker's answer to `describe` without what only a newer version knows. Raises `ValidationError`."""
         return cls.model_validate_json(text, context=LENIENT)
+
+    def answered(self, *, streams: bool, max_batch: int) -> Self:
+        """Return this manifest as a worker that answers in this manner says it, with its own version."""
+        if (streams, max_batch) == (self.streams, self.max_batch):
+            return self
+        other = self.model_copy(update={"streams": streams, "max_batch": max_batch})
+        return other.model_copy(update={"version": other.digest()})
 
     def digest(self) -> str:
         """Return 16 hex digits that tell this manifest from another."""

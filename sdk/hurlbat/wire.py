@@ -15,8 +15,9 @@ from hurlbat.jsontext import JsonTextError, Member, items, members
 
 PROTOCOL_VERSION: Final = 1
 HEADER_WORKER: Final = "hurlbat-worker"
-HEADER_KEY_IDS: Final = "hurlbat-key-ids"
 """The worker's mark: on every answer of a protocol worker. Its value is the digest of the worker's manifest."""
+HEADER_KEY_IDS: Final = "hurlbat-key-ids"
+"""Which keys have signed a request, for people who look for the wrong one; nothing is to trust it."""
 HEADER_ASYNC: Final = "hurlbat-async"
 """`1` on a 202 answer of a plain worker: the result will be reported to `report_url`."""
 HEADER_RETRY: Final = "hurlbat-retry"

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.store.database import CannotOpen, Database
-from hurlbat_dispatcher.store.graph_schema import metadata
+from hurlbat_dispatcher.store.tables import metadata
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.migrate import scripts
 from tests.store.rows import ask, tell
@@ -58,7 +58,14 @@ class NextVersion:
         return "9999"
 
     def walk_revisions(self) -> list[Revision]:
-        return [Revision("9999"), Revision("0005"), Revision("0003"), Revision("0002"), Revision("0001")]
+        return [
+            Revision("9999"),
+            Revision("0006"),
+            Revision("0005"),
+            Revision("0003"),
+            Revision("0002"),
+            Revision("0001"),
+        ]
 
 
 async def test_a_shared_database_of_an_older_version_is_not_migrated_by_a_server(
@@ -67,9 +74,9 @@ async def test_a_shared_database_of_an_older_version_is_not_migrated_by_a_server
     store = database(postgres_url, SystemClock())
     await store.open()
     await store.prepare()  # an empty one is made
-    assert await store.read(ask("SELECT version_num FROM alembic_version")) == [("0005",)]
+    assert await store.read(ask("SELECT version_num FROM alembic_version")) == [("0006",)]
     monkeypatch.setattr("hurlbat_dispatcher.store.migrate.scripts", NextVersion)
     with pytest.raises(CannotOpen, match="hurlbat migrate"):
         await store.prepare()
-    assert await store.read(ask("SELECT version_num FROM alembic_version")) == [("0005",)]
+    assert await store.read(ask("SELECT version_num FROM alembic_version")) == [("0006",)]
     await store.close()

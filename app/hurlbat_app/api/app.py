@@ -3,6 +3,7 @@
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from hurlbat_app.api.attempts import Attempts
 from hurlbat_app.api.events import Events
 from hurlbat_app.api.expressions import Expressions
 from hurlbat_app.api.filters import Filters
@@ -31,7 +32,7 @@ def routes(engine: Engine) -> list[Route]:
     runs, reports, workers = Runs(engine), Reports(engine), Workers(engine)
     tasks, limits, service = Tasks(engine), RateLimits(engine), Service(engine)
     events, filters = Events(engine), Filters(engine)
-    operations = Operations(engine)
+    operations, attempts = Operations(engine), Attempts(engine)
     hooks, schedules, workflows = Webhooks(engine), Schedules(engine), Workflows(engine)
     attempt = "/runs/{run_id}/attempts/{attempt}"
     table: dict[str, Resource] = {
@@ -44,6 +45,8 @@ def routes(engine: Engine) -> list[Route]:
         "/runs/{run_id}": Resource(engine, GET=runs.show, PATCH=runs.move),
         "/runs/{run_id}/events": Resource(engine, GET=runs.events),
         "/runs/{run_id}/explain": Resource(engine, GET=runs.explain),
+        "/runs/{run_id}/attempts": Resource(engine, GET=attempts.list),
+        attempt: Resource(engine, GET=attempts.show),
         f"{attempt}/heartbeat": Resource(engine, access=Access.LEASE, POST=reports.heartbeat),
         f"{attempt}/complete": Resource(engine, access=Access.LEASE, POST=reports.complete),
         f"{attempt}/fail": Resource(engine, access=Access.LEASE, POST=reports.fail),
@@ -54,6 +57,7 @@ def routes(engine: Engine) -> list[Route]:
         "/workers": Resource(engine, POST=workers.register, GET=workers.list),
         "/workers/{name}": Resource(engine, GET=workers.show, PATCH=workers.update, DELETE=workers.remove),
         "/workers/{name}/sync": Resource(engine, POST=workers.sync),
+        "/workers/{name}/rotate-secret": Resource(engine, POST=workers.rotate),
         "/workers/{name}/pause": Resource(engine, POST=workers.pause),
         "/workers/{name}/resume": Resource(engine, POST=workers.resume),
         "/tasks": Resource(engine, GET=tasks.list),

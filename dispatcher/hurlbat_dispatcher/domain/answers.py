@@ -89,6 +89,12 @@ class Words:
     code: str | None = None
     retryable: bool = True
     rate_limit_key: str | None = None
+    body_bytes: int | None = None
+    """Of the body that the worker received, its length."""
+    body_sha256: str | None = None
+    """Of the body that the worker received, its SHA-256 in hexadecimal digits."""
+    beside: str = ""
+    """What is said on this side, after the worker's own words."""
 
     @property
     def for_people(self) -> str:
@@ -146,7 +152,7 @@ def answer_of(meaning: Meaning, head: Head, words: Words, url: str) -> Failed | 
     """Return the answer that every run of the delivery gets, for a meaning other than results and accepted."""
     status = f"the worker answered {head.status}"
     body = f"{status}: {words.text[:MAX_WORDS]}" if words.text else status
-    said = f"{status}: {words.for_people}" if words.for_people else status
+    said = (f"{status}: {words.for_people}" if words.for_people else status) + words.beside
     match meaning:
         case Meaning.NOT_A_WORKER:
             message = f"{status} without the hurlbat-worker header: something else answers at {url}"

@@ -1,6 +1,7 @@
 """What started a run besides a submit, as it is kept with the run, shown, and told to its worker: raw JSON."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -47,3 +48,9 @@ def is_failure(trigger: str | None) -> bool:
 def _object(more: str, **members: Any) -> str:
     text = json.dumps(members, separators=(",", ":"))
     return f"{text[:-1]},{more}}}" if more else text
+
+
+def tell_parents(parents: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    """Return the outputs of a node's parents as it is sent them: `parents` are runs by name, outputs raw JSON by run."""
+    told = ",".join(f"{json.dumps(name)}:{outputs.get(run_id, 'null')}" for name, run_id in parents.items())
+    return f"{{{told}}}"

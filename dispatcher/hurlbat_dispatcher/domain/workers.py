@@ -51,6 +51,21 @@ MAX_HOLD_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKey:
+    """What may be told of a key that a worker's requests are signed with. Times are ms since the epoch."""
+
+    id: str
+    algorithm: str
+    """`v1` (HMAC-SHA256) or `v1a` (Ed25519)."""
+    public_key: str | None
+    """Of `v1a`, what the worker needs to check signatures."""
+    created_at: int | None
+    """None: before this was kept."""
+    until: int | None
+    """When it signs no more, as it was replaced; None for the newest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A registered worker as it is shown. Times are ms since the epoch; `problem` is one sentence, or None."""
 
@@ -64,12 +79,15 @@ class Worker:
     labels: Mapping[str, str]
     max_batch: int
     manifest: str
+    streams: bool
     created_at: int
     updated_at: int
     last_seen_at: int | None = None
     pinned: int | None = None
     window: int = 0
     in_flight: int = 0
+    keys: tuple[SigningKey, ...] = ()
+    """Its signing keys, newest first."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""Remove what has had its time (runs, events, fires, gatherings, keys, graphs), a few at a time; nobody waits."""
+"""Remove what has had its time (runs, events, fires, deliveries, keys, graphs), a few at a time; nobody waits."""
 
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.deliveries import old_deliveries, remove_deliveries
 from hurlbat_dispatcher.store.gathering import forget, over
 from hurlbat_dispatcher.store.retention import (
     ShapeKey,
@@ -26,17 +27,21 @@ GATHERED_MS = 60_000
 class Retention:
     """Removes what finished, events that came and schedules' fires, more than `seconds` ago; 0 keeps all of that."""
 
-    def __init__(self, tenant: int, database: Database, clock: Clock, *, seconds: float) -> None:
+    def __init__(
+        self, tenant: int, database: Database, clock: Clock, *, seconds: float, delivery_seconds: float = 0.0
+    ) -> None:
         self._tenant = tenant
         self._database = database
         self._clock = clock
         self._seconds = seconds
+        self._delivery_seconds = delivery_seconds
 
     async def run_once(self) -> int:
         """Remove everything that is old enough; return how many runs that were."""
         now = await self._database.read(database_now())
         await self._forget_gatherings(now - GATHERED_MS)
         await self._remove_keys(now)
+        await self._remove_deliveries(now - int(self._delivery_seconds * 1000))
         if not self._seconds:
             return 0
         before = now - int(self._seconds * 1000)
@@ -64,6 +69,12 @@ class Retention:
         """Forget idempotency keys whose time is over; where none is this only reads."""
         while keys := await self._database.read(over_keys(now, BATCH)):
             await self._database.write(remove_keys(keys, now))
+            await self._clock.sleep(REST_SECONDS)
+
+    async def _remove_deliveries(self, before: int) -> None:
+        """Forget what was sent to workers; where none is old this only reads."""
+        while ids := await self._database.read(old_deliveries(self._tenant, before=before, most=BATCH)):
+            await self._database.write(remove_deliveries(self._tenant, ids))
             await self._clock.sleep(REST_SECONDS)
 
     async def _remove_shapes(self, now: int) -> None:

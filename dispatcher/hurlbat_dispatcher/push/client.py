@@ -1,6 +1,7 @@
 """Speaks to workers: one signed request each time, and what comes back turned into what it means for every run."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -24,6 +25,8 @@ from hurlbat_dispatcher.push.exchange import LastLook, Limits, TransportFailure
 from hurlbat_dispatcher.push.heard import Delivery, Hear
 from hurlbat_dispatcher.push.lines import LineSplitter
 from hurlbat_dispatcher.push.output import plain_output
+from hurlbat_dispatcher.push.record import Record
+from hurlbat_dispatcher.push.refusal import explained
 from hurlbat_dispatcher.push.request import Requests, Target, head_of, media_type, words_of
 from hurlbat_dispatcher.push.transcript import Transcript
 from hurlbat_dispatcher.push.transport import Response, Transport
@@ -37,6 +40,7 @@ A stream has no such end: a run may wait for its worker's turn, and its time cou
 AFTERMATH_SECONDS: Final = 2.0
 """How long a stream may stay open after its last result; one that ends in time leaves its connection for the next."""
 CANCEL_SECONDS: Final = 10.0
+UNAUTHORIZED: Final = 401
 
 CancelStatus = Literal["stopped", "unknown"]
 
@@ -55,12 +59,21 @@ class PushClient:
         head_timeout: float = 30.0,
         max_output: int = MAX_BODY_BYTES,
         user_agent: str = "Hurlbat/0.1",
+        keep: Callable[[Record], None] | None = None,
     ) -> None:
         self._requests = Requests(transport, clock, ids=ids, connect_timeout=connect_timeout, user_agent=user_agent)
         self._heartbeat = heartbeat
         self._silence = heartbeat * HEARTBEATS_MISSED
         self._head = head_timeout
         self._max_output = max_output
+        self._keep = keep
+
+    def delivery_id(self, target: Target, runs: Sequence[DeliveredRun]) -> str:
+        """Return a name for a delivery that is about to be made, up to 48 characters.
+
+        It is the delivery's `webhook-id`, but for plain workers, where that is the run's on every attempt.
+        """
+        return f"{runs[0].run_id}.{runs[0].attempt}" if target.mode is Mode.PLAIN else self._requests.ids.new()
 
     async def deliver(
         self,
@@ -68,6 +81,7 @@ class PushClient:
         runs: Sequence[DeliveredRun],
         hear: Hear,
         *,
+        delivery_id: str | None = None,
         last_look: LastLook | None = None,
         on_accepted: Callable[[], None] | None = None,
     ) -> Delivery:
@@ -77,21 +91,29 @@ class PushClient:
         `last_look` may forbid the first byte; `on_accepted` is called when the head of an answer has come.
         """
         transcript = Transcript(runs, hear)
-        reading = _Reading(transcript, target, self._max_output)
         body = deliver_body(target.worker, target.url, self._requests.timestamp(), runs, heartbeat=self._heartbeat)
-        message_id = runs[0].run_id if target.mode is Mode.PLAIN else self._requests.ids.new()
+        reading = _Reading(transcript, target, body, self._max_output)
+        delivery_id = delivery_id or self.delivery_id(target, runs)
+        message_id = runs[0].run_id if target.mode is Mode.PLAIN else delivery_id
         headers = self._requests.headers(target, message_id, body)
+        record = self._record(delivery_id, target, headers, body, len(runs))
         try:
-            limits = self._limits(target.mode, runs)
-            async with self._requests.post(target, headers, body, limits, last_look) as response:
+            limits = self._limits(target, runs)
+            async with self._requests.post(target, headers, body, limits, last_look, record) as response:
                 if on_accepted is not None:
                     on_accepted()
                 await reading.read(response, self._requests.clock.now_ms())
             reading.finish()
+            if record is not None:
+                record.trouble = reading.delivery.sentence
         except TransportFailure as failure:
             reading.fail(failure)
+            if record is not None:
+                record.trouble = failure.message
         finally:
             transcript.close()
+            if record is not None and self._keep is not None:
+                self._keep(record)
         return reading.delivery
 
     async def cancel(self, target: Target, runs: Sequence[tuple[str, int, str]]) -> dict[tuple[str, int], CancelStatus]:
@@ -120,14 +142,31 @@ class PushClient:
         """Return the manifest of a worker that refuses what it must refuse. Raises `ProofFailed`."""
         return await proof.prove(self._requests, target)
 
-    def _limits(self, mode: Mode, runs: Sequence[DeliveredRun]) -> Limits:
+    def _record(
+        self, delivery_id: str, target: Target, headers: Mapping[str, str], body: bytes, runs: int
+    ) -> Record | None:
+        if self._keep is None:
+            return None
+        return Record(
+            delivery_id,
+            target.worker,
+            target.mode,
+            target.url,
+            self._requests.clock.now_ms(),
+            headers,
+            len(body),
+            hashlib.sha256(body).hexdigest(),
+            runs,
+        )
+
+    def _limits(self, target: Target, runs: Sequence[DeliveredRun]) -> Limits:
         longest = max(run.execution_timeout for run in runs)
-        if mode is Mode.PLAIN:
+        if target.mode is Mode.PLAIN:
             return Limits(total=longest, connect=self._requests.connect_timeout, head=longest, size=self._max_output)
         return Limits(
             total=longest + GRACE_SECONDS,
             connect=self._requests.connect_timeout,
-            head=self._head,
+            head=self._head if target.streams else longest + GRACE_SECONDS,
             silence=self._silence,
             size=MAX_LINE_CHARS * (2 * len(runs) + 1),
         )
@@ -136,9 +175,10 @@ class PushClient:
 class _Reading:
     """The answer of one delivery, from its head to its end."""
 
-    def __init__(self, transcript: Transcript, target: Target, max_output: int) -> None:
+    def __init__(self, transcript: Transcript, target: Target, body: bytes, max_output: int) -> None:
         self._transcript = transcript
         self._target = target
+        self._body = body
         self._max_output = max_output
         self._manifest: str | None = None
         self._streaming = False
@@ -153,7 +193,10 @@ class _Reading:
         if meaning is Meaning.ACCEPTED:
             self._transcript.detach_all("the worker accepted the run and will report")
         elif meaning is not Meaning.RESULTS:
-            answer = answer_of(meaning, head, await words_of(response), self._target.url)
+            words = await words_of(response)
+            if head.status == UNAUTHORIZED:
+                words = explained(words, self._target, self._body, now_ms)
+            answer = answer_of(meaning, head, words, self._target.url)
             signal = signal_of(meaning, answer)
             if signal is not Signal.OK:
                 wait = answer.retry_after if isinstance(answer, PushedBack) else None

@@ -61,7 +61,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         connector = _Connector(
             guard,
             resolver=_GuardedResolver(guard, resolver),
-            ssl=ssl_context or ssl.create_default_context(),
+            ssl=_timed(ssl_context or ssl.create_default_context()),
             limit=max_connections,
             keepalive_timeout=IDLE_SECONDS,
             use_dns_cache=False,
@@ -172,7 +172,7 @@ class _Connection(ResponseHandler):
                 message = f"no complete head in {MAX_HEAD_BYTES:,} bytes"
                 self.set_exception(HttpProcessingError(code=400, message=message))
                 return
-            exchange.received += len(data)
+            exchange.heard(len(data))
         super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
@@ -186,6 +186,22 @@ class _Connection(ResponseHandler):
         if self._exchange is not None:
             self._exchange.lost = exc
         super().connection_lost(exc)
+
+
+class _TimedContext(ssl.SSLContext):
+    """A context that tells the exchange when its handshake begins."""
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a handshake, as the event loop asks for it."""
+        exchange = _EXCHANGE.get(None)
+        if exchange is not None:
+            exchange.enter(Phase.HANDSHAKING)
+        return super().wrap_bio(*args, **options)
+
+
+def _timed(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.__class__ = _TimedContext
+    return context
 
 
 class _GuardedResolver(AbstractResolver):

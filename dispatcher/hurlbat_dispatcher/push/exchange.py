@@ -15,6 +15,8 @@ from hurlbat_dispatcher.domain.outcome import ErrorCode
 
 MAX_HEAD_BYTES: Final = 262_144
 """What may come before the head of an answer is complete, with interim (1xx) answers."""
+MAX_KEPT_BYTES: Final = 4_096
+"""What is kept of an answer's body for people to look at."""
 
 
 class Phase(IntEnum):
@@ -24,8 +26,9 @@ class Phase(IntEnum):
     RESOLVING = 1
     CONNECTING = 2
     TUNNELLING = 3
-    SENDING = 4
-    READING = 5
+    HANDSHAKING = 4
+    SENDING = 5
+    READING = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,28 @@ class Exchange:
     lost: BaseException | None = None
     """What ended the connection, where that was an error."""
     finishing: bool = False
+    began: float = field(init=False)
+    ended: float | None = None
+    first_byte: float | None = None
+    marks: dict[Phase, float] = field(default_factory=dict)
+    """When each phase was entered, by the event loop's clock."""
+    kept: bytearray = field(default_factory=bytearray)
+    """The beginning of the answer's body, and how long it is."""
+    body_bytes: int = 0
     timer: asyncio.Timeout = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _end: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
         self.timer = asyncio.timeout(None)
 
     def enter(self, phase: Phase) -> None:
         """Go on to the next phase, with its own share of time."""
         self.phase = phase
         now = self._loop.time()
+        self.marks.setdefault(phase, now)
         if phase is Phase.QUEUED:
             self.timer.reschedule(now + self.limits.connect)
         elif phase is Phase.SENDING:
@@ -97,6 +110,16 @@ class Exchange:
             self.timer.reschedule(min(now + self.limits.head, self._end))
         elif phase is Phase.READING:
             self._wait_on(now)
+
+    def heard(self, size: int) -> None:
+        """Count what came over the wire."""
+        if self.first_byte is None:
+            self.first_byte = self._loop.time()
+        self.received += size
+
+    def over(self) -> None:
+        """Note that it has ended, however it did."""
+        self.ended = self._loop.time()
 
     def may_send(self) -> bool:
         """Ask for the last time, before the first byte."""
@@ -107,8 +130,11 @@ class Exchange:
         """Return what it means that it must not be sent."""
         return TransportFailure(ErrorCode.CONNECT_FAILED, str(self.refusal), sent=False, local=True)
 
-    def heard_chunk(self) -> None:
+    def heard_chunk(self, chunk: bytes) -> None:
         """Start a new pause: the body goes on."""
+        self.body_bytes += len(chunk)
+        if len(self.kept) < MAX_KEPT_BYTES:
+            self.kept += chunk[: MAX_KEPT_BYTES - len(self.kept)]
         if self.limits.silence is not None:
             self._wait_on(self._loop.time())
 
@@ -130,13 +156,13 @@ class Exchange:
             case Phase.QUEUED:
                 message = f"no connection became free within {self.limits.connect:g} s"
                 return TransportFailure(ErrorCode.CONNECT_FAILED, message, sent=False, local=True)
-            case Phase.RESOLVING | Phase.CONNECTING | Phase.TUNNELLING if self.proxied:
+            case Phase.RESOLVING | Phase.CONNECTING | Phase.TUNNELLING | Phase.HANDSHAKING if self.proxied:
                 message = f"no connection through the proxy within {self.limits.connect:g} s"
                 return TransportFailure(ErrorCode.PROXY_ERROR, message, sent=False, local=True)
             case Phase.RESOLVING:
                 message = f"the name was not resolved within {self.limits.connect:g} s"
                 return TransportFailure(ErrorCode.DNS_ERROR, message, sent=False)
-            case Phase.CONNECTING | Phase.TUNNELLING:
+            case Phase.CONNECTING | Phase.TUNNELLING | Phase.HANDSHAKING:
                 message = f"no connection within {self.limits.connect:g} s"
                 return TransportFailure(ErrorCode.CONNECT_TIMEOUT, message, sent=False)
             case Phase.SENDING:

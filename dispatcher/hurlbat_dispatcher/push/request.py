@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hurlbat.jsontext import JsonTextError, parse
-from hurlbat.signing import sign
+from hurlbat.signing import key_id, sign
 from hurlbat.wire import (
     HEADER_ASYNC,
+    HEADER_KEY_IDS,
     HEADER_RATE_LIMIT_KEY,
     HEADER_RETRY,
     HEADER_WORKER,
@@ -20,8 +21,9 @@ from hurlbat.wire import (
 from hurlbat_dispatcher.clock import Clock, Ids
 from hurlbat_dispatcher.domain.answers import Head, Words
 from hurlbat_dispatcher.domain.retry_after import read_retry_after
-from hurlbat_dispatcher.domain.workers import Mode
+from hurlbat_dispatcher.domain.workers import Mode, SigningKey
 from hurlbat_dispatcher.push.exchange import LastLook, Limits
+from hurlbat_dispatcher.push.record import Record
 from hurlbat_dispatcher.push.transport import Response, Transport
 
 
@@ -34,6 +36,14 @@ class Target:
     mode: Mode
     keys: tuple[str, ...] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    streams: bool = True
+    """Whether its answers begin before they are complete."""
+    told: tuple[SigningKey, ...] = ()
+    """What may be told of its keys, and of some that sign no more."""
+    key_ids: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key_ids", tuple(map(key_id, self.keys)))
 
 
 class Requests:
@@ -55,9 +65,12 @@ class Requests:
         body: bytes,
         limits: Limits,
         last_look: LastLook | None = None,
+        record: Record | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """Post a body to a worker, as `Transport.post` does."""
-        return self._transport.post(target.url, headers=headers, body=body, limits=limits, last_look=last_look)
+        return self._transport.post(
+            target.url, headers=headers, body=body, limits=limits, last_look=last_look, record=record
+        )
 
     def timestamp(self) -> str:
         """Return now, as messages say it."""
@@ -70,6 +83,7 @@ class Requests:
         return self.unsigned_headers(target, message_id) | {
             "webhook-timestamp": str(seconds),
             "webhook-signature": sign(target.keys, message_id, seconds, body),
+            HEADER_KEY_IDS: " ".join(target.key_ids),
         }
 
     def unsigned_headers(self, target: Target, message_id: str) -> dict[str, str]:
@@ -126,7 +140,17 @@ async def words_of(response: Response) -> Words:
         code if isinstance(code, str) else None,
         problem.get("retryable") is not False,
         _rate_limit_key(problem.get("rate_limit_key")),
+        _whole(problem.get("body_bytes")),
+        _digest(problem.get("body_sha256")),
     )
+
+
+def _whole(said: object) -> int | None:
+    return said if type(said) is int and 0 <= said < 1 << 53 else None
+
+
+def _digest(said: object) -> str | None:
+    return said if isinstance(said, str) and len(said) == 64 else None
 
 
 def _rate_limit_key(said: object) -> str | None:

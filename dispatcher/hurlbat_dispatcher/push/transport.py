@@ -15,6 +15,7 @@ from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.connections import EXTENSION, GuardedTransport
 from hurlbat_dispatcher.push.exchange import Exchange, LastLook, Limits, Phase, TransportFailure
 from hurlbat_dispatcher.push.guard import Guard
+from hurlbat_dispatcher.push.record import Record
 from hurlbat_dispatcher.push.resolver import Lookup, Resolver
 
 Network = httpx.AsyncBaseTransport
@@ -42,7 +43,7 @@ class Response:
                 size = self._exchange.limits.size
                 message = f"the answer is larger than {size:,} bytes"
                 raise TransportFailure(ErrorCode.RESPONSE_TOO_LARGE, message, sent=True, heard=True)
-            self._exchange.heard_chunk()
+            self._exchange.heard_chunk(chunk)
             yield chunk
 
     async def read(self) -> bytes:
@@ -125,16 +126,19 @@ class Transport:
         body: bytes,
         limits: Limits,
         last_look: LastLook | None = None,
+        record: Record | None = None,
     ) -> AsyncIterator[Response]:
         """Post the body and yield the answer once its head has come. Raises `TransportFailure`.
 
-        Leaving the block early closes the connection. `last_look` may forbid the first byte.
+        Leaving the block early closes the connection. `last_look` may forbid the first byte, `record` is filled.
         """
         transport = self._given or self._network
         if transport is None:
             raise RuntimeError("the transport was not started")
         parsed = _url(url)
         exchange = Exchange(limits, https=parsed.scheme == "https", last_look=last_look)
+        if record is not None:
+            record.exchange = exchange
         request = httpx.Request("POST", parsed, headers=headers, content=body, extensions={EXTENSION: exchange})
         try:
             async with exchange.timer:
@@ -146,6 +150,8 @@ class Transport:
                 try:
                     if self._given is not None:
                         exchange.enter(Phase.READING)
+                    if record is not None:
+                        record.status, record.answer = response.status_code, response.headers.multi_items()
                     _check_status(response)
                     yield Response(response, exchange)
                 finally:
@@ -157,6 +163,8 @@ class Transport:
                 raise exchange.timed_out() from error
         except httpx.HTTPError as error:
             raise _translate(error) from error
+        finally:
+            exchange.over()
 
 
 @lru_cache(maxsize=4_096)

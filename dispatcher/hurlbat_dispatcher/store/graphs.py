@@ -263,3 +263,9 @@ UNSEEN = Statement(
     ("most",),
 )
 FORGET_NEWS = Statement(sa.delete(news).where(news.c.n == bind("n", news.c.n.type)), ("n",))
+
+
+def outputs_of(tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, dict[str, str]]:
+    """Read what runs gave, in JSON, by run."""
+    rows = (yield OUTPUTS.fetch(tenant, ids)) if ids else ()
+    return {row[0]: row[1] or "null" for row in rows}

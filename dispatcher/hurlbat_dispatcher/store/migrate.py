@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from hurlbat_dispatcher.store.database import CannotOpen
-from hurlbat_dispatcher.store.graph_schema import metadata
+from hurlbat_dispatcher.store.tables import metadata
 
 
 def scripts() -> ScriptDirectory:

@@ -62,6 +62,7 @@ class RunRow(NamedTuple):
     root: str | None
     node: str | None
     was_node: str | None = None
+    delivery: str | None = None
 
 
 class NewRun(NamedTuple):
@@ -168,6 +169,8 @@ def _update(
     values: dict[str, Any] = {name: bind(name, run.c[name].type) for name in names}
     if "joined_at" in values:  # once, when it was due first
         values["joined_at"] = sa.func.coalesce(run.c.joined_at, values["joined_at"])
+    if "delivery" in values:  # an end that came by another way was sent all the same
+        values["delivery"] = sa.func.coalesce(values["delivery"], run.c.delivery)
     clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
     return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))
 
@@ -182,9 +185,10 @@ START = _update(
     tries=run.c.tries + inline(1),
     lease_until=sa.null(),
     deadline_at=sa.null(),
+    delivery=sa.null(),
 )
 END = _update(
-    ("state", "finished_at", "output", "error", "reason", "holds_until", "report", "cancelled_by"),
+    ("state", "finished_at", "output", "error", "reason", "holds_until", "report", "cancelled_by", "delivery"),
     _THIS_ATTEMPT,
     lease_until=sa.null(),
 )
@@ -216,6 +220,7 @@ REPLAY = _update(
 )
 MOVE = _update(("priority", "rank", "due_at", "expires_at"))
 LEASE = _update(("lease_until", "deadline_at"), _THIS_ATTEMPT, RUNNING)
+SENT = _update(("delivery",), _THIS_ATTEMPT)
 MARK_READY = _update(("joined_at",), ready=inline(1))
 RELEASE = _update((), holds_until=sa.null())
 

@@ -76,6 +76,7 @@ run = sa.Table(
     sa.Column("child_key", sa.String(200)),
     sa.Column("awaited", sa.Integer),
     sa.Column("cancelled_by", sa.String(16)),
+    sa.Column("delivery", sa.String(48)),
     sa.CheckConstraint("attempt >= 0 AND tries >= 0 AND tries <= attempt", name="attempts"),
     sa.CheckConstraint(f"state <> '{RunState.RUNNING}' OR worker IS NOT NULL", name="running_has_worker"),
 )
@@ -364,6 +365,7 @@ worker = sa.Table(
     sa.Column("declared", sa.Integer, nullable=False),
     sa.Column("max_batch", sa.Integer, nullable=False),
     sa.Column("manifest", sa.String(64), nullable=False),
+    sa.Column("streams", sa.Integer, nullable=False, server_default="1"),
     sa.Column("created_at", Millis, nullable=False),
     sa.Column("updated_at", Millis, nullable=False),
     sa.Column("last_seen_at", Millis),
@@ -385,16 +387,4 @@ shard = sa.Table(
     sa.Column("owner", sa.String(36)),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("lease_until", Millis, nullable=False),
-)
-
-token = sa.Table(
-    "token",
-    metadata,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("tenant", sa.Integer, nullable=False),
-    sa.Column("name", Name, nullable=False),
-    sa.Column("scopes", sa.Text, nullable=False),
-    sa.Column("created_at", Millis, nullable=False),
-    sa.Column("expires_at", Millis),
-    sa.Column("revoked_at", Millis),
 )

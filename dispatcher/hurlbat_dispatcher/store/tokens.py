@@ -4,8 +4,20 @@ from collections.abc import Generator
 
 import sqlalchemy as sa
 
-from hurlbat_dispatcher.store.schema import token
+from hurlbat_dispatcher.store.schema import Millis, Name, metadata
 from hurlbat_dispatcher.store.statement import Ask, DatabaseNow, Rows, Statement, bind
+
+token = sa.Table(
+    "token",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.Integer, nullable=False),
+    sa.Column("name", Name, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created_at", Millis, nullable=False),
+    sa.Column("expires_at", Millis),
+    sa.Column("revoked_at", Millis),
+)
 
 _COUNT = Statement(sa.select(sa.func.count()).select_from(token))
 _ALL = Statement(

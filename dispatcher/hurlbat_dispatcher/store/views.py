@@ -53,6 +53,7 @@ ONE = Statement(
     sa.select(*_COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
     ("tenant", "id"),
 )
+SENT_BY = Statement(sa.select(run.c.delivery).where(_TENANT, run.c.id == bind("id", run.c.id.type)), ("tenant", "id"))
 MANY = Statement(sa.select(*_COLUMNS).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")), ("tenant", "ids"))
 TIMELINE = Statement(
     sa.select(timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
@@ -234,6 +235,16 @@ def one_run(tenant: int, run_id: str) -> Generator[Ask, Rows, Run | None]:
         return None
     entries = yield TIMELINE.fetch(tenant, run_id)
     return _with_story(rows[0], [_entry(row) for row in entries])
+
+
+def untold_run(tenant: int, run_id: str) -> Generator[Ask, Rows, tuple[Run, list[TimelineEntry], str | None] | None]:
+    """Read a run with the rows of its timeline as they were written, and by what its last attempt was sent."""
+    rows = yield ONE.fetch(tenant, run_id)
+    if not rows:
+        return None
+    entries = yield TIMELINE.fetch(tenant, run_id)
+    sent = yield SENT_BY.fetch(tenant, run_id)
+    return to_run(rows[0]), [_entry(row) for row in entries], sent[0][0] if sent else None
 
 
 def many_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run]]:

@@ -28,6 +28,7 @@ class WorkerRow(NamedTuple):
     declared: int
     max_batch: int
     manifest: str
+    streams: int
     created_at: int
     updated_at: int
     last_seen_at: int | None

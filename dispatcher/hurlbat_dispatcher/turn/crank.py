@@ -195,10 +195,13 @@ def _apply(desk: Desk, ledger: Ledger, operation: Operation) -> None:
             for run_id, attempt in attempts:
                 row = ledger.rows.get(run_id)
                 if row and row.state == RunState.RUNNING and row.attempt == attempt:
+                    ledger.sent_by(row, operation.delivery)
                     _renew(desk, ledger, row, decide.deadline_from(desk, ledger.now, row, begun.get(run_id)))
         case Stopped(attempts):
             for run_id, attempt in attempts:
                 row = ledger.rows.get(run_id)
+                if row and row.attempt == attempt:
+                    ledger.sent_by(row, operation.delivery)
                 if row and row.holds_until is not None and row.attempt == attempt:
                     decide.release(desk, ledger, row)
         case Note(notes):

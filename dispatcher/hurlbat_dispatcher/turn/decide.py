@@ -39,6 +39,7 @@ def end_attempt(desk: Desk, ledger: Ledger, end: AttemptEnd, *, again: bool = Fa
         return None
     if row.state != RunState.RUNNING or row.attempt != end.attempt:
         return _late(desk, ledger, row, end, told=again and row.attempt == end.attempt)
+    row = row if end.delivery is None else row._replace(delivery=end.delivery)
     task = desk.registry.tasks.get(row.task)
     backoff = wait_after(task.backoff if task else Backoff(), row.tries, desk.chance)
     verdict = judge(
@@ -133,7 +134,7 @@ def replay(
     )
     finished_at, error = ledger.endings.get(row.id, (None, None))
     failure = {name: value for name, value in json.loads(error or "{}").items() if name in ("code", "type", "message")}
-    ended = {"was": row.state, "finished_at": finished_at, "reason": row.reason} | failure
+    ended = {"was": row.state, "finished_at": finished_at, "reason": row.reason} | failure | _sent_by(row)
     ledger.note(row, "replayed", ended | {"started_at": row.started_at, "worker": row.worker} | _due_first(row))
     ledger.replays.append(
         (row.tries + more, rank(ledger.now, row.priority), ledger.now, expires_at, row.tenant, row.id)
@@ -254,6 +255,11 @@ def _due_first(row: RunRow) -> dict[str, Any]:
     return {"was_due_at": row.due_at} if row.attempt <= 1 and row.due_at > row.created_at else {}
 
 
+def _sent_by(row: RunRow) -> dict[str, Any]:
+    """Keep by what delivery an attempt was sent that is not the last one any more."""
+    return {} if row.delivery is None else {"delivery": row.delivery}
+
+
 def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: str | None) -> None:
     task = desk.registry.tasks.get(row.task)
     due_at = ledger.now + int(clamp(verdict.wait or 0.0) * 1000)
@@ -286,7 +292,7 @@ def _put_back(desk: Desk, ledger: Ledger, row: RunRow, verdict: Verdict, mark: s
     free = row.attempt - row.tries
     if verdict.charged or free < QUIET_AFTER or free % QUIET_AFTER == 0:
         detail: dict[str, Any] = {"started_at": row.started_at, "worker": row.worker, "due_at": due_at}
-        detail |= _due_first(row)
+        detail |= _due_first(row) | _sent_by(row)
         if failure is not None:
             detail |= {"code": failure.code, "type": failure.type, "message": failure.message}
         if verdict.note is not None:
@@ -316,9 +322,8 @@ def finish(
 ) -> None:
     """End a run. `output` and `error` are raw JSON; until `holds_until` (ms) it keeps what it draws on."""
     state = move(RunState(row.state), event)
-    ledger.ends.append(
-        (state.value, ledger.now, output, error, reason, holds_until, report, by, row.tenant, row.id, row.attempt)
-    )
+    ended = (state.value, ledger.now, output, error, reason, holds_until, report, by, row.delivery)
+    ledger.ends.append((*ended, row.tenant, row.id, row.attempt))
     if row.idempotency_key is not None:
         ledger.ended_keys.append((row.tenant, row.id))
     ledger.rows[row.id] = row._replace(state=state, holds_until=holds_until)

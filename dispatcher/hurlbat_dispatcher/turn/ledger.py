@@ -92,6 +92,8 @@ class Ledger:
     put_backs: list[Values] = field(default_factory=list)
     replays: list[Values] = field(default_factory=list)
     leases: list[Values] = field(default_factory=list)
+    sent: list[Values] = field(default_factory=list)
+    """By what deliveries attempts were sent that have not ended by them."""
     readies: list[Values] = field(default_factory=list)
     releases: list[Values] = field(default_factory=list)
     moves: list[Values] = field(default_factory=list)
@@ -187,6 +189,11 @@ class Ledger:
         at = row.attempt if attempt is None else attempt
         self.notes.append((row.tenant, row.id, self.now, kind, at, json.dumps(detail)))
 
+    def sent_by(self, row: RunRow, delivery: str | None) -> None:
+        """Keep by what delivery an attempt was sent."""
+        if delivery is not None:
+            self.sent.append((delivery, row.tenant, row.id, row.attempt))
+
     def wake_at(self, moment: int | None) -> None:
         """Ask for another turn at that time."""
         if moment is not None and (self.moment is None or moment < self.moment):
@@ -233,6 +240,7 @@ class Ledger:
             (runs.MOVE, self.moves),
             *self.gathered,
             (runs.LEASE, self.leases),
+            (runs.SENT, self.sent),
             (runs.RELEASE, self.releases),
             (runs.REMEMBER, self.notes),
             (graphs.KEEP_WAIT, self.new_waits),

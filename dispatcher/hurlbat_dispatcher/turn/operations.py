@@ -42,12 +42,16 @@ class Placed(NamedTuple):
 
 
 class AttemptEnd(NamedTuple):
-    """The end of one attempt. `report` is the digest of a final report by the reporting API."""
+    """The end of one attempt. `report` is the digest of a final report by the reporting API.
+
+    `delivery` is by what it was sent, where that is recorded.
+    """
 
     run_id: str
     attempt: int
     answer: Answer
     report: str | None = None
+    delivery: str | None = None
 
 
 class EventStart(NamedTuple):
@@ -150,11 +154,12 @@ class End(Operation):
 class Detach(Operation):
     """Give attempts (run id, attempt) a lease of their own, as nobody is connected to them any longer.
 
-    `begun` says of runs how long ago (ms) their handlers began.
+    `begun` says of runs how long ago (ms) their handlers began, `delivery` by what they were sent.
     """
 
     attempts: Sequence[tuple[str, int]]
     begun: Mapping[str, int] = field(default_factory=dict)
+    delivery: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -219,9 +224,13 @@ class Move(Operation):
 
 @dataclass(slots=True, eq=False)
 class Stopped(Operation):
-    """Give back the slots of cancelled attempts (run id, attempt): the worker confirmed, or the stream ended."""
+    """Give back the slots of cancelled attempts (run id, attempt): the worker confirmed, or the stream ended.
+
+    `delivery` is by what they were sent, where that is known.
+    """
 
     attempts: Sequence[tuple[str, int]]
+    delivery: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)

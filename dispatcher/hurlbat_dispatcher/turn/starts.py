@@ -1,6 +1,5 @@
 """Starts: what may run is stored as running, with the server that sends it, and put into that server's hands."""
 
-import json
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from hurlbat_dispatcher.domain import senders
 from hurlbat_dispatcher.domain.lanes import Started
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import Task
-from hurlbat_dispatcher.domain.triggers import is_workflow, parents_in
+from hurlbat_dispatcher.domain.triggers import is_workflow, parents_in, tell_parents
 from hurlbat_dispatcher.store import graphs, leases, runs
 from hurlbat_dispatcher.store.runs import NewRun
 from hurlbat_dispatcher.store.schema import DEFAULT_TENANT
@@ -110,12 +109,10 @@ def add_outputs(ledger: Ledger) -> Generator[Ask, Rows, None]:
         if run.trigger is not None and is_workflow(run.trigger)
     }
     ids = sorted({run_id for parents in wanted.values() for run_id in parents.values()})
-    rows = (yield graphs.OUTPUTS.fetch(DEFAULT_TENANT, ids)) if ids else ()
-    outputs = {row[0]: row[1] or "null" for row in rows}
+    outputs = yield from graphs.outputs_of(DEFAULT_TENANT, ids)
     for place, parents in wanted.items():
         worker, run = ledger.deliveries[place]
-        told = ",".join(f"{json.dumps(name)}:{outputs.get(run_id, 'null')}" for name, run_id in parents.items())
-        ledger.deliveries[place] = (worker, run._replace(parents=f"{{{told}}}"))
+        ledger.deliveries[place] = (worker, run._replace(parents=tell_parents(parents, outputs)))
 
 
 def _start_new(desk: Desk, ledger: Ledger, worker: str, row: NewRun) -> None:
