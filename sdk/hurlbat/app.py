@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from traceback import format_exception
 from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
 
+from hurlbat.aws import LambdaHandler
+from hurlbat.background import Background
 from hurlbat.client import AsyncClient
 from hurlbat.decorator import TaskDecorator
-from hurlbat.errors import TaskInvalid
+from hurlbat.errors import ConfigError, TaskInvalid
 from hurlbat.events import Events
 from hurlbat.handler import Handler
 from hurlbat.middleware import Around, M
@@ -24,13 +26,15 @@ from hurlbat.policy import Manifest
 from hurlbat.reading import MAX_DELIVERY_BYTES
 from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
-from hurlbat.stopping import on_stop_signal
+from hurlbat.stopping import on_stop_signal, when_gunicorn_stops
 from hurlbat.stubs import stub_of
 from hurlbat.sync_client import Client
 from hurlbat.task import Task
 from hurlbat.version import version
+from hurlbat.wire import MAX_BATCH
 from hurlbat.workbench import Workbench
 from hurlbat.workflow import Workflow, check_nesting, workflow_of
+from hurlbat.wsgi import MountedWSGI, WSGIApplication, WSGIHandler
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
@@ -42,7 +46,8 @@ class Hurlbat:
     """An app's tasks, the door by which the server reaches them, and the clients to have them run.
 
     What is not given is read from the environment: `HURLBAT_URL`, `HURLBAT_TOKEN` (else `HURLBAT_API_TOKEN`),
-    `HURLBAT_SIGNING_SECRET` (several with commas between while one rotates, the newest first), `HURLBAT_WORKER`,
+    `HURLBAT_SIGNING_SECRETS` and `HURLBAT_SIGNING_SECRET` (together all keys that are good here, with commas between
+    and the newest first; `signing_secret` takes one or a list in their place), `HURLBAT_WORKER`,
     `HURLBAT_PUBLIC_URL`, `HURLBAT_SLOTS`, `HURLBAT_THREADS`, `HURLBAT_GRACE`. Raises `ConfigError`.
 
     `lifespan` opens what all tasks share: a function that takes this object, made by `@asynccontextmanager`. Tasks find
@@ -88,6 +93,9 @@ class Hurlbat:
         )
         self._manifest: Manifest | None = None
         self._lives = False
+        # a process that ends gives attempts the grace twice: to end, and to be reported
+        patience = self.settings.grace * 2 + 5
+        self._background = Background(self._live_in_thread, forget=self._forget, patience=patience)
 
     @overload
     def stub(self, name: str, *, input: None, output: type[O]) -> Task[None, O]: ...
@@ -149,6 +157,41 @@ class Hurlbat:
         """
         return Mounted(app, path, self.asgi(max_body_bytes=max_body_bytes), self.lifespan)
 
+    def wsgi(self, *, stream: bool = True, max_body_bytes: int = MAX_DELIVERY_BYTES) -> WSGIHandler:
+        """Return the WSGI application for the worker's URL, to be mounted or served alone (`gunicorn module:worker`).
+
+        Tasks run on an event loop in a thread, which the first request starts and which brings the lifespan. Without
+        `stream`, for servers and proxies that hold answers back, a delivery is answered in one piece.
+        """
+        handler = Handler(self, self._serve_lifespan, max_body_bytes=max_body_bytes, streams=stream)
+        return WSGIHandler(handler, self._background)
+
+    def mount_wsgi(
+        self,
+        app: WSGIApplication,
+        path: str = "/hurlbat",
+        *,
+        stream: bool = True,
+        max_body_bytes: int = MAX_DELIVERY_BYTES,
+    ) -> MountedWSGI:
+        """Return a WSGI application that is `app`, but for one path, with or without a slash behind: the worker's.
+
+        `app.wsgi_app = hurlbat.mount_wsgi(app.wsgi_app)` in Flask. It stands in front of all middleware. Raises
+        `ConfigError`.
+        """
+        return MountedWSGI(app, path, self.wsgi(stream=stream, max_body_bytes=max_body_bytes))
+
+    def aws_lambda(self, *, max_batch: int = 1, max_body_bytes: int = MAX_DELIVERY_BYTES) -> LambdaHandler:
+        """Return the handler of an AWS Lambda function: `handler = hurlbat.aws_lambda()`.
+
+        It answers function URLs and API Gateway in one piece, up to `max_batch` attempts in one invocation (1 to 64).
+        What the tasks share is opened once and kept for later invocations. It does not register itself.
+        """
+        if not 1 <= max_batch <= MAX_BATCH:
+            raise ConfigError(f"max_batch={max_batch} is not between 1 and {MAX_BATCH}")
+        handler = Handler(self, self._serve_lifespan, max_body_bytes=max_body_bytes, streams=False, max_batch=max_batch)
+        return LambdaHandler(handler, Background(nullcontext, forget=self._forget))
+
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- frameworks pass their app
         """Register this worker while the app runs, and let its tasks end when it stops.
@@ -182,6 +225,16 @@ class Hurlbat:
         finally:
             await opening.leave()
         await self.client.aclose()
+
+    @asynccontextmanager
+    async def _live_in_thread(self) -> AsyncIterator[None]:
+        async with self.lifespan(), when_gunicorn_stops(self.workbench.close_streams):
+            yield
+
+    def _forget(self) -> None:
+        """Begin anew in a forked process."""
+        self._lives = False
+        self.workbench.forget()
 
     def manifest(self) -> Manifest:
         """Return what this worker serves, with the digest that its answers carry. Raises `TaskInvalid`."""

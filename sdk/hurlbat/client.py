@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from weakref import WeakKeyDictionary
-
-import httpx
 
 from hurlbat import calls, events, schedules
 from hurlbat.connecting import arguments, connection_failed, headers
@@ -18,6 +16,9 @@ from hurlbat.runs import ReplayFrom, Run, RunFilter, RunOptions, RunQuery
 from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
 from hurlbat.sending import Call, Page, Pause, Reply, Request, Together, ask
 from hurlbat.settings import read_settings
+
+if TYPE_CHECKING:
+    import httpx
 
 TOGETHER = 16
 """How many calls of one `Together` are under way at once."""
@@ -32,7 +33,7 @@ class AsyncClient:
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+        self, url: str | None = None, token: str | None = None, *, transport: "httpx.AsyncBaseTransport | None" = None
     ) -> None:
         self._settings = read_settings({"url": url, "token": token})
         self._transport = transport
@@ -254,8 +255,10 @@ class AsyncClient:
         """Let the runs of a paused task start again."""
         return await self.drive(ask("POST", "tasks", name, "resume"))
 
-    def http(self) -> httpx.AsyncClient:
+    def http(self) -> "httpx.AsyncClient":
         """Return this event loop's httpx client; requests to the API's paths carry the token only through `drive`."""
+        import httpx
+
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None or client.is_closed:
@@ -285,6 +288,8 @@ class AsyncClient:
         return [task.result() for task in tasks]
 
     async def _send(self, request: Request) -> Reply:
+        import httpx
+
         try:
             response = await self.http().request(**arguments(self._settings.url, self._settings.token, request))
         except httpx.HTTPError as error:

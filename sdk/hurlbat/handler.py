@@ -4,10 +4,13 @@ It needs no framework and runs under any: mounted, as a route, behind a prefix. 
 three webhook headers and the body; who may ask is decided by the signature over the raw bytes alone.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from hurlbat import outside
@@ -16,15 +19,27 @@ from hurlbat.messages import BadMessage, Message, read_message
 from hurlbat.outbox import Outbox, Receive, Send, StreamBroken
 from hurlbat.policy import Manifest
 from hurlbat.reading import MAX_DELIVERY_BYTES, BodyRefused, read_body
+from hurlbat.refusal import Refusals
 from hurlbat.settings import Settings
 from hurlbat.signing import verify
-from hurlbat.wire import HEADER_WORKER, JSON_TYPE, PROBLEM_TYPE, MessageType
+from hurlbat.wire import HEADER_WORKER, JSON_TYPE, MAX_BATCH, PROBLEM_TYPE, MessageType
 from hurlbat.workbench import Workbench
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
 logger = logging.getLogger("hurlbat")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many seconds a delivery may take where something ends it; `hurlbat` among the extensions of a scope.
+
+    Then its runs go on without it and report, or with a `reason` they fail with that, and may be repeated.
+    """
+
+    seconds: float
+    reason: str | None = None
 
 
 class Host(Protocol):
@@ -46,7 +61,10 @@ class Host(Protocol):
 
 
 class Handler:
-    """An ASGI application for a worker's URL. Use `Hurlbat.asgi()` to make one."""
+    """An ASGI application for a worker's URL. Use `Hurlbat.asgi()` to make one.
+
+    Without `streams` a delivery is answered in one piece; the manifest says so, and how many attempts one may have.
+    """
 
     def __init__(
         self,
@@ -54,13 +72,19 @@ class Handler:
         lifespan: Callable[[Receive, Send], Awaitable[None]],
         *,
         max_body_bytes: int = MAX_DELIVERY_BYTES,
+        streams: bool = True,
+        max_batch: int = MAX_BATCH,
         clock: Callable[[], float] = outside.time,
     ) -> None:
+        self.max_body_bytes = max_body_bytes
         self._host = host
         self._lifespan = lifespan
-        self._max_body_bytes = max_body_bytes
+        self._streams = streams
+        self._max_batch = max_batch
         self._clock = clock
+        self._manifests: tuple[Manifest, Manifest] | None = None
         self._told: set[str] = set()
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -71,6 +95,13 @@ class Handler:
                 await self._lifespan(receive, send)
             case "websocket":
                 await send({"type": "websocket.close", "code": 1008})
+
+    def manifest(self) -> Manifest:
+        """Return what the app serves, as it is answered here. Raises `TaskInvalid`."""
+        declared = self._host.manifest()
+        if self._manifests is None or self._manifests[0] is not declared:
+            self._manifests = declared, declared.answered(streams=self._streams, max_batch=self._max_batch)
+        return self._manifests[1]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
@@ -85,7 +116,7 @@ class Handler:
         # lower-case by the specification, which not everybody keeps who calls an application
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            body = await read_body(headers, receive, self._max_body_bytes)
+            body = await read_body(headers, receive, self.max_body_bytes)
         except BodyRefused as refused:
             self._tell_once(refused.code, refused)
             closing = [*mark, (b"connection", b"close")]
@@ -97,14 +128,16 @@ class Handler:
         try:
             self._verify(headers, body)
         except SignatureError as error:
-            await _send_problem(send, 401, "signature_refused", str(error), mark)
+            told = self._refusals.members(error, headers, body, self._clock(), self._host.settings.keys)
+            await _send(send, 401, PROBLEM_TYPE, problem(401, "signature_refused", **told), mark)
             return
-        await self._answer_signed(body, receive, send, mark)
+        limit: Limit | None = scope.get("extensions", {}).get("hurlbat")
+        await self._answer_signed(body, receive, send, mark, limit)
 
     def _mark(self) -> Headers:
         """Return the header that every answer carries, so that nobody takes something else for a worker."""
         try:
-            return [(HEADER_WORKER.encode(), self._host.manifest().version.encode())]
+            return [(HEADER_WORKER.encode(), self.manifest().version.encode())]
         except TaskInvalid:  # told to whoever proves who he is
             return []
 
@@ -121,9 +154,11 @@ class Handler:
             self._told.add(what)
             logger.error("this worker refuses requests: %s", sentence)
 
-    async def _answer_signed(self, body: bytes, receive: Receive, send: Send, mark: Headers) -> None:
+    async def _answer_signed(
+        self, body: bytes, receive: Receive, send: Send, mark: Headers, limit: Limit | None
+    ) -> None:
         try:
-            manifest = self._host.manifest()
+            manifest = self.manifest()
         except TaskInvalid as error:  # where no lifespan has told before
             logger.error("this worker serves nothing: %s", error)
             await _send_problem(send, 500, "task_invalid", str(error))
@@ -139,7 +174,7 @@ class Handler:
             return
         match message.type:
             case MessageType.DELIVER:
-                await self._deliver(message, receive, send, mark)
+                await self._deliver(message, receive, send, mark, limit)
             case MessageType.CANCEL:
                 outcome = await self._host.workbench.cancel(message.cancellations)
                 await _send_json(send, 200, {"runs": outcome}, mark)
@@ -156,7 +191,9 @@ class Handler:
             return f"this is for {message.url!r}, but HURLBAT_PUBLIC_URL here is {settings.public_url!r}"
         return None
 
-    async def _deliver(self, message: Message, receive: Receive, send: Send, mark: Headers) -> None:
+    async def _deliver(
+        self, message: Message, receive: Receive, send: Send, mark: Headers, limit: Limit | None
+    ) -> None:
         workbench = self._host.workbench
         if workbench.draining:
             later = [*mark, (b"retry-after", b"1"), (b"connection", b"close")]
@@ -169,17 +206,26 @@ class Handler:
         outbox = Outbox(len(deliveries))
         complete = False
         workbench.streaming(outbox.close)
+        alarm = None
+        if limit is not None:
+            end = outbox.close if limit.reason is None else partial(workbench.give_back, deliveries, limit.reason)
+            alarm = asyncio.get_running_loop().call_later(limit.seconds, end)
         try:
             for delivered in deliveries:
                 workbench.begin(delivered, outbox)
-            await outbox.stream(receive, send, mark, min(workbench.heartbeat, message.heartbeat))
+            if self._streams:
+                await outbox.stream(receive, send, mark, min(workbench.heartbeat, message.heartbeat))
+            else:
+                await outbox.answer(receive, send, mark)
             complete = True
         except StreamBroken:
-            logger.info("the stream of a delivery broke; its runs go on and report by themselves")
+            logger.info("the answer to a delivery ended early; its runs go on and report by themselves")
         finally:  # also when the server cancels this request
             workbench.streamed(outbox.close)
+            if alarm is not None:
+                alarm.cancel()
             if not complete:
-                workbench.let_go(deliveries, outbox, message.heartbeat)
+                workbench.let_go(deliveries, outbox, message.heartbeat, all_of_them=outbox.accepted)
 
     async def _opened(self, send: Send, mark: Headers) -> bool:
         """Open what the tasks share, where no lifespan has; answer that the worker is busy where that fails."""
@@ -205,6 +251,10 @@ async def _send_json(send: Send, status: int, value: Any, headers: Headers | Non
 
 
 async def _send_problem(send: Send, status: int, code: str, detail: str, headers: Headers | None = None) -> None:
-    problem = {"type": f"urn:hurlbat:problem:{code}", "title": code.replace("_", " ").capitalize()}
-    body = json.dumps(problem | {"status": status, "code": code, "detail": detail}).encode()
-    await _send(send, status, PROBLEM_TYPE, body, headers or [])
+    await _send(send, status, PROBLEM_TYPE, problem(status, code, detail), headers or [])
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> bytes:
+    """Return the body of an answer of an error, by RFC 9457, with `more` members."""
+    named = {"type": f"urn:hurlbat:problem:{code}", "title": code.replace("_", " ").capitalize()}
+    return json.dumps(named | {"status": status, "code": code, "detail": detail} | more).encode()

@@ -1,4 +1,4 @@
-"""Gather the lines of a delivery and write them as one streamed answer, what is ready together in one send."""
+"""Gather the lines of a delivery and answer with them: in a stream, what is ready together in one send, or at once."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hurlbat.wire import (
+    JSON_TYPE,
     STREAM_TYPE,
     CancelledLine,
     CompletedLine,
@@ -24,6 +25,9 @@ Send = Callable[[ASGIMessage], Awaitable[None]]
 MAX_WAITING_LINES = 1_000
 """Log and progress lines beyond this many unsent ones are dropped; results never are."""
 
+_AT_ONCE = [(b"cache-control", b"no-store, no-transform"), (b"x-accel-buffering", b"no")]
+"""What proxies are told: neither keep, nor compress, nor hold back."""
+
 logger = logging.getLogger("hurlbat")
 
 
@@ -36,7 +40,9 @@ class Outbox:
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
-        self._lines: list[str] = []
+        self.accepted = False
+        """Whether the answer was that all results will be reported."""
+        self._lines: list[Line] = []
         self._dropped = 0
         self._closed = False
         self._gone = False
@@ -49,11 +55,11 @@ class Outbox:
         elif len(self._lines) >= MAX_WAITING_LINES and isinstance(line, LogLine | ProgressLine):
             self._dropped += 1
             return
-        self._lines.append(write_line(line))
+        self._lines.append(line)
         self._wake.set()
 
     def close(self) -> None:
-        """End the stream from this side, in good order but with results missing."""
+        """End the answer from this side, in good order but with results missing."""
         self._closed = True
         self._wake.set()
 
@@ -64,7 +70,7 @@ class Outbox:
         """
         await asyncio.sleep(0)  # tasks that need not wait for anything end in this turn of the loop
         start = {"type": "http.response.start", "status": 200}
-        await _send(send, start | {"headers": [*headers, (b"content-type", STREAM_TYPE.encode())]})
+        await _send(send, start | {"headers": [*headers, (b"content-type", STREAM_TYPE.encode()), *_AT_ONCE]})
         if await self._send_ready(send):
             return
         watcher = asyncio.create_task(self._watch(receive))
@@ -73,6 +79,33 @@ class Outbox:
                 pass
         finally:
             watcher.cancel()
+
+    async def answer(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer 200 with all results in one piece, when no other is waited for.
+
+        Answers 202 if it is closed before, as all of them will be reported. Raises `StreamBroken` then, and where the
+        other side is gone.
+        """
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            while self.waiting > 0 and not (self._closed or self._gone):
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            watcher.cancel()
+        if self._gone:
+            raise StreamBroken
+        self.accepted = self.waiting > 0
+        results = [
+            write_line(line) for line in self._lines if isinstance(line, CompletedLine | FailedLine | CancelledLine)
+        ]
+        body = b"{}" if self.accepted else f'{{"results":[{",".join(results)}]}}'.encode()
+        about = [(b"content-type", JSON_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        status = 202 if self.accepted else 200
+        await _send(send, {"type": "http.response.start", "status": status, "headers": [*headers, *about]})
+        await _send(send, {"type": "http.response.body", "body": body})
+        if self.accepted:
+            raise StreamBroken
 
     async def _send_next(self, send: Send, silence: float) -> bool:
         try:
@@ -94,8 +127,8 @@ class Outbox:
         self._wake.clear()
         complete = self.waiting <= 0
         more = not (complete or self._closed)
-        lines.append("")
-        await _send(send, {"type": "http.response.body", "body": "\n".join(lines).encode(), "more_body": more})
+        body = "".join([f"{write_line(line)}\n" for line in lines]).encode()
+        await _send(send, {"type": "http.response.body", "body": body, "more_body": more})
         if self._closed and not complete:
             raise StreamBroken
         return complete

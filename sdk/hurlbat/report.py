@@ -8,14 +8,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from hurlbat import outside
 from hurlbat.execution import CANCELLED
 from hurlbat.messages import Delivered
 from hurlbat.wire import CancelledLine, CompletedLine, FailedLine, Line, LogLine, ProgressLine, Result, write_line
+
+if TYPE_CHECKING:
+    import httpx
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -31,7 +32,7 @@ class Reporter:
     def __init__(
         self,
         delivered: Delivered,
-        http: Callable[[], httpx.AsyncClient],
+        http: "Callable[[], httpx.AsyncClient]",
         heartbeat: float,
         lease: float,
         *,
@@ -133,7 +134,9 @@ class Reporter:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _post(self, action: str, body: str) -> httpx.Response | None:
+    async def _post(self, action: str, body: str) -> "httpx.Response | None":
+        import httpx
+
         try:
             return await self._http().post(
                 f"{self._delivered.report_url}/{action}",
@@ -149,7 +152,7 @@ class Reporter:
             return None
 
 
-def _not_now(response: httpx.Response) -> bool:
+def _not_now(response: "httpx.Response") -> bool:
     return response.status_code >= 500 or response.status_code == 429
 
 
@@ -164,7 +167,7 @@ def _result_body(result: Result) -> tuple[str, str]:
     return "fail", json.dumps({name: line[name] for name in members if name in line})
 
 
-def _object(response: httpx.Response) -> dict[str, Any]:
+def _object(response: "httpx.Response") -> dict[str, Any]:
     try:
         found = response.json()
     except ValueError:

@@ -7,14 +7,17 @@ be minutes. Heard early, the streams are closed at once, their runs go on by the
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
 NOTICE_SECONDS = 0.25
 """Between our hearing of the signal and the web server's: requests of this time are refused politely, with their
 connections closed, so that none meets a connection that the server closes without a word."""
+
+LOOK_SECONDS = 0.5
+"""How often it is looked whether gunicorn has told this worker to stop."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,3 +64,27 @@ def _chained(
             loop.call_soon_threadsafe(loop.call_later, NOTICE_SECONDS, before, number, frame)
 
     return handle
+
+
+@asynccontextmanager
+async def when_gunicorn_stops(call: Callable[[], None]) -> AsyncIterator[None]:
+    """Call back once this worker process of gunicorn was told to stop, where it is one.
+
+    Only the main thread can hear signals, and it is gunicorn's; but its handler of SIGTERM is a method of the object
+    that says whether the worker is to go on.
+    """
+    worker: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not isinstance(getattr(worker, "alive", None), bool):
+        yield
+        return
+    watcher = asyncio.create_task(_watch(worker, call))
+    try:
+        yield
+    finally:
+        watcher.cancel()
+
+
+async def _watch(worker: Any, call: Callable[[], None]) -> None:
+    while worker.alive:  # noqa: ASYNC110 -- gunicorn's, and it tells nobody
+        await asyncio.sleep(LOOK_SECONDS)
+    call()

@@ -3,9 +3,7 @@
 import asyncio
 import os
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from hurlbat import calls, events, outside, schedules
 from hurlbat.connecting import arguments, connection_failed, headers
@@ -18,6 +16,9 @@ from hurlbat.schedules import Schedule, ScheduleChanges, ScheduleOptions
 from hurlbat.sending import Call, Page, Pause, Reply, Request, Together, ask
 from hurlbat.settings import read_settings
 
+if TYPE_CHECKING:
+    import httpx
+
 T = TypeVar("T")
 
 
@@ -25,7 +26,7 @@ class Client:
     """The server's API for sync code; the same methods as `AsyncClient`. One client may be shared by threads."""
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, transport: httpx.BaseTransport | None = None
+        self, url: str | None = None, token: str | None = None, *, transport: "httpx.BaseTransport | None" = None
     ) -> None:
         self._settings = read_settings({"url": url, "token": token})
         self._transport = transport
@@ -259,6 +260,8 @@ class Client:
             return error
 
     def _send(self, request: Request) -> Reply:
+        import httpx
+
         if self._client is None or self._process != os.getpid():  # connections must not be shared with a forked process
             self._process = os.getpid()
             self._client = httpx.Client(headers=headers(), transport=self._transport)

@@ -9,9 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, NamedTuple
-
-import httpx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hurlbat import outside
 from hurlbat.execution import UNKNOWN_TASK, Execution, Sink
@@ -21,6 +19,9 @@ from hurlbat.passage import Runnable
 from hurlbat.report import Reporter
 from hurlbat.threads import Lane
 from hurlbat.wire import HEARTBEAT_SECONDS, LEASE_SECONDS, CancelledLine, CompletedLine, FailedLine, Result, StartedLine
+
+if TYPE_CHECKING:
+    import httpx
 
 REMEMBER_RESULTS = 10_000
 REMEMBER_SECONDS = 600.0
@@ -44,7 +45,7 @@ class Workbench:
     def __init__(
         self,
         tasks: Mapping[str, Runnable],
-        http: Callable[[], httpx.AsyncClient],
+        http: "Callable[[], httpx.AsyncClient]",
         *,
         threads: int,
         heartbeat: float = HEARTBEAT_SECONDS,
@@ -100,10 +101,17 @@ class Workbench:
         """Forget a stream that has ended."""
         self._streams.discard(close)
 
-    def let_go(self, deliveries: Iterable[Delivered], sink: Sink, heartbeat: float = HEARTBEAT_SECONDS) -> None:
-        """Take attempts off a stream that broke: the started ones go on and report, the others never begin.
+    def let_go(
+        self,
+        deliveries: Iterable[Delivered],
+        sink: Sink,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        *,
+        all_of_them: bool = False,
+    ) -> None:
+        """Take attempts off an answer that broke: the started ones go on and report, the others never begin.
 
-        They report at least every so many seconds of `heartbeat`.
+        With `all_of_them` those begin as well. They report at least every so many seconds of `heartbeat`.
 
         Results that were sent are reported too, as nobody can tell whether they arrived; the server takes a repeat.
         """
@@ -119,12 +127,19 @@ class Workbench:
                 execution.sinks.remove(sink)
             if execution.sinks:
                 continue
-            if not execution.started:
+            if not (execution.started or all_of_them):
                 execution.withdraw()
                 continue
             reporter = Reporter(delivered, self._http, beat, self._lease, stop=execution.cancel)
             execution.sinks.append(reporter)
             self._report(reporter)
+
+    def give_back(self, deliveries: Iterable[Delivered], reason: str) -> None:
+        """End attempts that are still running as failures that may be repeated."""
+        for delivered in deliveries:
+            execution = self._running.get(delivered.key)
+            if execution is not None:
+                execution.abandon(reason)
 
     async def cancel(self, cancellations: Iterable[Cancellation]) -> list[dict[str, Any]]:
         """Ask attempts to stop and wait a moment for them; say of each whether it is known to have stopped."""
@@ -162,6 +177,15 @@ class Workbench:
             self.draining = False
             self.pool = self._new_pool()
             self.leaving = self._new_pool()
+
+    def forget(self) -> None:
+        """Have nothing of another process: what was running at a fork runs in the parent only."""
+        for known in (self._running, self._unfinished, self._recent, self._reports, self._streams):
+            known.clear()
+        self._remembered_chars = 0
+        self.draining = False
+        self.pool = self._new_pool()
+        self.leaving = self._new_pool()
 
     def close_streams(self) -> None:
         """Take nothing new, and close the streams; their runs go on and report by themselves."""
