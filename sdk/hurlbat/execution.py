@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from hurlbat import outside
+from hurlbat import databases, outside
 from hurlbat.context import Context
 from hurlbat.errors import Cancelled, CancelRun, NonRetryable, PayloadError, RetryAfter, WouldDeadlock
 from hurlbat.lineage import RUNNING, Callers
@@ -216,7 +216,7 @@ class Execution:
         self._scope = scope = asyncio.timeout(None)
         try:
             async with scope:
-                if shape.needs or self._room.around.middleware:
+                if shape.needs or self._room.around.middleware or (shape.is_async and databases.are_kept()):
                     value = await self._pass(context)
                 elif shape.is_async:
                     positional, named = shape.arguments(self.input, context, {})

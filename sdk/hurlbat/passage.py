@@ -4,9 +4,10 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any, Protocol
 
+from hurlbat import databases
 from hurlbat.context import Context
 from hurlbat.injection import Injection
 from hurlbat.lineage import Callers
@@ -86,7 +87,8 @@ class Passage:
 
     async def go(self, input: Any, context: Context) -> Any:
         """Return what comes of it when all is left. May be called once."""
-        return await self._around.call(context, lambda: self._through_dependencies(input, context))
+        async with databases.apart() if self._shape.is_async and databases.are_kept() else nullcontext():
+            return await self._around.call(context, lambda: self._through_dependencies(input, context))
 
     def close(self) -> None:
         """Give back the thread."""

@@ -8,10 +8,11 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hurlbat import outside
+from hurlbat.databases import Pool
 from hurlbat.execution import UNKNOWN_TASK, Execution, Sink
 from hurlbat.messages import Cancellation, Delivered, Key
 from hurlbat.middleware import Around
@@ -167,7 +168,7 @@ class Workbench:
         return Lane(self.pool)
 
     def _new_pool(self) -> Executor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="hurlbat")
+        return Pool(self._threads, thread_name_prefix="hurlbat")
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
