@@ -18,7 +18,14 @@ COMMANDS = {
     ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, watch, move, cancel and replay runs."),
-    "workers": ("hurlbat_app.cli.workers:workers", "Add, change, list, prove, pause and remove workers."),
+    "attempts": (
+        "hurlbat_app.cli.attempts:attempts",
+        "List and show what was sent to workers and what came back, and make curl commands of it.",
+    ),
+    "workers": (
+        "hurlbat_app.cli.workers:workers",
+        "Add, change, list, prove, pause and remove workers, and rotate their secrets.",
+    ),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "workflows": ("hurlbat_app.cli.workflows:workflows", "List, show, set and delete workflows."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
@@ -34,6 +41,7 @@ COMMANDS = {
     "expressions": ("hurlbat_app.cli.expressions:expressions", "Try the expressions of a task's policy."),
     "migrate": ("hurlbat_app.cli.serve:migrate", "Bring the database's schema up to this version."),
     "doctor": ("hurlbat_app.cli.doctor:doctor", "Look over a live database, without disturbing it."),
+    "conform": ("hurlbat_app.cli.conform:conform_command", "Test a worker's endpoint against the push protocol."),
     "bench": ("hurlbat_app.bench.command:bench", "Measure throughput (submit to stored result) and latency."),
 }
 """Where each command is, and what it is for."""

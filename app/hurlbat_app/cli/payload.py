@@ -1,4 +1,4 @@
-"""Read JSON from the command line: as it stands, from `@file`, or from standard input with `-`."""
+"""Read JSON from the command line (as it stands, from `@file`, or from standard input with `-`), and pairs."""
 
 import sys
 from pathlib import Path
@@ -27,3 +27,19 @@ def read_json(text: str, option: str) -> str:
             f"{source} is not JSON: {error.message}, at character {error.position}.", Exit.BAD_INPUT
         ) from error
     return text
+
+
+def read_pairs(listed: list[str] | None, option: str) -> dict[str, str] | None:
+    """Return what an option says as `name=value`, once or several times; None where it is not there.
+
+    Raises `Failure`.
+    """
+    if not listed:
+        return None
+    pairs = {}
+    for text in listed:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Failure(f"{option} takes name=value, and {text!r} is none.", Exit.BAD_INPUT)
+        pairs[name] = value
+    return pairs

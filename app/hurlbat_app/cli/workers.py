@@ -1,18 +1,22 @@
 """`hurlbat workers`."""
 
 import json
+import re
+import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from hurlbat_app.cli.failure import Exit, Failure
-from hurlbat_app.cli.payload import read_json
+from hurlbat_app.cli.payload import read_json, read_pairs
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_worker
 
 workers = typer.Typer(
-    help="Add, change, list, prove, pause and remove workers.", no_args_is_help=True, add_completion=False
+    help="Add, change, list, prove, pause and remove workers, and rotate their secrets.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 Name = Annotated[str, typer.Argument(help="The worker's name.")]
 
@@ -35,7 +39,10 @@ def add_worker(
     ] = None,
     secret: Annotated[
         str | None,
-        typer.Option(envvar="HURLBAT_SIGNING_SECRET", help="The signing secret; the server makes one without."),
+        typer.Option(
+            envvar=["HURLBAT_SIGNING_SECRETS", "HURLBAT_SIGNING_SECRET"],
+            help="The signing secret; of several the first. The server makes one without.",
+        ),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="name=value. Repeatable.")] = None,
     header: Annotated[list[str] | None, typer.Option(help="name=value, sent with every request. Repeatable.")] = None,
@@ -55,9 +62,9 @@ def add_worker(
         "window": _window(window),
         "mode": mode,
         "tasks": [_policy(text) for text in task] if task else None,
-        "secret": secret,
-        "labels": _pairs(label, "--label"),
-        "headers": _pairs(header, "--header"),
+        "secret": re.split(r"[,\s]+", secret.strip(", \t\n"))[0] if secret else None,
+        "labels": read_pairs(label, "--label"),
+        "headers": read_pairs(header, "--header"),
     }
     body = json.dumps({key: value for key, value in said.items() if value is not None})
     text = Remote(url, token).post("/workers", body, timeout=PROOF_SECONDS).text
@@ -113,6 +120,34 @@ def sync_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Tok
         raise typer.Exit(Exit.REFUSED)
 
 
+@workers.command("rotate")
+def rotate_secret(
+    name: Name,
+    secret: Annotated[
+        str | None,
+        typer.Option(help="The new signing secret; - reads it from standard input. The server makes one without."),
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="Of the key that the server makes: v1 (HMAC-SHA256) or v1a (Ed25519).")
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(help="For how many seconds the old key still signs, a day without; 0 ends it at once."),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Sign a worker's requests by a new key, and by the old one for a while; fails if the worker is rejected."""
+    given = sys.stdin.read().strip() if secret == "-" else secret
+    said = {"secret": given, "algorithm": algorithm, "overlap": overlap}
+    body = json.dumps({member: value for member, value in said.items() if value is not None})
+    text = Remote(url, token).post(_path(name, "rotate-secret"), body, timeout=PROOF_SECONDS).text
+    _print(text, as_json)
+    if json.loads(text)["state"] == "rejected":
+        raise typer.Exit(Exit.REFUSED)
+
+
 @workers.command("pause")
 def pause_worker(name: Name, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
     """Send no more runs to a worker; they are held."""
@@ -146,18 +181,6 @@ def _window(text: str | None) -> int | str | None:
     if not text.isdecimal():
         raise Failure(f"--window takes a number or auto, and {text!r} is neither.", Exit.BAD_INPUT)
     return int(text)
-
-
-def _pairs(listed: list[str] | None, option: str) -> dict[str, str] | None:
-    if not listed:
-        return None
-    pairs = {}
-    for text in listed:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise Failure(f"{option} takes name=value, and {text!r} is none.", Exit.BAD_INPUT)
-        pairs[name] = value
-    return pairs
 
 
 def _print(text: str, as_json: bool) -> None:
