@@ -10,9 +10,11 @@ from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, WorkerState
 from hurlbat_dispatcher.errors import Problem
-from hurlbat_dispatcher.fleet import GONE, Fleet, unproven, waits_for_its_secret
+from hurlbat_dispatcher.fleet import GONE, Fleet, unproven
+from hurlbat_dispatcher.keyring import waits_for_its_secret
 from hurlbat_dispatcher.push.heard import Delivery
 from hurlbat_dispatcher.registry import Registry
+from hurlbat_dispatcher.rotating import Rotating
 from hurlbat_dispatcher.standing import Move
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
 from hurlbat_dispatcher.turn import operations
@@ -34,8 +36,17 @@ _IN_USE: Final = SERVING | {WorkerState.UNREACHABLE}
 class Health:
     """Watches all workers."""
 
-    def __init__(self, fleet: Fleet, registry: Registry, clock: Clock, *, put: Callable[[Operation], None]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        rotating: Rotating,
+        registry: Registry,
+        clock: Clock,
+        *,
+        put: Callable[[Operation], None],
+    ) -> None:
         self._fleet = fleet
+        self._rotating = rotating
         self._registry = registry
         self._clock = clock
         self._put = put
@@ -73,11 +84,13 @@ class Health:
             self._seen(name, None)
 
     async def recheck(self) -> None:
-        """Prove again the workers that could not be reached, and those whose manifest has changed for good.
+        """Prove again the workers that could not be reached, and those whose manifest or keys have changed for good.
 
         Each proof goes on by itself: a worker that answers slowly keeps no other waiting.
         """
         self._spawn(self._fleet.standing.store())
+        if self._rotating.over():
+            self._spawn(self._rotating.settle())
         now = self._clock.monotonic()
         due = [name for name in dict.fromkeys((*self._settled(now), *self._away(now))) if name not in self._proving]
         for name in sorted(due, key=lambda one: self._checks.get(one, (0.0, 0.0))[0]):

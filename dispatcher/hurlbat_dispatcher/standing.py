@@ -26,6 +26,7 @@ from hurlbat_dispatcher.store.workers import Registered
 
 log = structlog.get_logger("hurlbat.standing")
 
+NEVER: Final = 1 << 62
 SEEN_EVERY_MS: Final = 60_000
 """How far what is stored of a worker's last answer may lag behind."""
 
@@ -66,6 +67,8 @@ class Standing:
         self._stored: dict[str, int] = {}
         self._read: Registered | None = None
         self._good_until = 0
+        self._first_end = NEVER
+        self._ahead = 0
 
     async def load(self) -> None:
         """Read what is registered. Cheap where nothing has changed: a few statements in one transaction."""
@@ -78,10 +81,21 @@ class Standing:
                 return
             self._registry.replace(registered, self._vault, now)
             self._read = registered
-            untils = (key["until"] for keys in self._registry.secrets.values() for key in keys)
-            self._good_until = min((until for until in untils if until is not None and until > now), default=1 << 62)
+            ends = [
+                key["until"]
+                for keys in self._registry.secrets.values()
+                for key in keys
+                if key["secret"] is not None and key["until"] is not None
+            ]
+            self._good_until = min((end for end in ends if end > now), default=NEVER)
+            self._first_end = min(ends, default=NEVER)
+            self._ahead = now - self._clock.now_ms()
             for move in self._moves:
                 self._apply(move)
+
+    def overlap_is_over(self) -> bool:
+        """Tell whether the time of a replaced key is over by the database's clock, as far as that is known here."""
+        return self._clock.now_ms() + self._ahead >= self._first_end
 
     def move(self, move: Move) -> Worker | None:
         """Change a worker's state in memory, to be stored; return it as it was, or None where it does not apply."""

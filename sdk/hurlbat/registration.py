@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -38,15 +39,19 @@ async def keep_registered(settings: Settings, client: AsyncClient) -> AsyncItera
 
 async def register(settings: Settings, client: AsyncClient) -> None:
     """Register until the server has proved this worker or rejected it, with growing pauses between the attempts."""
-    body: dict[str, Any] = {"mode": "protocol", "secret": settings.keys[0], "slots": settings.slots}
+    body: dict[str, Any] = {"mode": "protocol", "slots": settings.slots}
+    secrets = deque(settings.keys)
     name, url = settings.worker_name, settings.public_url or ""
     tries = 0
     told = ""
     while True:
         tries += 1
         try:
-            worker = await client.register_worker(name, url, **body)
+            worker = await client.register_worker(name, url, **body, **_secret(secrets))
         except ApiError as error:
+            if error.code == "secret_replaced" and len(secrets) > 1:
+                secrets.popleft()
+                continue
             if error.status < 500 and error.status != 429:
                 logger.error("worker %s was not registered: %s", name, error)
                 return
@@ -54,6 +59,15 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         except HurlbatError as error:
             said = str(error)
         else:
+            if "secret" in worker:
+                logger.error(
+                    "worker %s is new to the server, which made a secret that nobody knows: only public keys are set "
+                    "here. Run `hurlbat workers rotate %s --algorithm v1a --overlap 0`, set HURLBAT_SIGNING_SECRET to "
+                    "the public key that it shows, and start this app again",
+                    name,
+                    name,
+                )
+                return
             if worker.get("state") != "pending":
                 _tell(name, worker)
                 return
@@ -62,6 +76,11 @@ async def register(settings: Settings, client: AsyncClient) -> None:
             logger.warning("worker %s is not registered yet: %s", name, said)
             told = said
         await asyncio.sleep(backoff(tries, FIRST_PAUSE, LONGEST_PAUSE))
+
+
+def _secret(secrets: Sequence[str]) -> dict[str, str]:
+    """Return the newest key as a secret of the worker; a public key is the server's own, which knows it."""
+    return {} if secrets[0].startswith("whpk_") else {"secret": secrets[0]}
 
 
 def _tell(name: str, worker: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ DEFAULT_URL = "http://127.0.0.1:8420"
 _VARIABLES = {
     "url": ("HURLBAT_URL",),
     "token": ("HURLBAT_TOKEN", "HURLBAT_API_TOKEN"),
-    "signing_secret": ("HURLBAT_SIGNING_SECRET",),
+    "signing_secret": ("HURLBAT_SIGNING_SECRETS", "HURLBAT_SIGNING_SECRET"),
     "worker": ("HURLBAT_WORKER",),
     "public_url": ("HURLBAT_PUBLIC_URL",),
     "slots": ("HURLBAT_SLOTS",),
@@ -58,9 +58,13 @@ def read_settings(arguments: Mapping[str, Any], environ: Mapping[str, str] | Non
     for name, variables in _VARIABLES.items():
         given = arguments.get(name)
         source = f"{name}="
-        for variable in variables:
-            if given is None and environ.get(variable, "").strip():
-                given, source = environ[variable].strip(), variable
+        found = {variable: environ[variable].strip() for variable in variables if environ.get(variable, "").strip()}
+        if given is None and name == "signing_secret":  # the one variable adds to the other
+            keys = [key for variable, text in found.items() for key in _keys(text, variable)]
+            known["keys"] = tuple(dict.fromkeys(keys))
+            continue
+        if given is None and found:
+            source, given = next(iter(found.items()))
         if given is not None:
             known.update(_read(name, given, source))
     return Settings(**known)
@@ -71,7 +75,7 @@ def _read(name: str, given: Any, source: str) -> dict[str, Any]:
         case "url" | "public_url":
             return {name: _url(str(given), source)}
         case "signing_secret":
-            return {"keys": _keys(given, source)}
+            return {"keys": tuple(dict.fromkeys(_keys(given, source)))}
         case "worker":
             if not re.fullmatch(NAME_PATTERN, str(given)):
                 raise ConfigError(f"{source} {given!r} is not a name of 1 to 128 letters, digits and _ . : -")

@@ -12,10 +12,12 @@ from pydantic import SecretStr
 from hurlbat import signing
 from hurlbat_dispatcher import DatabaseTrouble, Invalid, NotFound, WorkerSpec, WorkerState
 from hurlbat_dispatcher.domain.answers import Signal
-from hurlbat_dispatcher.fleet import ROTATION_OVERLAP_MS
+from hurlbat_dispatcher.keyring import OVERLAP_SECONDS
 from hurlbat_dispatcher.push.heard import Delivery
 from tests.engine.far_side import SECRET, Call, FakeWorker, marked
 from tests.engine.world import KEY, World, refused
+
+OVERLAP_MS = OVERLAP_SECONDS * 1000
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nobody_rechecks")]
 
@@ -230,7 +232,7 @@ async def test_a_secret_that_was_replaced_signs_until_its_overlap_is_over(world:
     row = await world.parts.database.read(_row())
     keys = world.parts.fleet._secrets(row)
     assert [key["until"] is None for key in keys] == [True, False]
-    over = [keys[0], keys[1] | {"until": keys[1]["until"] - ROTATION_OVERLAP_MS}]
+    over = [keys[0], keys[1] | {"until": keys[1]["until"] - OVERLAP_MS}]
     await world.change(f"UPDATE worker SET secrets = '{world.parts.fleet._vault.lock(over)}'")
     await world.parts.fleet.load()
     assert list(world.parts.registry.targets["w"].keys) == [newer]
@@ -243,7 +245,7 @@ async def test_an_overlap_that_ends_is_seen_though_no_row_has_changed(
     newer = signing.new_secret()
     await local.engine.update_worker("w", secret=newer)
     assert local.parts.registry.targets["w"].keys == (newer, SECRET)
-    moved = local.parts.clock.now_ms() + ROTATION_OVERLAP_MS + 1
+    moved = local.parts.clock.now_ms() + OVERLAP_MS + 1
     monkeypatch.setattr(local.parts.fleet.standing, "_database", _At(local.parts.database, moved))
     await local.parts.fleet.load()
     assert list(local.parts.registry.targets["w"].keys) == [newer]

@@ -18,6 +18,7 @@ from hurlbat_dispatcher import (
     Problem,
     RateLimit,
     Run,
+    SigningKey,
     Task,
     TimelineEntry,
     Worker,
@@ -172,6 +173,17 @@ def show_worker(worker: Worker) -> dict[str, Any]:
         "created_at": rfc3339(worker.created_at),
         "updated_at": rfc3339(worker.updated_at),
         "last_seen_at": _time(worker.last_seen_at),
+        "keys": [_show_key(key) for key in worker.keys],
+    }
+
+
+def _show_key(key: SigningKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "algorithm": key.algorithm,
+        "public_key": key.public_key,
+        "created_at": _time(key.created_at),
+        "until": _time(key.until),
     }
 
 

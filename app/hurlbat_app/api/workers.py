@@ -1,4 +1,4 @@
-"""`/workers`: register, look, change, prove, pause, resume, remove."""
+"""`/workers`: register, look, change, prove, rotate, pause, resume, remove."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -20,6 +20,7 @@ from hurlbat_app.api.reading import (
     read_body,
     read_members,
     required,
+    seconds_of,
     strings_of,
     text_of,
     whole_of,
@@ -35,6 +36,7 @@ MAX_HEADER_CHARS: Final = 8_192
 MAX_TASKS: Final = 1_000
 
 _POLICIES: Final = TypeAdapter(tuple[TaskPolicy, ...])
+_ROTATION: Final = frozenset({"secret", "algorithm", "overlap"})
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -149,6 +151,17 @@ class Workers:
         """Prove a worker again and take its manifest."""
         return Json(show_worker(await self._engine.sync_worker(await self._bare(request))))
 
+    async def rotate(self, request: Request) -> Response:
+        """Sign by a new key, and by the old ones for a while. A secret made here is shown this once."""
+        parameters(request)
+        found = read_members(request, await read_body(request, self._limit), _ROTATION)
+        name = path_name(request, "worker")
+        rotated = await self._engine.rotate_secret(name, **_read_rotation(found))
+        shown = show_worker(rotated.worker)
+        if rotated.secret is not None:
+            shown["secret"] = rotated.secret
+        return Json(shown)
+
     async def pause(self, request: Request) -> Response:
         """Send no more runs to a worker; they are held."""
         return Json(show_worker(await self._engine.pause_worker(await self._bare(request))))
@@ -161,6 +174,15 @@ class Workers:
         parameters(request)
         read_members(request, await read_body(request, self._limit), _NOTHING)
         return path_name(request, "worker")
+
+
+def _read_rotation(found: Members) -> dict[str, Any]:
+    algorithm = optional(found, "algorithm")
+    if algorithm not in (None, "v1", "v1a"):
+        raise wrong("algorithm", 'must be "v1" (HMAC-SHA256) or "v1a" (Ed25519)')
+    overlap = seconds_of(found, "overlap", zero=True)
+    given = {"secret": _secret(found, "secret"), "algorithm": algorithm, "overlap": overlap}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _given(found: Members, *but: str) -> dict[str, Any]:

@@ -75,10 +75,18 @@ def print_worker(worker: Mapping[str, Any]) -> None:
     ]
     if worker["labels"]:
         rows.append(("labels", short(worker["labels"])))
+    rows += [("key", _key(key)) for key in worker["keys"]]
     print_rows(rows)
     if "secret" in worker:
         typer.echo("\n  The signing secret, shown this once; the worker needs it:")
         typer.echo(f"  export HURLBAT_SIGNING_SECRET={worker['secret']}")
+
+
+def _key(key: Mapping[str, Any]) -> str:
+    since = f", since {key['created_at']}" if key["created_at"] else ""
+    until = f", until {key['until']}" if key["until"] else ""
+    public = f", {key['public_key']}" if key["public_key"] else ""
+    return f"{key['id']} ({key['algorithm']}{since}{until}{public})"
 
 
 def _pinned(worker: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.policy import Manifest
-from hurlbat.signing import sign
+from hurlbat.signing import algorithm_of, new_key_pair, sign
 from hurlbat.wire import HEADER_WORKER, MAX_BODY_BYTES, describe_body, probe_body
 from hurlbat_dispatcher.domain.answers import redirect_words
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
+from hurlbat_dispatcher.push.refusal import explained
 from hurlbat_dispatcher.push.request import Requests, Target, head_of, words_of
 from hurlbat_dispatcher.push.transport import Response
 
@@ -49,7 +50,7 @@ async def describe(requests: Requests, target: Target) -> Manifest:
     try:
         async with requests.post(target, headers, body, _limits(requests, MAX_MANIFEST_BYTES)) as answer:
             if answer.status != 200:
-                raise await _refused(answer, target, requests.clock.now_ms())
+                raise await _refused(answer, target, body, requests.clock.now_ms())
             if HEADER_WORKER not in answer.headers:
                 sentence = f"{target.url} answered 200 without the hurlbat-worker header: something else is there"
                 raise ProofFailed(ErrorCode.NOT_A_WORKER, sentence)
@@ -67,7 +68,7 @@ async def prove(requests: Requests, target: Target) -> Manifest:
     # one after the other: the sentence then names the first that was let in
     for what, timestamp, keys in (
         ("an unsigned request", now, ()),
-        ("a wrongly signed request", now, (_WRONG_KEY,)),
+        ("a wrongly signed request", now, _wrong_keys(target)),
         ("a ten-minute-old request", now - OLD_SECONDS, target.keys),
     ):
         message_id = requests.ids.new()
@@ -76,6 +77,12 @@ async def prove(requests: Requests, target: Target) -> Manifest:
             headers["webhook-signature"] = sign(keys, message_id, timestamp, body)
         await _must_refuse(requests, target, what, headers, body)
     return manifest
+
+
+def _wrong_keys(target: Target) -> tuple[str, ...]:
+    """Return keys of nobody: for a worker that checks Ed25519, one of that kind as well."""
+    ours = {algorithm_of(key) for key in target.keys}
+    return (_WRONG_KEY, new_key_pair()[0]) if "v1a" in ours else (_WRONG_KEY,)
 
 
 async def _must_refuse(requests: Requests, target: Target, what: str, headers: Mapping[str, str], body: bytes) -> None:
@@ -89,7 +96,7 @@ async def _must_refuse(requests: Requests, target: Target, what: str, headers: M
         raise ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence, transient=status in _NOT_NOW)
 
 
-async def _refused(answer: Response, target: Target, now_ms: int) -> ProofFailed:
+async def _refused(answer: Response, target: Target, body: bytes, now_ms: int) -> ProofFailed:
     head = head_of(answer, now_ms)
     words = await words_of(answer)
     said = f": {words.for_people}" if words.for_people else ""
@@ -99,6 +106,7 @@ async def _refused(answer: Response, target: Target, now_ms: int) -> ProofFailed
             return ProofFailed(ErrorCode.REDIRECT_REFUSED, f"{status}; {redirect_words(head, target.url)}")
         case 401:
             sentence = f"{status} to a signed request; its secret or its clock is wrong{said}"
+            sentence += explained(words, target, body, now_ms).beside
             return ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence)
         case 403:
             code = ErrorCode.WRONG_TARGET if words.code == ErrorCode.WRONG_TARGET else ErrorCode.WORKER_UNAUTHORIZED
