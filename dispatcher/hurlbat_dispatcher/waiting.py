@@ -16,6 +16,7 @@ from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.clock import Clock
 from hurlbat_dispatcher.domain.runs import Run
 from hurlbat_dispatcher.errors import Unavailable
+from hurlbat_dispatcher.following import Following
 from hurlbat_dispatcher.run_ids import unknown_run
 from hurlbat_dispatcher.store import runs, views
 from hurlbat_dispatcher.store.database import Database
@@ -176,6 +177,7 @@ class Waiting:
         self._database = database
         self._waiters = waiters
         self._marks: dict[str, Row] = {}
+        self._followers: list[Following] = []
         self.clock = clock
         self.looks = Looks(tenant, database)
 
@@ -191,6 +193,11 @@ class Waiting:
             told = (values[1] for values in ledger.notes)
             started = (values[-1] for values in ledger.starts)
             self._waiters.changed(chain(ledger.touched, told, started))
+        for one in self._followers:
+            told = (values[1] for values in ledger.notes)
+            started = (values[-1] for values in ledger.starts)
+            new = (row.id for row in ledger.inserts)
+            one.heard(chain(new, ledger.touched, told, started), ((values[-2], values[0]) for values in ledger.ends))
 
     async def end_of(self, run_id: str, seconds: float) -> Run:
         """Return the run when it has ended, or as it is after so many seconds. Raises `NotFound`, `Unavailable`."""
@@ -245,6 +252,12 @@ class Waiting:
         self._waiters.unwatch(run_id, bell)
         if run_id not in self._waiters.watched:
             self._marks.pop(run_id, None)
+
+    def follow(self) -> Following:
+        """Begin to follow all runs."""
+        following = Following(self._followers.remove)
+        self._followers.append(following)
+        return following
 
     async def look_again(self) -> None:
         """Wake those whose runs have ended without their hearing of it."""
