@@ -65,7 +65,7 @@ def _why(error: OSError, host: str, port: int) -> str:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; set HURLBAT_HOST to one, or to 0.0.0.0 for all"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; stop what listens there, or set HURLBAT_PORT"
+        return f"port {port} on {host} is in use; stop what listens there, or take another by --port or HURLBAT_PORT"
     if error.errno == errno.EACCES:
         return f"port {port} on {host} is not for this user; set HURLBAT_PORT to 1024 or more"
     return f"{host}:{port} cannot be listened on: {error.strerror or error}"

@@ -1,36 +1,55 @@
-"""`hurlbat dev`: a server for development. Workers on this machine are allowed, and watched."""
+"""`hurlbat dev`: a server for development. Workers on this machine are allowed and watched; an app is run beside it."""
 
 import asyncio
 import os
-import re
 import secrets
-from collections.abc import Callable
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
 from hurlbat.errors import SecretInvalid
 from hurlbat.signing import check_key, new_secret
+from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.serve import read_settings, say, say_exports, serve_with
-from hurlbat_dispatcher import Engine, Problem, Settings, Worker, WorkerSpec, WorkerState
+from hurlbat_app.dev.finding import NoApp, no_module, parts_of
+from hurlbat_app.dev.runlines import RunLines
+from hurlbat_app.dev.running import DevApp
+from hurlbat_app.dev.screen import Screen
+from hurlbat_app.dev.watching import Watch
+from hurlbat_app.local import free_port
+from hurlbat_dispatcher import Engine, Settings
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-LOOK_SECONDS = 0.5
-"""How often a worker that was away is looked for."""
-PROVE_SECONDS = 2.0
-"""How often a worker that is there but not ready is proved again."""
-SYNC_SECONDS = 10.0
-"""How often a ready worker is asked for its tasks; it may have been reloaded."""
+APP_PORT = 8000
+DRAIN_SECONDS = 5.0
+"""How long a stop waits for answers of an app that stops as well, unless HURLBAT_DRAIN_SECONDS says otherwise."""
 
 
 def dev(
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="An ASGI or WSGI app to run, with reload, and to register."),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Where the app serves Hurlbat, if that is not found.")
+    ] = None,
+    app_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help=f"Port of the app.  [default: {APP_PORT}, or a free one]"),
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Print what the app's tasks log.")] = False,
+    reload: Annotated[bool, typer.Option(help="Start the app again when a Python file here changes.")] = True,
     worker: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A worker to register and watch. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="A worker that runs elsewhere, to register and watch. Repeatable."),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 is a free one.  [env var: HURLBAT_PORT]")] = None,
     database: Annotated[str | None, typer.Option(help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")] = None,
@@ -41,93 +60,130 @@ def dev(
         ),
     ] = None,
 ) -> None:
-    """Run a server for development, on this machine only.
+    """Run a server for development, on this machine only; with --app also the app, and nothing is to be configured.
 
-    Workers on loopback addresses are allowed and may use plain http. Each --worker is registered, proved when it
-    answers, and asked for its tasks again when it comes back or changes.
+    The --app is started again when its files change, its tasks are listed, and runs are told while they happen. Workers
+    on loopback addresses are allowed and may use plain http. Each --worker is registered, proved when it answers, and
+    asked for its tasks again when it comes back or changes.
     """
+    if app is not None:
+        _check_app(app, path)
+    elif (path, app_port, logs, reload) != (None, None, False, True):
+        sentence = "--path, --app-port, --logs and --no-reload say how to run an --app, and none is given."
+        raise Failure(sentence, Exit.BAD_INPUT)
     settings = read_settings(host="127.0.0.1", port=port, database_url=database)
-    networks = (*settings.allowed_networks, *LOOPBACK)
-    settings = settings.model_copy(update={"allowed_networks": networks})
+    settings = settings.model_copy(update={"allowed_networks": (*settings.allowed_networks, *LOOPBACK)})
     given = _first_key(secret)
     exports = {}
     if settings.api_token is None:
         exports["HURLBAT_TOKEN"] = _kept(settings, "token", lambda: secrets.token_urlsafe(24))
         settings = settings.model_copy(update={"api_token": SecretStr(exports["HURLBAT_TOKEN"])})
-    if worker and given is None:
+    if (worker or app) and given is None:
         exports["HURLBAT_SIGNING_SECRET"] = _kept(settings, "secret", new_secret)
     signing = given or exports.get("HURLBAT_SIGNING_SECRET", "")
-    watches = [_Watch(url, signing) for url in worker or []]
+    watches = [Watch(url, signing) for url in worker or []]
+    if app is None:
+        serve_with(settings, _Beside(watches, exports))
+        return
 
-    async def beside(engine: Engine) -> None:
+    settings = settings.model_copy(update=_unless_given(drain_seconds=DRAIN_SECONDS, log_level="warning"))
+    screen = Screen()
+    running = DevApp(
+        app,
+        _port_of_app(app_port),
+        screen,
+        path=path,
+        secret=signing,
+        token=settings.api_token.get_secret_value() if settings.api_token else "",
+        shown={"HURLBAT_TOKEN": exports["HURLBAT_TOKEN"]} if "HURLBAT_TOKEN" in exports else {},
+        reload=reload,
+    )
+    try:
+        serve_with(settings, _Beside(watches, exports, running, RunLines(screen.say, screen.paint, logs=logs)))
+    finally:  # the server may have waited for the app's last answers
+        running.stop()
+
+
+class _Beside:
+    """What goes on beside the server."""
+
+    def __init__(
+        self,
+        watches: Sequence[Watch],
+        exports: dict[str, str],
+        app: DevApp | None = None,
+        lines: RunLines | None = None,
+    ) -> None:
+        self._watches = watches
+        self._exports = exports
+        self._app = app
+        self._lines = lines
+
+    async def __call__(self, engine: Engine) -> None:
+        """Watch the workers and run the app until cancelled. Raises `Failure` where the app cannot be begun with."""
         say(f"Hurlbat listens on {engine.settings.base_url}, for development")
-        say_exports("What the commands and the workers need:", HURLBAT_URL=engine.settings.base_url, **exports)
-        async with asyncio.TaskGroup() as group:
-            for watch in watches:
-                group.create_task(watch.run(engine))
-
-    serve_with(settings, beside)
-
-
-class _Watch:
-    """One worker, registered and kept in step with what it serves."""
-
-    def __init__(self, url: str, secret: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            sentence = f"--worker takes a URL such as http://127.0.0.1:8000/hurlbat/, and {url!r} is none."
-            raise Failure(sentence, Exit.BAD_INPUT)
-        self._url = url
-        self._secret = secret
-        self._address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        self.name = re.sub(r"[^A-Za-z0-9_.:-]", "-", parts.netloc)[:128]
-        """What the worker would call itself."""
-        self._told = ""
-
-    async def run(self, engine: Engine) -> None:
-        """Register the worker, then prove it whenever that may change something."""
+        if self._app is None or self._watches:
+            url = engine.settings.base_url
+            say_exports("What the commands and the workers need:", HURLBAT_URL=url, **self._exports)
         try:
-            registered = await engine.register_worker(WorkerSpec(name=self.name, url=self._url, secret=self._secret))
-        except Problem as problem:
-            say(f"worker {self._url} cannot be registered: {problem.detail}")
-            return
-        self._tell(registered.worker)
-        clock = asyncio.get_running_loop().time
-        was_here, prove_at = False, 0.0
-        while True:
-            is_here = await self._answers()
-            if is_here and (not was_here or clock() >= prove_at):
-                worker = await self._sync(engine)
-                ready = worker is not None and worker.state is WorkerState.READY
-                prove_at = clock() + (SYNC_SECONDS if ready else PROVE_SECONDS)
-            was_here = is_here
-            await asyncio.sleep(LOOK_SECONDS)
+            async with asyncio.TaskGroup() as group:
+                for watch in self._watches:
+                    group.create_task(watch.run(engine))
+                if self._app is not None:
+                    group.create_task(self._app.run(engine))
+                if self._lines is not None:
+                    group.create_task(self._lines.tell(engine))
+        except ExceptionGroup as together:
+            failures = together.subgroup(Failure)
+            if failures is None:
+                raise
+            raise failures.exceptions[0] from None
+        except asyncio.CancelledError:
+            if self._app is not None:
+                say(f"stopping; runs may go on for {engine.settings.drain_seconds:g} s, Ctrl-C again stops at once")
+            raise
 
-    async def _sync(self, engine: Engine) -> Worker | None:
+
+def _unless_given(**values: Any) -> dict[str, Any]:
+    """Return those settings that nobody has given."""
+    given = environment()
+    return {name: value for name, value in values.items() if f"HURLBAT_{name.upper()}" not in given}
+
+
+def _check_app(app: str, path: str | None) -> None:
+    """Look at the app's name before anything is begun. Raises `Failure`."""
+    if path is not None and not path.startswith("/"):
+        sentence = f"--path takes a path such as /hurlbat/, and {path!r} does not begin with a slash."
+        raise Failure(sentence, Exit.BAD_INPUT)
+    try:
+        top = parts_of(app)[0].partition(".")[0]
+    except NoApp as error:
+        raise Failure(f"{error}.", Exit.BAD_INPUT) from None
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = find_spec(top)
+    finally:
+        del sys.path[0]
+    if found is None:
+        raise Failure(f"{no_module(top)}.", Exit.BAD_INPUT)
+
+
+def _port_of_app(wanted: int | None) -> int:
+    """Return the port that was asked for, else the usual one, or a free one where that is taken. Raises `Failure`."""
+    if wanted:
+        if not _is_free(wanted):
+            raise Failure(f"port {wanted} is in use; stop what listens there, or leave --app-port out for a free one.")
+        return wanted
+    return APP_PORT if wanted is None and _is_free(APP_PORT) else free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            worker = await engine.sync_worker(self.name)
-        except Problem as problem:
-            say(f"worker {self.name}: {problem.detail}")
-            return None
-        self._tell(worker)
-        return worker
-
-    def _tell(self, worker: Worker) -> None:
-        tasks = ", ".join(worker.tasks) or "no tasks"
-        text = worker.problem or f"serves {tasks}"
-        told = f"worker {self.name} at {self._url} is {worker.state}: {text}"
-        if told != self._told:
-            self._told = told
-            say(told)
-
-    async def _answers(self) -> bool:
-        """Tell whether something listens there; asks nothing, so that the worker has nothing to log."""
-        try:
-            async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(*self._address)
+            probe.bind(("127.0.0.1", port))
         except OSError:
             return False
-        writer.close()
         return True
 
 
