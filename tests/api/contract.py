@@ -180,9 +180,24 @@ def _check_request(exchange: Exchange, where: tuple[str, ...], values: Mapping[s
         raise _broken(exchange, "accepted a body, where the contract has none")
     if exchange.sent:
         schema = (*where, "requestBody", "content", "application/json", "schema")
-        _validate(exchange, schema, json.loads(exchange.sent), "the body that was accepted")
+        _validate(exchange, schema, _accepted(exchange, _resolved(schema)), "the body that was accepted")
     elif body is not None and body["required"]:
         raise _broken(exchange, "accepted no body, where the contract needs one")
+
+
+def _accepted(exchange: Exchange, schema: tuple[str, ...]) -> Any:
+    """Return what was sent without the items that were refused: `x-judged-one-by-one` names the outcomes of a list."""
+    sent = json.loads(exchange.sent)
+    for name, member in _at(schema).get("properties", {}).items():
+        if "x-judged-one-by-one" in member:
+            outcomes = json.loads(exchange.received)[member["x-judged-one-by-one"]]
+            pairs = zip(sent[name], outcomes, strict=True)
+            sent[name] = [item for item, outcome in pairs if not _is_problem(outcome)]
+    return sent
+
+
+def _is_problem(outcome: Any) -> bool:
+    return outcome.keys() >= {"title", "status", "code", "detail"}
 
 
 def _typed(text: str, place: tuple[str, ...]) -> Any:
