@@ -24,7 +24,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-HOLD_SECONDS = 10.0
+HOLD_SECONDS = 5.0
 """How long a delivery holds a server that answers one request at a time; its runs go on then, and report."""
 LOOK_SECONDS = 5.0
 """How often a thread that hears nothing looks whether the loop is blocked."""
@@ -70,20 +70,20 @@ class WSGIHandler:
 class MountedWSGI:
     """A WSGI application with a worker at one path, with or without a slash. `Hurlbat.mount_wsgi()` makes one."""
 
-    def __init__(self, app: WSGIApplication, path: str, worker: WSGIHandler) -> None:
+    def __init__(self, app: WSGIApplication, path: str, handler: WSGIHandler) -> None:
         if not callable(app):
             raise ConfigError(f"mount_wsgi() takes the WSGI application first, and the path second; {app!r} is none")
         if not path.startswith("/"):
             raise ConfigError(f"the path {path!r} does not begin with a slash")
         self.app = app
         self.path = path.rstrip("/")
-        self.worker = worker
+        self.handler = handler
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or have the app answer it."""
-        self.worker.start()  # any request shows that the server has forked: it is time to register
+        self.handler.start()  # any request shows that the server has forked: it is time to register
         if environ.get("PATH_INFO", "").rstrip("/") == self.path:
-            return self.worker(environ, start_response)
+            return self.handler(environ, start_response)
         return self.app(environ, start_response)
 
 
