@@ -100,6 +100,7 @@ def routes(engine: Engine) -> list[Route]:
         "/health/ready": Resource(engine, access=Access.OPEN, GET=service.ready),
         "/metrics": Resource(engine, GET=service.metrics),
         "/openapi.json": Resource(engine, GET=service.openapi),
+        "/docs": Resource(engine, access=Access.OPEN, GET=service.docs),
     }
     return [_route_of(path)(path, endpoint) for path, endpoint in table.items()]
 

@@ -1,11 +1,14 @@
 """The server about itself: health, metrics, the contract."""
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json
 from hurlbat_app.api.contract import contract_json
 from hurlbat_app.api.reading import parameters
+from hurlbat_app.reference import reference
 from hurlbat_dispatcher import Engine
 
 
@@ -33,3 +36,14 @@ class Service:
         """Return the contract in JSON."""
         parameters(request)
         return Response(contract_json(), media_type="application/json")
+
+    async def docs(self, request: Request) -> Response:
+        """Return the contract as a page to read. It is made when it is first asked for, beside the event loop."""
+        parameters(request)
+        page = await asyncio.to_thread(reference)
+        headers = {
+            "content-security-policy": page.policy,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+        }
+        return Response(page.html, headers=headers, media_type="text/html")
