@@ -31,8 +31,8 @@ from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, own_destinations
 from hurlbat_dispatcher.push.transport import Transport
 from hurlbat_dispatcher.registry import Registry
-from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.rotating import Rotating
+from hurlbat_dispatcher.schedules import Schedules
 from hurlbat_dispatcher.secrecy import LeaseTokens, Vault, WrongKey, digest_of, key_beside, new_token
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store.database import CannotOpen, Database, DatabaseTrouble
@@ -197,7 +197,7 @@ class Parts:
         for duty in self._duties:
             duty.cancel()
         await self.health.close()
-        await self.deliveries.flush()
+        await self.deliveries.close()
         self.writer.close()
         if self._writing is not None:
             await self._writing

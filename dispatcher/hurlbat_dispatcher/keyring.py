@@ -72,19 +72,22 @@ def registered(keys: list[Stored], secret: str, now: int) -> list[Stored]:
 
 
 def rotated(keys: list[Stored], secret: str, *, made: bool, now: int, overlap: int) -> list[Stored]:
-    """Return the keys with another secret before them; all others end after the overlap (ms), or earlier if they would.
+    """Return the keys with a secret before all others, which end after the overlap (ms), or earlier if they would.
 
-    Beyond `MAX_REPLACED` the oldest end at once.
+    Beyond `MAX_REPLACED` the oldest end at once. What is first already stays as it is.
     """
-    others = [one for one in signing(keys, now) if one["secret"] != secret]
+    alive = signing(keys, now)
+    first = alive[0] if alive and alive[0]["secret"] == secret else None
+    others = [one for one in alive if one["secret"] != secret]
     until = now + overlap
     replaced = [one | {"until": until if one["until"] is None else min(until, one["until"])} for one in others]
     alive = replaced[:MAX_REPLACED] if overlap else []
     gone = [one | {"until": min(now, one["until"])} for one in replaced[len(alive) :]]
-    unknown = made and (not alive or alive[0]["made"])
+    if first is None:
+        first = new_key(secret, made=made and (not alive or alive[0]["made"]), now=now)
     name = key_id(secret)
     ended = [one for one in map(ended_key, gone + ended_of(keys, now)) if one["id"] != name]
-    return [new_key(secret, made=unknown, now=now), *alive, *ended[:MAX_ENDED]]
+    return [first, *alive, *ended[:MAX_ENDED]]
 
 
 def ended_of(keys: Iterable[Stored], now: int) -> list[Stored]:

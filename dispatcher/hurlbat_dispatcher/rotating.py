@@ -63,8 +63,8 @@ class Rotating:
     ) -> Registered:
         """Sign by a new key, given or made here, and for so many seconds by the old ones as well.
 
-        A made `v1` secret is in the answer, this once. Rotating to the key that is the newest already changes nothing.
-        Raises `NotFound`, `Invalid`, and `Conflict` where `MAX_REPLACED` old ones still sign.
+        A made `v1` secret is in the answer, this once. Rotating to the key that is the newest already ends the old ones
+        after so many seconds, if that is sooner. Raises `NotFound`, `Invalid`, and `Conflict` where `MAX_REPLACED` old ones still sign.
         """
         self._fleet.get(name)
         if not 0 <= overlap <= MAX_OVERLAP_SECONDS:
@@ -123,8 +123,6 @@ class Rotating:
     def _rotate(self, name: str, new: str, *, made: bool, overlap: int) -> Script[WorkerRow]:
         def edit(row: WorkerRow, keys: list[Stored], now: int) -> tuple[WorkerRow, list[Stored]]:
             alive = signing(keys, now)
-            if alive and alive[0]["secret"] == new:
-                return row, keys
             old = [one for one in alive if one["secret"] != new]
             if overlap and len(old) > MAX_REPLACED:
                 first = min(map(told_of, old[1:]), key=lambda key: key.until or 0)

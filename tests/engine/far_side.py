@@ -138,6 +138,8 @@ class FakeWorker:
     answer: Answer | None = None
     stops: bool = True
     """Whether it says of a cancelled attempt that it stopped."""
+    keys: list[str] = field(default_factory=lambda: [SECRET])
+    """The signing secrets that it knows."""
     away: Exception | None = None
     """What every request to it fails with, before a byte is sent."""
     calls: list[Call] = field(default_factory=list)
@@ -177,7 +179,7 @@ class FakeWorker:
             raise self.away
         body = await request.aread()
         try:
-            signing.verify([SECRET], dict(request.headers), body, time.time())
+            signing.verify(self.keys, dict(request.headers), body, time.time())
         except SignatureError as error:
             return marked(401, str(error).encode())
         message = json.loads(body)

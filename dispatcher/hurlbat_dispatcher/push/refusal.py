@@ -1,7 +1,7 @@
 """Says of a 401 what this side knows and the worker does not: what was sent, and which keys signed it.
 
-A worker that finds no good signature can only guess whether its secret or the body is wrong. It tells the length and the
-digest of the body that came (`body_bytes`, `body_sha256`), and here they are held against what was sent.
+A worker that finds no good signature can only guess whether its secret or the body is wrong. It tells the length and
+the digest of the body that came (`body_bytes`, `body_sha256`), and here they are held against what was sent.
 """
 
 import hashlib
