@@ -8,6 +8,7 @@ from hurlbat.wire import HEADER_WORKER, DeliveredRun, deliver_body, probe_body
 from hurlbat_app.conform.bench import Bench, soon, timestamp
 from hurlbat_app.conform.checks import Check
 from hurlbat_app.conform.exchange import Delivery, ending
+from hurlbat_app.conform.manifest import MORE
 from hurlbat_app.conform.verdicts import Failed, Skipped
 
 GROUP: Final = "delivery"
@@ -80,6 +81,19 @@ async def _echo(bench: Bench) -> str:
             if not same(output, value):
                 raise Failed(f"of {what}, {_short(value)} came back as {_short(output)}")
     return f"{len(_TEXTS)} texts, {len(_NUMBERS)} numbers, {len(_EMPTY)} empty values, {_DEPTH} levels"
+
+
+async def _unknown_members(bench: Bench) -> str:
+    bench.needs(ECHO)
+    run = bench.run(ECHO, "as ever")
+    sent = json.loads(bench.body([run]))
+    sent |= MORE
+    sent["data"] |= MORE
+    sent["data"]["runs"][0] |= MORE
+    delivery = await bench.deliver(run, body=json.dumps(sent).encode())
+    if delivery.output(run) != "as ever":
+        raise Failed("a run with members that the worker does not know had another output than without them")
+    return "in the message, its data and its run"
 
 
 async def _unknown_task(bench: Bench) -> str:
@@ -183,12 +197,22 @@ CHECKS: Final = (
     ),
     Check(
         GROUP,
+        "unknown-members",
+        "Members of a delivery that the worker does not know are ignored.",
+        "Later versions of the server add some; a worker that crashes over them is down from the day of the upgrade.",
+        "Read the members that you know and pass over all others.",
+        _unknown_members,
+        after=(RESULT,),
+    ),
+    Check(
+        GROUP,
         "unknown-task",
         "A task that the worker does not serve fails with the type unknown_task, without a started line.",
         "In a rolling deploy an old instance gets runs of new tasks: so the run is put back, uncharged, and a new "
         "instance takes it. Anything else costs an attempt.",
         'Answer {"state": "failed", "error": {"type": "unknown_task", "message": …}} for that run alone.',
         _unknown_task,
+        after=(RESULT,),
     ),
     Check(
         GROUP,
@@ -197,6 +221,7 @@ CHECKS: Final = (
         "The URL is not signed: where workers share a secret, one's message would be taken by another.",
         "Answer 403 with a problem whose code is wrong_target.",
         _wrong_target,
+        after=(RESULT,),
     ),
     Check(
         GROUP,

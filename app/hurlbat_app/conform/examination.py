@@ -116,7 +116,7 @@ class _Examination:
             gone = Hopeless(f"the worker does not take connections any more: {trouble}", "Look into the worker's log.")
             return self._failed(check, gone)
         except Trouble as trouble:
-            return self._failed(check, Failed(str(trouble)))
+            return self._failed(check, Hopeless(str(trouble)) if check.id in FIRST else Failed(str(trouble)))
 
     def _failed(self, check: Check, failed: Failed) -> Finding:
         self._unclear.add(check.id)

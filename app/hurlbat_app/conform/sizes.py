@@ -12,8 +12,8 @@ from hurlbat_app.conform.verdicts import Failed
 
 GROUP: Final = "sizes"
 INPUT: Final = f"{GROUP}.input"
-NEAR: Final = MAX_BODY_BYTES - 2_048
-"""Characters of an input that just fits into the body of a submit."""
+NEAR: Final = MAX_BODY_BYTES - 64
+"""Characters of an input that just fits into the body of a submit; the delivery with it has more than 1 MiB."""
 DELIVERY_BYTES: Final = 4 * MAX_BODY_BYTES
 TOO_LARGE: Final = 16 * MAX_BODY_BYTES
 SECONDS: Final = 20.0

@@ -6,6 +6,7 @@ from typing import Any, Final
 from hurlbat.wire import JSON_TYPE, STREAM_TYPE, StartedLine
 from hurlbat_app.conform.bench import SLOWER, Bench, Nap
 from hurlbat_app.conform.checks import Check
+from hurlbat_app.conform.delivery import RESULT
 from hurlbat_app.conform.exchange import Delivery, Heard
 from hurlbat_app.conform.verdicts import Failed, Skipped
 
@@ -152,6 +153,7 @@ CHECKS: Final = (
         "Only a stream may take longer than 30 seconds and tells a slow worker from a dead one.",
         f"Answer with content-type: {STREAM_TYPE}.",
         _type,
+        after=(RESULT,),
     ),
     Check(
         GROUP,
@@ -191,6 +193,7 @@ CHECKS: Final = (
         "others send is a way to be filled up; and what compresses holds lines back.",
         "Turn off the middleware or the proxy that compresses, for this path: it must heed accept-encoding: identity.",
         _identity,
+        after=(RESULT,),
     ),
     Check(
         GROUP,
