@@ -126,7 +126,7 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
         (
             httpx.Response(401, text="clock skew"),
             PROTOCOL,
-            Held(ErrorCode.WORKER_UNAUTHORIZED, "the worker answered 401: clock skew"),
+            Held(ErrorCode.WORKER_UNAUTHORIZED, "the worker answered 401: clock skew; signed with key fc757826"),
             Signal.UNAUTHORIZED,
         ),
         (httpx.Response(410), PLAIN, Held(ErrorCode.WORKER_GONE, "the worker answered 410"), Signal.GONE),
@@ -243,7 +243,11 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
         (
             httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(b"\x1f\x8b")),
             PLAIN,
-            Failed(ErrorCode.BAD_ENCODING, "the answer came with content-encoding: gzip, which was not offered"),
+            Failed(
+                ErrorCode.BAD_ENCODING,
+                "the answer came with content-encoding: gzip, which was not offered; a middleware or a proxy in front of "
+                "the worker compresses: exempt the worker's path",
+            ),
             Signal.TROUBLE,
         ),
         (

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.policy import Manifest
+from hurlbat.reading import CHANGED, CONSUMED
 from hurlbat.signing import algorithm_of, new_key_pair, sign
 from hurlbat.wire import HEADER_WORKER, MAX_BODY_BYTES, describe_body, probe_body
 from hurlbat_dispatcher.domain.answers import redirect_words
@@ -105,7 +106,8 @@ async def _refused(answer: Response, target: Target, body: bytes, now_ms: int) -
         case redirect if 300 <= redirect < 400:
             return ProofFailed(ErrorCode.REDIRECT_REFUSED, f"{status}; {redirect_words(head, target.url)}")
         case 401:
-            sentence = f"{status} to a signed request; its secret or its clock is wrong{said}"
+            guess = "" if words.code in (CONSUMED, CHANGED) else "; its secret or its clock is wrong"
+            sentence = f"{status} to a signed request{guess}{said}"
             sentence += explained(words, target, body, now_ms).beside
             return ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence)
         case 403:
@@ -126,7 +128,8 @@ def _limits(requests: Requests, size: int = MAX_BODY_BYTES) -> Limits:
 def _unreached(failure: TransportFailure) -> ProofFailed:
     blocked = failure.code is ErrorCode.DESTINATION_BLOCKED
     transient = not blocked and (not failure.sent or failure.code in _BROKEN)
-    return ProofFailed(failure.code, f"the worker cannot be reached: {failure.message}", transient=transient)
+    trouble = "its answer cannot be read" if failure.code is ErrorCode.BAD_ENCODING else "the worker cannot be reached"
+    return ProofFailed(failure.code, f"{trouble}: {failure.message}", transient=transient)
 
 
 def _manifest(body: bytes) -> Manifest:

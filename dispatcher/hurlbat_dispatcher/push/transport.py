@@ -76,6 +76,8 @@ class Response:
             given = self.headers.get(name, fine).strip().lower()
             if given not in (fine, ""):
                 message = f"the answer came with {name}: {given[:80]}, which was not offered"
+                if name == "content-encoding":
+                    message += "; a middleware or a proxy in front of the worker compresses: exempt the worker's path"
                 raise TransportFailure(ErrorCode.BAD_ENCODING, message, sent=True, heard=True)
 
 
