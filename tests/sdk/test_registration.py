@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from hurlbat import Hurlbat
+from hurlbat.signing import new_key_pair, new_secret
 from tests.sdk.exchange import SECRET, an_app
 from tests.sdk.fake_server import FakeServer, answer, problem
 
@@ -117,3 +118,50 @@ async def test_the_app_stops_while_it_still_tries(server: FakeServer) -> None:
     server.on("POST /workers", httpx.ConnectError("refused"))
     async with asyncio.timeout(5), a_worker(server).lifespan():
         await server.asked("POST /workers")
+
+
+async def test_a_worker_registers_with_the_newest_of_its_secrets(server: FakeServer) -> None:
+    server.on("POST /workers", READY)
+    async with a_worker(server, signing_secret=[SECRET, new_secret()]).lifespan():
+        await server.asked("POST /workers")
+    assert [body["secret"] for body in server.bodies("POST /workers")] == [SECRET]
+
+
+async def test_a_secret_that_was_replaced_gives_way_to_the_next_one(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.on("POST /workers", problem(409, "secret_replaced"), READY)
+    newer = new_secret()
+    async with a_worker(server, signing_secret=[SECRET, newer]).lifespan():
+        await logged(caplog, "worker thumbs is registered: ready")
+    assert [body["secret"] for body in server.bodies("POST /workers")] == [SECRET, newer]
+
+
+async def test_a_worker_whose_only_secret_was_replaced_says_so(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.on("POST /workers", problem(409, "secret_replaced"))
+    async with a_worker(server).lifespan():
+        record = await logged(caplog, "worker thumbs was not registered: ")
+    assert record.levelno == logging.ERROR
+    assert len(server.bodies("POST /workers")) == 1
+
+
+async def test_a_public_key_is_never_sent_as_a_secret(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server.on("POST /workers", READY)
+    async with a_worker(server, signing_secret=[new_key_pair()[1], SECRET]).lifespan():
+        await logged(caplog, "worker thumbs is registered: ready")
+    assert ["secret" in body for body in server.bodies("POST /workers")] == [False]
+
+
+async def test_a_new_worker_with_public_keys_only_is_told_how_its_key_comes_to_be(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = new_secret()
+    server.on("POST /workers", answer(201, {"name": "thumbs", "state": "pending", "problem": "", "secret": made}))
+    async with a_worker(server, signing_secret=[new_key_pair()[1]]).lifespan():
+        record = await logged(caplog, "hurlbat workers rotate thumbs --algorithm v1a --overlap 0")
+    assert record.levelno == logging.ERROR
+    assert made not in caplog.text

@@ -9,7 +9,7 @@ from hurlbat.errors import SecretInvalid
 from hurlbat.settings import DEFAULT_URL, Settings, read_settings
 from hurlbat.signing import new_key_pair, new_secret
 
-ONE, TWO = new_secret(), new_secret()
+ONE, TWO, THREE = new_secret(), new_secret(), new_secret()
 
 
 def test_everything_is_read_from_the_environment() -> None:
@@ -51,6 +51,20 @@ def test_the_server_s_own_token_serves_where_no_other_is_set() -> None:
 @pytest.mark.parametrize("text", [f"{ONE},{TWO}", f"{ONE} {TWO}", f" {ONE} ,\n{TWO}, "])
 def test_several_secrets_stand_in_a_list_while_one_rotates(text: str) -> None:
     assert read_settings({}, {"HURLBAT_SIGNING_SECRET": text}).keys == (ONE, TWO)
+
+
+def test_both_variables_of_secrets_are_read_and_the_newest_stand_first() -> None:
+    environ = {"HURLBAT_SIGNING_SECRET": f"{ONE},{TWO}", "HURLBAT_SIGNING_SECRETS": f"{THREE}, {TWO}"}
+    assert read_settings({}, environ).keys == (THREE, TWO, ONE)
+    assert read_settings({}, {"HURLBAT_SIGNING_SECRETS": f"{TWO} {ONE}"}).keys == (TWO, ONE)
+    assert read_settings({"signing_secret": [ONE, ONE]}, environ).keys == (ONE,)
+    assert read_settings({"signing_secret": []}, environ).keys == ()
+
+
+def test_a_mistake_in_either_variable_of_secrets_is_told_by_its_name() -> None:
+    environ = {"HURLBAT_SIGNING_SECRET": ONE, "HURLBAT_SIGNING_SECRETS": f"{TWO},whsec_short"}
+    with pytest.raises(SecretInvalid, match=r"^HURLBAT_SIGNING_SECRETS \(2 of 2\): "):
+        read_settings({}, environ)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Standard Webhooks, against the published vector and the published package."""
 
 import base64
+import hashlib
 import re
 import sys
 from datetime import UTC, datetime
@@ -211,3 +212,24 @@ def test_keys_of_both_kinds_sign_one_message() -> None:
     made = signing.sign([NEW, private], "msg_1", NOW, BODY)
     assert signing.verify([NEW], headers(made), BODY, NOW)
     assert signing.verify([public], headers(made), BODY, NOW)
+
+
+def test_both_ends_of_a_pair_have_one_id_and_every_secret_its_own() -> None:
+    private, public = signing.new_key_pair()
+    short = "whsk_" + base64.b64encode(base64.b64decode(private[5:])[:32]).decode()
+    assert signing.key_id(private) == signing.key_id(public) == signing.key_id(short)
+    assert len({signing.key_id(one) for one in (private, NEW, OLD, signing.new_secret())}) == 4
+
+
+def test_the_id_of_a_key_is_the_beginning_of_a_digest_that_anybody_can_make() -> None:
+    raw = base64.b64decode(NEW[6:])
+    assert signing.key_id(NEW) == hashlib.sha256(b"hurlbat key id:" + raw).hexdigest()[:8]
+    _, public = signing.new_key_pair()
+    raw = base64.b64decode(public[5:])
+    assert signing.key_id(public) == hashlib.sha256(b"hurlbat key id:" + raw).hexdigest()[:8]
+
+
+def test_only_ed25519_has_a_public_key() -> None:
+    private, public = signing.new_key_pair()
+    assert (signing.public_key(private), signing.public_key(public), signing.public_key(NEW)) == (public, public, None)
+    assert [signing.algorithm_of(one) for one in (private, public, NEW)] == ["v1a", "v1a", "v1"]
