@@ -137,4 +137,4 @@ def _path_within(scope: Any) -> str:
     """Return the path below the application's own; servers and proxies differ in whether they leave that in."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
