@@ -45,13 +45,12 @@ async function handle(request, response) {
   if (type === "describe") return answer(200, manifest);
   if (type === "probe") return answer(200, {});
   if (type === "cancel") return answer(200, { runs: await Promise.all(data.runs.map(cancel)) });
-  if (type !== "deliver") return answer(400, { detail: `no ${type} here` });
+  if (type !== "deliver" || !data?.runs) return answer(400, { detail: "this is no message that is known here" });
   if (stopping) return answer(503, { detail: "about to stop" }, { "retry-after": 1, connection: "close" });
-  const { runs, heartbeat } = data;
   response.writeHead(200, { "hurlbat-worker": version, "content-type": "application/x-ndjson" });
   const write = (line) => response.write(`${JSON.stringify(line)}\n`);
-  const beat = setInterval(write, heartbeat * 1000, { type: "heartbeat" });
-  await Promise.all(runs.map((run) => execute(run, write)));
+  const beat = setInterval(write, data.heartbeat * 1000, { type: "heartbeat" });
+  await Promise.all(data.runs.map((run) => execute(run, write)));
   clearInterval(beat);
   response.end();
 }

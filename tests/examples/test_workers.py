@@ -1,0 +1,156 @@
+"""The workers in other languages: a real server pushes real runs to each, and each conforms to the protocol."""
+
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import pytest
+
+from hurlbat.wire import deliver_body
+from hurlbat_app.conform import conform
+from tests.e2e.stage import until
+from tests.examples.others import (
+    KINDS,
+    LANGUAGES,
+    OLD_SECRET,
+    RECEIPT,
+    SECRET,
+    Stand,
+    begin,
+    command,
+    run,
+    signed,
+)
+from tests.support.ports import free_port
+from tests.support.processes import Processes
+
+BAD_SECRETS = ("", "hunter2", "whsec_c2hvcnQ=", SECRET.removeprefix("whsec_"), SECRET + "%")
+
+languages = pytest.mark.parametrize("language", LANGUAGES)
+each = pytest.mark.parametrize(("language", "kind"), [(language, kind) for language in LANGUAGES for kind in KINDS])
+
+
+# -- with a server -----------------------------------------------------------------------------------------------------
+
+
+@languages
+def test_a_server_proves_it_and_it_runs_its_tasks(others: Stand, language: str) -> None:
+    with others.registered(language, "protocol"):
+        shown = others.api.call("GET", f"/workers/{language}")
+        assert (shown["state"], shown["problem"], shown["max_batch"]) == ("ready", None, 16)
+        assert sorted(shown["tasks"]) == ["conform.echo", "conform.fail", "conform.sleep", "shout"]
+        ended = others.api.run("shout", {"text": "grün"})
+        assert (ended["state"], ended["output"], ended["tries"]) == (
+            "completed",
+            "GRÜN",
+            1,
+        )
+
+
+@languages
+def test_what_fails_is_tried_again_where_it_may_be(others: Stand, language: str) -> None:
+    with others.registered(language, "protocol"):
+        again = others.api.run("conform.fail", {"message": "no paper", "retryable": True, "retry_after": 0.02})
+        never = others.api.run("conform.fail", {"message": "no such order", "retryable": False})
+    assert (again["state"], again["tries"], again["error"]["message"]) == ("failed", 4, "no paper")
+    assert (never["state"], never["tries"], never["error"]["message"]) == ("failed", 1, "no such order")
+    assert {again["error"]["code"], never["error"]["code"]} == {"task_error"}
+
+
+@languages
+def test_what_is_cancelled_stops_and_gives_its_slot_back(others: Stand, language: str) -> None:
+    with others.registered(language, "protocol"):
+        begun = others.api.submit("conform.sleep", {"seconds": 600})
+        others.api.until_state(begun["id"], "running")
+        others.api.call("POST", f"/runs/{begun['id']}/cancel")
+        assert others.api.ended(begun["id"])["state"] == "cancelled"
+        until(lambda: others.api.call("GET", f"/workers/{language}")["in_flight"] == 0, "free slot")
+
+
+@languages
+def test_many_runs_come_in_few_deliveries_and_run_side_by_side(others: Stand, language: str) -> None:
+    with others.registered(language, "protocol"):
+        inputs = [{"task": "conform.echo", "input": [number, None, 1.5, "ß"]} for number in range(40)]
+        ids = [one["id"] for one in others.api.call("POST", "/runs/bulk", {"runs": inputs})["results"]]
+        outputs = [others.api.ended(run_id)["output"] for run_id in ids]
+        sent = [others.api.call("GET", f"/runs/{run_id}/attempts/1")["request"]["runs"] for run_id in ids]
+    assert outputs == [one["input"] for one in inputs]
+    assert 1 < max(sent) <= 16
+
+    sleeper, quick = run("conform.sleep", {"seconds": 600}), run("shout", {"text": "quick"})
+    worker = others.workers[language, "protocol"]
+    with worker.streaming(sleeper, quick) as lines:
+        result = next(line for line in lines if line["type"] == "result")
+    assert (result["run_id"], result["output"]) == (quick.run_id, "QUICK")
+
+
+@languages
+def test_a_receipt_is_written_once_it_can_be(others: Stand, language: str) -> None:
+    with others.registered(language, "plain") as worker:
+        begun = others.api.submit("write-receipt", RECEIPT)  # the folder is not there yet
+        until(lambda: others.api.show(begun["id"])["tries"] >= 2, "second try")
+        worker.folder.mkdir()
+        ended = others.api.ended(begun["id"])
+        hopeless = others.api.run("write-receipt", {"order": "../../etc/passwd", "amount": 1})
+    assert (ended["state"], ended["output"]) == ("completed", {"receipt": "o-1.txt"})
+    assert (worker.folder / "o-1.txt").read_text() == "12.5\n"
+    failures = {entry["code"] for entry in ended["timeline"] if entry["kind"] == "retry"}
+    assert failures == {"http_error"}
+    assert (hopeless["state"], hopeless["tries"], hopeless["error"]["code"]) == ("failed", 1, "http_error")
+
+
+# -- alone -------------------------------------------------------------------------------------------------------------
+
+
+@each
+def test_it_conforms_to_the_protocol(others: Stand, language: str, kind: str) -> None:
+    worker = others.workers[language, kind]
+    if kind == "plain":
+        worker.folder.mkdir(exist_ok=True)
+        report = conform(worker.url, SECRET, mode="plain", task="write-receipt", input=json.dumps(RECEIPT))
+    else:
+        report = conform(worker.url, [SECRET, OLD_SECRET])
+    assert [(finding.check, finding.seen) for finding in report.failed] == []
+    assert len(report.passed) >= {"plain": 20, "protocol": 50}[kind]
+
+
+@languages
+def test_a_plain_worker_remembers_what_it_has_done(processes: Processes, tmp_path: Path, language: str) -> None:
+    worker = begin(processes, language, "plain", tmp_path)
+    order = run("write-receipt", {"order": "slow", "amount": 1})
+    body = deliver_body("other", worker.url, "2030-01-31T12:00:00.000Z", [order])
+    receipt = tmp_path / "slow.txt"
+    os.mkfifo(receipt)  # who writes waits there for a reader
+    with ThreadPoolExecutor(2) as pool:
+        twice = [pool.submit(worker.post, body, signed(body, order.run_id)) for _ in range(2)]
+        refused = next(as_completed(twice)).result()
+        assert receipt.read_text() == "1\n"
+        written = next(answer for answer in (one.result() for one in twice) if answer is not refused)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert (written.status_code, written.json()) == (200, {"receipt": "slow.txt"})
+    receipt.unlink()
+    again = worker.post(body, signed(body, order.run_id))
+    assert (again.status_code, again.json(), receipt.exists()) == (200, {"receipt": "slow.txt"}, False)
+
+
+@languages
+def test_a_stop_lets_a_run_end(processes: Processes, tmp_path: Path, language: str) -> None:
+    worker = begin(processes, language, "protocol", tmp_path)
+    with worker.streaming(run("conform.sleep", {"seconds": 0.5})) as lines:
+        assert next(lines)["type"] == "started"
+        worker.process.signal(signal.SIGTERM)
+        [result] = [line for line in lines if line["type"] == "result"]
+    assert result["state"] == "completed"
+    assert worker.process.wait(60) == 0
+
+
+@each
+def test_a_secret_that_cannot_be_is_told_of_at_once(processes: Processes, language: str, kind: str) -> None:
+    for secret in BAD_SECRETS:
+        given = {"HURLBAT_SIGNING_SECRET": secret, "PORT": str(free_port())}
+        process = processes.start("worker", *command(language, kind), **given)
+        assert process.wait(60) == 1
+        assert "set HURLBAT_SIGNING_SECRET" in process.output
+        assert not secret or secret not in process.output
