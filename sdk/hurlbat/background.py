@@ -23,6 +23,9 @@ PING_SECONDS = 2.0
 
 logger = logging.getLogger("hurlbat")
 
+_HERE = f"{os.path.dirname(__file__)}{os.sep}"
+_LIBRARY = f"{os.path.dirname(os.__file__)}{os.sep}"
+
 _all: "WeakSet[Background]" = WeakSet()
 _at_exit: list[Callable[[], None]] = []
 
@@ -124,14 +127,15 @@ class _Thread(threading.Thread):
 
 
 def _place(thread: threading.Thread) -> str:
-    """Return where a thread is: the innermost line of code that is no library's, as far as that can be told."""
+    """Return where a thread is: in the outermost code that is neither this package's nor the standard library's."""
     frame = sys._current_frames().get(thread.ident or 0)
-    stack = traceback.extract_stack(frame) if frame is not None else []
-    if not stack:
-        return "an unknown place"
-    own = [line for line in stack if "site-packages" not in line.filename and sys.prefix not in line.filename]
-    line = own[-1] if own else stack[-1]
-    return f"{line.filename}:{line.lineno} in {line.name}"
+    place: traceback.FrameSummary | None = None
+    for line in traceback.extract_stack(frame) if frame is not None else []:
+        if line.filename.startswith(_HERE):
+            place = None
+        elif place is None and (not line.filename.startswith(_LIBRARY) or "-packages" in line.filename):
+            place = line
+    return "a place that cannot be told" if place is None else f"{place.filename}:{place.lineno} in {place.name}"
 
 
 def _end_with_the_process() -> None:

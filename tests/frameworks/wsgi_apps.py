@@ -6,7 +6,6 @@
 import asyncio
 import os
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,26 +65,25 @@ async def refuse(input: str) -> None:
     raise NonRetryable(f"{input} is out of the question")
 
 
+def tell(path: str) -> None:
+    Path(path).touch()
+
+
+def is_open(gate: str) -> bool:
+    return Path(gate).exists()
+
+
 @hurlbat.task(name=f"{NAME}.hold", execution_timeout=120)
 async def hold(input: str, ctx: Context) -> str:
     """Go on until the file exists, and tell in another who has begun; a cancelled one says so there."""
-    Path(f"{input}.begun").write_text(str(os.getpid()))
+    tell(f"{input}.begun")
     try:
-        while not Path(input).exists():  # noqa: ASYNC110, ASYNC240 - what is waited for is in another process
+        while not is_open(input):  # noqa: ASYNC110 - what is waited for is in another process
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
-        Path(f"{input}.cancelled").touch()  # noqa: ASYNC240
+        tell(f"{input}.cancelled")
         raise
     return "let go"
-
-
-@hurlbat.task(name=f"{NAME}.block", execution_timeout=120)
-async def block(input: str) -> str:
-    """Block the event loop, as nobody should, until the file exists."""
-    Path(f"{input}.begun").touch()  # noqa: ASYNC240
-    while not Path(input).exists():  # noqa: ASYNC240
-        time.sleep(0.01)  # noqa: ASYNC251
-    return "at last"
 
 
 flask_app = Flask(__name__)
