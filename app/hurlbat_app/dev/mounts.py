@@ -30,13 +30,16 @@ def _paths(node: Any, prefix: str, seen: set[int]) -> Iterator[str]:
     if node is None or id(node) in seen or "{" in prefix:
         return
     seen.add(id(node))
-    if _is_ours(node) and hasattr(node, "_path"):  # the one of `hurlbat.mount`
-        yield f"{prefix}{node._path}/"
-        yield from _paths(getattr(node, "_app", None), prefix, seen)
-        return
     if _is_ours(node):
-        yield f"{prefix}/"
+        path = getattr(node, "path", getattr(node, "_path", None))  # of `hurlbat.mount` and `hurlbat.mount_wsgi`
+        yield f"{prefix}{path or ''}/"
+        if path is not None:
+            yield from _paths(getattr(node, "app", getattr(node, "_app", None)), prefix, seen)
         return
+    for middleware in getattr(node, "user_middleware", ()):  # `app.add_middleware(hurlbat.mount, path=…)`
+        if isinstance(getattr(middleware.cls, "__self__", None), Hurlbat):
+            path = middleware.kwargs.get("path", next(iter(middleware.args), "/hurlbat"))
+            yield f"{prefix}{str(path).rstrip('/')}/"
     for wrapper in _WRAPPERS:
         yield from _paths(_own(node, wrapper), prefix, seen)
     mounts = _own(node, "mounts")

@@ -49,7 +49,7 @@ async def place(target: str, base: str, found: Found, name: str, path: str | Non
     keys = list(dict.fromkeys((*found.secrets, secret)))
     refusals: list[str] = []
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as http:
-        for one in paths or CANDIDATES:
+        for one in [path] if path is not None else dict.fromkeys((*paths, *CANDIDATES)):
             for key in keys:
                 answer = await _ask(http, base + one, name, key)
                 manifest = _manifest_of(answer)
