@@ -1,6 +1,7 @@
 """`hurlbat conform`."""
 
 import json
+import re
 import sys
 from enum import StrEnum
 from typing import Annotated, Self
@@ -12,12 +13,15 @@ from rich.status import Status
 
 from hurlbat.errors import ConfigError
 from hurlbat.settings import read_settings
+from hurlbat.wire import NAME_PATTERN
 from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.payload import read_json, read_pairs
 from hurlbat_app.conform import CHECKS, GROUPS, Audience, chosen, conform, listed, told
 from hurlbat_app.conform.checks import Check, Finding
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _SECRETS = ("HURLBAT_SIGNING_SECRET", "HURLBAT_SIGNING_SECRETS")
 
 
@@ -66,10 +70,10 @@ def conform_command(
             _url(url),
             keys,
             mode=mode.value,
-            worker=worker,
-            task=task,
+            worker=_name(worker, "--worker"),
+            task=None if task is None else _name(task, "--task"),
             input="null" if input is None else read_json(input, "--input"),
-            headers=read_pairs(header, "--header"),
+            headers=_headers(header),
             timeout=timeout,
             only=wanted,
             skip=unwanted,
@@ -143,6 +147,22 @@ def _url(url: str) -> str:
     if not usable:
         raise Failure(f"{url!r} is not a URL with http:// or https:// and a host.", Exit.BAD_INPUT)
     return url
+
+
+def _name(name: str, option: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise Failure(f"{option} {name!r} is not a name of 1 to 128 letters, digits and _ . : -", Exit.BAD_INPUT)
+    return name
+
+
+def _headers(listed: list[str] | None) -> dict[str, str] | None:
+    pairs = read_pairs(listed, "--header")
+    for name, value in (pairs or {}).items():
+        if not _TOKEN.fullmatch(name):
+            raise Failure(f"--header {name!r} is no name of a header.", Exit.BAD_INPUT)
+        if not _VALUE.fullmatch(value):
+            raise Failure(f"the value of --header {name} has characters that no header may have.", Exit.BAD_INPUT)
+    return pairs
 
 
 def _list(checks: list[Check], as_json: bool) -> None:

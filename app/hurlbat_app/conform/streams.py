@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any, Final
 
-from hurlbat.wire import JSON_TYPE, STREAM_TYPE, StartedLine
+from hurlbat.wire import STREAM_TYPE, StartedLine
 from hurlbat_app.conform.bench import SLOWER, Bench, Nap
 from hurlbat_app.conform.checks import Check
 from hurlbat_app.conform.delivery import RESULT
@@ -200,7 +200,7 @@ CHECKS: Final = (
         "ends",
         "The stream ends when the last result is sent.",
         "One that stays open holds a connection; the server closes it after two seconds.",
-        f"End the answer after the last result. ({JSON_TYPE} in one piece ends by itself.)",
+        "End the answer after the last result.",
         _ends,
         after=(TYPE,),
     ),
