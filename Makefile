@@ -4,20 +4,25 @@
 #   make test     lint, types and every test, on SQLite and on a PostgreSQL of its own
 #   make bench    throughput and latency on this machine, on SQLite
 #   make sim      the real engine in simulated histories full of faults: make sim SEEDS=0:3000
+#   make clients  generated clients, compiled and run against a server: make clients LANGUAGES="python typescript"
+#   make contract a real server, asked what is made up from openapi.yaml: make contract CASES=10000
 #   make chaos    real servers and workers that are really killed: make chaos MINUTES=10
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLCHAINS := $(VENV)/.toolchains
+GENERATORS := $(VENV)/.generators
 WORKERS ?= 2
 TYPED := sdk dispatcher app examples tests
 BENCH ?= --runs 20000
 
 SEEDS ?= 0:300
 MINUTES ?= 5
+CASES ?= 10000
+SEED ?=
 
-.PHONY: help venv demo test lint types unit wheel smoke bench sim chaos format clean
+.PHONY: help venv demo test lint types unit wheel smoke bench sim chaos contract breaking released clients format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +52,12 @@ $(TOOLCHAINS): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group toolchains
 	@touch $@
 
+# the generators of clients, which have requirements of their own
+$(GENERATORS): $(READY) tests/clients/requirements.txt
+	$(BIN)/python -m venv --clear $(VENV)/generators
+	$(VENV)/generators/bin/python -m pip install --quiet --no-deps -r tests/clients/requirements.txt
+	@touch $@
+
 demo: venv
 	$(BIN)/hurlbat demo --app examples.fastapi_app.main:app
 
@@ -62,7 +73,7 @@ types: venv
 	$(BIN)/pyright
 
 # A skipped, expected-to-fail or warning test fails: see tests/conftest.py and pyproject.toml.
-unit: $(TOOLCHAINS)
+unit: $(TOOLCHAINS) $(GENERATORS)
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 wheel: venv
@@ -81,6 +92,20 @@ sim: venv
 chaos: venv
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --database postgres
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --database sqlite
+
+clients: $(TOOLCHAINS) $(GENERATORS)
+	$(BIN)/python -m tests.clients $(LANGUAGES)
+
+contract: venv
+	$(BIN)/python -m tests.contract.fuzz --cases $(CASES) $(if $(SEED),--seed $(SEED)) --database sqlite
+	$(BIN)/python -m tests.contract.fuzz --cases $(CASES) $(if $(SEED),--seed $(SEED)) --database postgres
+
+breaking: $(TOOLCHAINS)
+	$(BIN)/python -m tests.contract.breaking
+
+released: venv
+	cp openapi.yaml tests/contract/released.yaml
+	sed -i -n '/^#/p; $$a []' tests/contract/accepted.yaml
 
 format: venv
 	$(BIN)/ruff check --fix .

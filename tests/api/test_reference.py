@@ -149,5 +149,24 @@ async def test_the_page_is_open_and_lets_a_browser_load_nothing_but_its_own_styl
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip", "gzip"),
+        ("br, GZIP;q=0.5", "gzip"),
+        ("identity", None),
+        ("gzip;q=0", None),
+        ("br, gzip; q=0.0, zstd", None),
+    ],
+)
+async def test_the_page_is_compressed_for_who_takes_it(
+    stranger: httpx.AsyncClient, accepted: str, encoding: str | None
+) -> None:
+    answer = await stranger.get("/docs", headers={"accept-encoding": accepted})
+
+    assert (answer.headers.get("content-encoding"), answer.content) == (encoding, reference().html)
+    assert answer.headers["vary"] == "accept-encoding"
+
+
 async def test_the_page_takes_no_parameters(stranger: httpx.AsyncClient) -> None:
     assert (await stranger.get("/docs?theme=dark")).status_code == 422

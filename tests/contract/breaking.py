@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _both_ends(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document with its messages to workers as operations of a worker's client, who is asked by its answers."""
+    """Return the document with its messages to workers as operations whose request is what the worker answers."""
     made = copy.deepcopy(dict(document))
     for name, item in made.pop("webhooks", {}).items():
         told = item["post"]

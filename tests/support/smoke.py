@@ -72,6 +72,9 @@ def use(processes: Processes, folder: Path) -> None:
         answer = client.post("/runs", params={"wait": 30}, json=run)
         assert answer.status_code == 200, answer.text
         assert answer.json()["state"] == "completed", answer.text
+        page = client.get("/docs")
+        assert page.status_code == 200, page.text
+        assert 'id="submitRun"' in page.text, page.text[:2000]
     code = server.terminate()
     assert code == 0, f"the server left with {code}:\n{server.output}"
 

@@ -1,6 +1,8 @@
 """The server about itself: health, metrics, the contract."""
 
 import asyncio
+import re
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +12,9 @@ from hurlbat_app.api.contract import contract_json
 from hurlbat_app.api.reading import parameters
 from hurlbat_app.reference import reference
 from hurlbat_dispatcher import Engine
+
+_GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
+"""In `Accept-Encoding`: gzip, and not as what must not be."""
 
 
 class Service:
@@ -45,5 +50,8 @@ class Service:
             "content-security-policy": page.policy,
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
+            "vary": "accept-encoding",
         }
+        if _GZIP.search(request.headers.get("accept-encoding", "")):
+            return Response(page.gzipped, headers={**headers, "content-encoding": "gzip"}, media_type="text/html")
         return Response(page.html, headers=headers, media_type="text/html")

@@ -1,6 +1,7 @@
 """The page: everything in the contract, in its order, rendered once."""
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ _PLACES = ("path", "query", "header", "cookie")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page, and the policy that lets a browser load nothing else with it."""
+    """The page, as it is and compressed, and the policy that lets a browser load nothing else with it."""
 
     html: bytes
+    gzipped: bytes
     policy: str
 
 
