@@ -104,6 +104,7 @@ def _script(listed: list[Block], folder: Path) -> str:
         started = started or "hurlbat dev" in block.text
     server, app = free_port(), free_port()
     script = "\n".join(lines).replace("8420", str(server)).replace("8000", str(app))
+    script = script.replace("hurlbat dev ", f"hurlbat dev --app-port {app} ")
     return f"export HURLBAT_PORT={server} HURLBAT_URL=http://127.0.0.1:{server}\n{script}\nwait\n"
 
 

@@ -228,6 +228,7 @@ class World:
     async def crash(self) -> None:
         """Abandon the engine as a kill would: nothing more is written, the connections and the lock are gone."""
         parts = self.parts
+        parts.deliveries._closed = True
         tasks = [*parts._duties, *parts._telling, *parts.outbox._tasks, *parts.health._tasks]
         tasks += [parts._writing] if parts._writing is not None else []
         for task in tasks:

@@ -12,7 +12,8 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
-from flask import Flask, Response, request
+from flask import Flask, request
+from werkzeug import Response
 
 from hurlbat import ConfigError, Context, Hurlbat, background, wsgi
 from hurlbat.policy import Manifest
@@ -113,7 +114,7 @@ class Request:
             **environ,
         }
         self.environ = {name: value for name, value in self.environ.items() if value is not None}
-        self._answer = validator(app)(self.environ, self._start)
+        self._answer: Any = validator(app)(self.environ, self._start)
         self._parts = iter(self._answer)
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -117,7 +117,8 @@ def render(described: Mapping[str, Any]) -> Page:
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return Page(text.encode(), policy)
+    html = text.encode()
+    return Page(html, gzip.compress(html, mtime=0), policy)
 
 
 class _Reader:
