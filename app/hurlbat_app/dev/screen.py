@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -75,8 +76,8 @@ class Screen:
 
 def first_run(task: TaskPolicy) -> str:
     """Return a command that runs a task, with an input of the kind that it takes."""
-    given = "" if task.input_schema is None else f" --input '{json.dumps(example_of(task.input_schema))}'"
-    return f"hurlbat run {task.name}{given.replace(chr(10), ' ')} --wait"
+    given = "" if task.input_schema is None else f" --input {shlex.quote(json.dumps(example_of(task.input_schema)))}"
+    return f"hurlbat run {task.name}{given} --wait"
 
 
 def example_of(schema: Any, top: Any = None, depth: int = 0) -> Any:
