@@ -1,6 +1,5 @@
 """The attempts of runs as people look into them: what was sent, what came back, and what was made of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,14 +25,14 @@ HIDDEN: Final = "…"
 class AttemptView:
     """An attempt with what was made of it in a sentence.
 
-    `delivery` is what was sent and what came, as `push.record` keeps it, and `message` what of it was this attempt's;
-    both None in lists, and where it was not kept.
+    `delivery` is what was sent and what came, as `push.record` keeps it, and `message` what of it was this attempt's,
+    in raw JSON; both None in lists, and where it was not kept.
     """
 
     attempt: Attempt
     sentence: str
     delivery: dict[str, Any] | None = None
-    message: dict[str, Any] | None = None
+    message: str | None = None
 
 
 class Attempts:
@@ -78,7 +77,7 @@ class Attempts:
             raise unknown_run(run_id)
         return found[0], attempts_of(*found)
 
-    async def _message(self, run: Run, attempt: Attempt, url: str) -> dict[str, Any]:
+    async def _message(self, run: Run, attempt: Attempt, url: str) -> str:
         """Return the message as a delivery of this attempt alone has it, without its lease token."""
         task = self._registry.tasks.get(run.task)
         delivered = DeliveredRun(
@@ -98,8 +97,7 @@ class Attempts:
             outputs = await available(self._database.read(graphs.outputs_of(self._tenant, sorted(parents.values()))))
             delivered = delivered._replace(parents=tell_parents(parents, outputs))
         timestamp = rfc3339(attempt.started_at or run.created_at)
-        message: dict[str, Any] = json.loads(deliver_body(attempt.worker or "", url, timestamp, [delivered]))
-        return message
+        return deliver_body(attempt.worker or "", url, timestamp, [delivered]).decode()
 
 
 def _number(cursor: str) -> int:

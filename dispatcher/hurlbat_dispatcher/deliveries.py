@@ -4,6 +4,7 @@ That is no part of what is promised of runs: it is written once a second and bes
 crash, and where very much is sent only a part of what goes well is kept. What meets trouble goes first.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -39,11 +40,13 @@ class Deliveries:
         self._troubled: dict[str, Record] = {}
         self._writing: dict[str, Record] = {}
         self._flushing = False
+        self._closed = False
+        self._one_at_a_time = asyncio.Lock()
 
     def keep(self, record: Record) -> None:
         """Take a delivery that is over."""
         kept, most = (self._clean, MOST_CLEAN) if record.clean else (self._troubled, MOST_TROUBLED)
-        if len(kept) >= most:
+        if len(kept) >= most or self._closed:
             return
         kept[record.id] = record
         if not self._flushing:
@@ -60,6 +63,15 @@ class Deliveries:
 
     async def flush(self) -> None:
         """Store what was not stored yet. What cannot be is lost, and told in the log."""
+        async with self._one_at_a_time:
+            await self._flush()
+
+    async def close(self) -> None:
+        """Store what was not stored yet, and keep no more: afterwards nothing of this is at the database."""
+        self._closed = True
+        await self.flush()
+
+    async def _flush(self) -> None:
         taken = self._clean | self._troubled
         self._clean, self._troubled = {}, {}
         self._writing |= taken

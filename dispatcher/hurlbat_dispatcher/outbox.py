@@ -314,8 +314,9 @@ class Outbox:
         if target.mode is Mode.PROTOCOL:
             told = dict(await self._push.cancel(target, [(one.run_id, one.attempt, one.reason) for one in orders]))
         stopped = [key for key, status in told.items() if status == "stopped"]
-        if stopped:
-            self._put(Stopped(stopped))
+        for key in stopped:
+            parcel = self._live.get(key)
+            self._put(Stopped([key], delivery=None if parcel is None else parcel.delivery))
         self._close([(order.run_id, order.attempt) for order in orders])
 
     def _close(self, keys: Iterable[Key]) -> None:

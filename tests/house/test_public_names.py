@@ -50,6 +50,7 @@ DISPATCHER = [
     "MAX_METADATA_BYTES",
     "Accepted",
     "AcceptedEvent",
+    "AttemptView",
     "BudgetView",
     "Bulk",
     "BulkOperation",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from orjson import Fragment
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -56,6 +57,6 @@ def _show_delivery(view: AttemptView) -> dict[str, Any]:
         "method": "POST",
         **{name: sent[name] for name in _REQUEST},
         "key_ids": sent["headers"].get("hurlbat-key-ids", "").split(),
-        "body": view.message,
+        "body": Fragment(view.message or "null"),
     }
     return {"request": request} | {name: view.delivery[name] for name in ("response", "timings", "trouble")}

@@ -79,10 +79,10 @@ class Worker:
     labels: Mapping[str, str]
     max_batch: int
     manifest: str
-    streams: bool
     created_at: int
     updated_at: int
     last_seen_at: int | None = None
+    streams: bool = True
     pinned: int | None = None
     window: int = 0
     in_flight: int = 0

@@ -39,6 +39,7 @@ def server_settings(**more: Any) -> Settings:
         "secret_key": (_KEY,),
         "api_token": SecretStr(TOKEN),
         "external_url": "http://hurlbat.test",
+        "delivery_retention": 0.0,
     }
     return Settings(**usual | more)
 

@@ -342,6 +342,8 @@ def finish(
 
 
 def _late(desk: Desk, ledger: Ledger, row: RunRow, end: AttemptEnd, *, told: bool) -> Problem:
+    if row.attempt == end.attempt and row.delivery is None:
+        ledger.sent_by(row, end.delivery)
     if row.holds_until is not None and row.attempt == end.attempt:
         release(desk, ledger, row)
     outcome = "completed" if isinstance(end.answer, Succeeded) else getattr(end.answer, "code", "not_started")
