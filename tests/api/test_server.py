@@ -93,7 +93,8 @@ def test_a_port_in_use_is_told_in_a_sentence(processes: Processes, sqlite_url: s
 
     assert (status, said) == (
         1,
-        f"hurlbat: port {server.port} on 127.0.0.1 is in use; stop what listens there, or take another by --port or HURLBAT_PORT.\n",
+        f"hurlbat: port {server.port} on 127.0.0.1 is in use; stop what listens there, or take another by --port or "
+        "HURLBAT_PORT.\n",
     )
     assert not (tmp_path / "other.db").exists()
 
@@ -267,12 +268,12 @@ def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
 ) -> None:
     file = tmp_path / "watched.py"
     arguments = ("--port", "0", "--worker", f"http://127.0.0.1:{free_port}/hurlbat/")
-    dev = processes.python("dev", "-m", "hurlbat_app.cli.main", "dev", *arguments)
+    dev = processes.listen(["hurlbat_app.cli.main", "dev", *arguments], 0)
     dev.until(lambda: "is pending" in dev.output, "pending worker")
     secret = re.search(r"export HURLBAT_SIGNING_SECRET=(\S+)", dev.output)
     assert secret is not None
 
-    for name in ("first", "second"):
+    for times, name in enumerate(("first", "second"), 1):
         file.write_text(WATCHED.format(name=name))
         os.utime(file, (free_port, hash(name) % 10_000))  # so that no cached bytecode is taken
         worker = processes.app(
@@ -285,9 +286,10 @@ def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
         ready = f"is ready: serves {name}"
         dev.until(lambda ready=ready: ready in dev.output, ready)  # type: ignore[misc]  # bound at once
         worker.kill()
+        dev.until(lambda times=times: dev.output.count("is away") == times, "absence")  # type: ignore[misc]
 
     assert dev.terminate() == 0
-    again = processes.python("dev-again", "-m", "hurlbat_app.cli.main", "dev", *arguments)
+    again = processes.listen(["hurlbat_app.cli.main", "dev", *arguments], 0)
     again.until(lambda: "HURLBAT_SIGNING_SECRET" in again.output, "secret")
     for said in re.findall(r"export HURLBAT_(?:TOKEN|SIGNING_SECRET)=\S+", dev.output):
         assert said in again.output
@@ -299,7 +301,7 @@ def test_dev_repeats_no_secret_that_it_was_given(processes: Processes) -> None:
     secret = new_secret()
     arguments = ("dev", "--port", "0", "--worker", "http://127.0.0.1:9/hurlbat/")
     given = {"HURLBAT_SIGNING_SECRET": secret, "HURLBAT_API_TOKEN": TOKEN}
-    dev = processes.python("dev", "-m", "hurlbat_app.cli.main", *arguments, **given)
+    dev = processes.listen(["hurlbat_app.cli.main", *arguments], 0, **given)
     dev.until(lambda: "is pending" in dev.output, "pending worker")
 
     listens = re.search(r"listens on (\S+),", dev.output)

@@ -48,6 +48,8 @@ class Watch:
                 worker = await self._sync(engine)
                 ready = worker is not None and worker.state is WorkerState.READY
                 prove_at = clock() + (SYNC_SECONDS if ready else PROVE_SECONDS)
+            if was_here and not is_here:
+                self._say(f"worker {self.name} at {self._url} is away")
             was_here = is_here
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -63,7 +65,10 @@ class Watch:
     def _tell(self, worker: Worker) -> None:
         tasks = ", ".join(worker.tasks) or "no tasks"
         text = worker.problem or f"serves {tasks}"
-        told = f"worker {self.name} at {self._url} is {worker.state}: {text}"
+        self._say(f"worker {self.name} at {self._url} is {worker.state}: {text}")
+
+    def _say(self, told: str) -> None:
+        """Say something that was not said the last time."""
         if told != self._told:
             self._told = told
             say(told)
