@@ -100,7 +100,7 @@ class _Progress(Audience):
     def begins(self, check: Check) -> None:
         """Show which check begins."""
         if self._status is not None:
-            self._status.update(f"{check.id}: {check.says}")
+            self._status.update(check.id)
             self._status.start()
 
     def found(self, finding: Finding) -> None:

@@ -208,6 +208,8 @@ def _reason(error: BaseException) -> str:
         if isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
         if isinstance(found, ssl.SSLError):
+            if found.reason == "WRONG_VERSION_NUMBER":
+                return "the port does not speak TLS, so its URL begins with http://"
             return f"TLS failed: {getattr(found, 'verify_message', '') or found.reason or found}"
         if isinstance(found, socket.gaierror):
             return f"its name cannot be resolved: {found.strerror}"
