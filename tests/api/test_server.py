@@ -18,6 +18,7 @@ from hurlbat_app.cli.serve import say
 from tests.support.processes import TOKEN, Processes, Server
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
+BY = "by --port or HURLBAT_PORT"
 HOLDING_WORKER = """
 import asyncio
 
@@ -93,8 +94,7 @@ def test_a_port_in_use_is_told_in_a_sentence(processes: Processes, sqlite_url: s
 
     assert (status, said) == (
         1,
-        f"hurlbat: port {server.port} on 127.0.0.1 is in use; stop what listens there, or take another by --port or "
-        "HURLBAT_PORT.\n",
+        f"hurlbat: port {server.port} on 127.0.0.1 is in use; stop what listens there, or take another {BY}.\n",
     )
     assert not (tmp_path / "other.db").exists()
 
