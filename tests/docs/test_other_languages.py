@@ -1,0 +1,106 @@
+"""The page on workers in other languages: its commands, given in the order of the page, start and test each."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hurlbat.signing import new_secret
+from tests.docs.pages import Block, blocks
+from tests.examples.others import FOLDER, LANGUAGES
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, TOKEN, Process, Processes
+from tests.support.toolchains import CACHE, commands, go_environment
+
+PAGE = ROOT / "docs" / "other-languages.md"
+SERVER, *STARTS, TRY, PLAIN, AGAIN, BENCH = blocks(PAGE, "sh")
+"""What starts a server and the three workers, what tries one, then a plain one, and what measures."""
+
+
+class Terminal:
+    """Runs blocks of the page, with ports of its own, and with copies of the folders that it names."""
+
+    def __init__(self, processes: Processes, folder: Path) -> None:
+        self.port, self.server = free_port(), free_port()
+        self._processes = processes
+        self._folder = folder
+        self._env = go_environment() | {
+            "HURLBAT_API_TOKEN": TOKEN,
+            "HURLBAT_SIGNING_SECRET": new_secret(),
+            "HURLBAT_PORT": str(self.server),
+            "HURLBAT_URL": f"http://127.0.0.1:{self.server}",
+            "PORT": str(self.port),
+            "RECEIPTS": str(folder),
+            "npm_config_cache": str(CACHE / "npm"),
+            "PATH": os.pathsep.join([*map(str, commands()), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
+        shutil.copytree(FOLDER, folder / "examples" / "workers", ignore=shutil.ignore_patterns("node_modules"))
+
+    def begin(self, text: str) -> Process:
+        """Start a block; its last command takes the place of the shell, so that it can be ended."""
+        *before, last = text.replace("9000", str(self.port)).strip().splitlines()
+        script = "\n".join(["set -e", f"cd {shlex.quote(str(self._folder))}", *before, f"exec {last}"])
+        return self._processes.start("block", "bash", "-c", script, **self._env)
+
+    def worker(self, text: str) -> Process:
+        """Start a block that starts a worker, and wait until it answers."""
+        process = self.begin(text)
+        process.answers(f"http://127.0.0.1:{self.port}/", below=600, seconds=300)
+        return process
+
+    def said(self, command: str) -> str:
+        """Run a command to its end, which must be good, and return what it printed."""
+        process = self.begin(command)
+        assert process.wait(120) == 0, process.output
+        return process.output
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A terminal, with the page's server beside it."""
+    folder = tmp_path_factory.mktemp("terminal")
+    processes = Processes(folder)
+    try:
+        made = Terminal(processes, folder)
+        *exports, command = SERVER.text.splitlines()
+        assert [line.split("=")[0] for line in exports] == ["export HURLBAT_API_TOKEN", "export HURLBAT_SIGNING_SECRET"]
+        made.begin(command).answers(f"http://127.0.0.1:{made.server}/health/ready", below=300)
+        yield made
+    finally:
+        processes.close()
+
+
+@pytest.mark.parametrize(("language", "block"), list(zip(LANGUAGES, STARTS, strict=True)), ids=LANGUAGES)
+def test_it_starts_as_told_and_runs_what_is_told(terminal: Terminal, language: str, block: Block) -> None:
+    run, conform = TRY.text.splitlines()
+    assert block.text.startswith(f"cd examples/workers/{language}\n")
+    worker = terminal.worker(block.text)
+    assert 'completed with "HELLO"' in terminal.said(run)
+    if language == "go":  # each is looked at in tests/examples
+        assert " 0 failed" in terminal.said(conform)
+    worker.terminate(60)
+
+
+def test_a_plain_worker_is_registered_and_tested_as_told(terminal: Terminal) -> None:
+    assert "`python plain.py`" in PAGE.read_text()
+    worker = terminal.worker("cd examples/workers/python\npython plain.py")
+    add, run, conform = PLAIN.text.splitlines()
+    terminal.said(add)
+    assert '"o-1.txt"' in terminal.said(run)
+    assert " 0 failed" in terminal.said(conform)
+    worker.kill()
+
+
+def test_what_is_said_of_the_examples_is_so() -> None:
+    low, high, least, most = map(int, re.findall(r"(\d+) to (\d+) \| (\d+) to (\d+)", PAGE.read_text())[0])
+    for path in [*FOLDER.glob("*/*.js"), *FOLDER.glob("*/*.py"), *FOLDER.glob("*/*/*.go")]:
+        lines = [line for line in path.read_text().splitlines() if not re.fullmatch(r"\s*((//|#).*)?", line)]
+        is_plain = "plain" in str(path)
+        assert (low if is_plain else least) <= len(lines) <= (high if is_plain else most), path
+    assert AGAIN.text == TRY.text.splitlines()[1] + "\n"
+    assert BENCH.text.startswith("hurlbat bench --worker ")
