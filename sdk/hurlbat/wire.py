@@ -316,6 +316,8 @@ def read_result(found: Mapping[str, Member], run_id: str, attempt: int) -> Resul
     if not (rate_limit_key is None or is_rate_limit_key(rate_limit_key)):
         raise BadLine(f"rate_limit_key is not a string of 1 to {MAX_KEY_BYTES} bytes", run_id)
     error = found.get("error")
+    if error and not (error.value is None or isinstance(error.value, dict | str)):
+        raise BadLine("error is neither an object nor a string", run_id)
     try:
         parts = members(error.text) if error and isinstance(error.value, dict) else {}
     except JsonTextError as bad:

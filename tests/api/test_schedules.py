@@ -128,13 +128,14 @@ async def test_members_of_a_schedule_are_changed_and_the_others_stay(api: httpx.
     once = (await api.patch("/schedules/report", json={"run_at": in_a_day.isoformat()})).json()
     monthly = (await api.patch("/schedules/report", json={"expression": "0 0 1 * *"})).json()
     nothing = (await api.patch("/schedules/report", json={})).json()
+    no_body = (await api.patch("/schedules/report")).json()
 
     changed = {"updated_at": inputs["updated_at"], "input": None, "missed": "all", "overlap": "cancel"}
     assert inputs == before | changed
     assert (priority["priority"], priority["metadata"]) == (None, {"a": 1})
     assert (once["expression"], datetime.fromisoformat(once["next_at"])) == (None, in_a_day)
     assert (monthly["run_at"], monthly["expression"], monthly["next_at"][13:]) == (None, "0 0 1 * *", ":00:00.000Z")
-    assert nothing == monthly
+    assert nothing == no_body == monthly
 
 
 async def test_schedules_are_listed_by_task_and_by_pause_in_pages(api: httpx.AsyncClient) -> None:

@@ -154,3 +154,15 @@ async def test_the_stream_that_is_one_too_many_is_refused(
         assert (refused.status_code, refused.json()["code"], refused.json()["limit"]) == (503, "too_many_streams", 1)
         assert refused.headers["retry-after"] == "5"
         client.gone.set()
+
+
+@pytest.mark.parametrize(("header", "parameter"), [("0", "first"), ("first", "0"), ("0", ""), ("-1", None)])
+async def test_where_to_go_on_is_refused_where_either_way_of_saying_it_is_wrong(
+    api: httpx.AsyncClient, header: str, parameter: str | None
+) -> None:
+    run = (await api.post("/runs", json={"task": "echo"})).json()
+    asked = {} if parameter is None else {"last_event_id": parameter}
+
+    answer = await api.get(f"/runs/{run['id']}/events", params=asked, headers={"last-event-id": header})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")

@@ -92,6 +92,7 @@ async def test_a_webhook_is_put_shown_listed_changed_and_removed(api: httpx.Asyn
         "rate": {"limit": 2, "duration": 0.5},
     }
     changed = await api.put("/webhooks/hook", json={"auth": {"type": "api_key", "key": "k"}} | said)
+    bare = await api.put("/webhooks/hook")
     removed = await api.delete("/webhooks/hook")
 
     assert (first.status_code, first.headers["location"], changed.status_code) == (201, "/webhooks/hook", 200)
@@ -111,6 +112,8 @@ async def test_a_webhook_is_put_shown_listed_changed_and_removed(api: httpx.Asyn
     assert listed == {"items": [first.json()], "next_cursor": None}
     assert changed.json()["auth"] == {"type": "api_key", "header": "x-api-key", "secret_count": 1}
     assert {name: changed.json()[name] for name in said} == said
+    assert bare.json()["auth"] == changed.json()["auth"]
+    assert {name: bare.json()[name] for name in said} == dict.fromkeys(said)
     assert changed.json()["created_at"] == first.json()["created_at"] < changed.json()["updated_at"]
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await api.get("/webhooks")).json()["items"] == []

@@ -41,7 +41,7 @@ class ApiToken:
         return _token
 
     def set(self, case: Any, data: str, context: Any) -> None:
-        case.headers = {**(case.headers or {}), "authorization": f"Bearer {data}"}
+        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
 
 
 @schemathesis.hook

@@ -91,7 +91,7 @@ class Parents:
             answer = self._session.get(f"{self._stage}/taken/{run_id}", timeout=60)
             if answer.status_code == 200:
                 found = answer.json()
-                lease = {"authorization": f"Bearer {found['lease_token']}"}
+                lease = {"Authorization": f"Bearer {found['lease_token']}"}
                 return Named({"run_id": run_id, "attempt": found["attempt"]}, lease)
             # a case has cancelled it, with many others
         raise AssertionError("no worker was sent what was submitted")
@@ -109,8 +109,7 @@ class Parents:
 
     def _worker(self, _method: str, path: str) -> Named:
         if path.endswith("/sync") or self.random.random() < 0.5:
-            worker = {"name": "aside", "url": PROTOCOL_URL, "secret": SECRET}
-            self._ask("POST", "/workers", worker)
+            self._ask("POST", "/workers", {"name": "aside", "url": PROTOCOL_URL, "secret": SECRET})
             return Named({"name": "aside"})
         self._plain("aside-plain", "aside-held")
         return Named({"name": "aside-plain"})

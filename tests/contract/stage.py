@@ -38,7 +38,7 @@ async def fail(input: Any) -> None:
     raise NonRetryable("as it was told")
 
 
-@hurlbat.task
+@hurlbat.task(on_events="contract.aside")
 async def aside(input: Any) -> None:
     return None
 

@@ -384,6 +384,13 @@ def test_a_rate_limit_key_that_cannot_be_is_no_good_line(key: str) -> None:
         wire.read_line(line)
 
 
+@pytest.mark.parametrize("error", ["7", "true", '["ValueError", "no luck"]'])
+def test_an_error_that_is_neither_an_object_nor_a_string_is_no_good_line(error: str) -> None:
+    line = f'{{"type":"result","run_id":"r","attempt":1,"state":"failed","error":{error}}}'
+    with pytest.raises(wire.BadLine, match="error is neither an object nor a string"):
+        wire.read_line(line)
+
+
 async def test_a_task_that_fails_is_seen_in_the_apps_log(caplog: pytest.LogCaptureFixture) -> None:
     hurlbat = an_app()
 

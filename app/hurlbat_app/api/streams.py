@@ -41,11 +41,9 @@ def last_event_id(request: Request) -> int:
     given = parameters(request, "last_event_id").get("last_event_id")
     header = request.headers.get("last-event-id") or None
     for name, text in (("Last-Event-ID", header), ("last_event_id", given)):
-        if text is not None:
-            if not _NUMBER.fullmatch(text):
-                raise Invalid("parameter_invalid", f"{name} must be the id of an event of this stream", field=name)
-            return int(text)
-    return 0
+        if text is not None and not _NUMBER.fullmatch(text):
+            raise Invalid("parameter_invalid", f"{name} must be the id of an event of this stream", field=name)
+    return int(header or given or 0)
 
 
 class Story(Response):
