@@ -53,7 +53,7 @@ $(TOOLCHAINS): $(READY)
 	@touch $@
 
 # the generators of clients, which have requirements of their own
-$(GENERATORS): $(READY) tests/clients/requirements.txt
+$(GENERATORS): tests/clients/requirements.txt | $(READY)
 	$(BIN)/python -m venv --clear $(VENV)/generators
 	$(VENV)/generators/bin/python -m pip install --quiet --no-deps -r tests/clients/requirements.txt
 	@touch $@
