@@ -9,6 +9,7 @@ from hurlbat.wire import FailedLine
 from hurlbat_dispatcher import Engine, NotFound, Outside, RunState
 from hurlbat_dispatcher.attempts import AttemptView
 from hurlbat_dispatcher.loops.retention import Retention
+from hurlbat_dispatcher.turn.operations import Refresh
 from tests.engine.far_side import Call, Output, accepted, marked
 from tests.engine.world import World, refused, settings_for
 
@@ -22,8 +23,10 @@ async def _once_bad(call: Call) -> Output:
 
 
 async def _look(world: World, run_id: str, number: int) -> AttemptView:
-    """Look at an attempt when its delivery is over, too: a stream ends after its last result."""
+    """Look at an attempt when its delivery is over, too, and all that it told is stored."""
     await world.until(lambda: not world.parts.outbox._tasks)
+    for _ in range(2):  # what meets another change of its run in a turn comes in the next one
+        await world.do(Refresh())
     return await world.engine.attempts.get(run_id, number)
 
 
