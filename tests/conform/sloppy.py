@@ -12,6 +12,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -150,6 +151,13 @@ class SloppyHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.wfile.write(b"220 mail.example ESMTP\r\n\r\n")
             return None
+        if "is-hostile" in self.faults:
+            self.rfile.read(int(self.headers["content-length"]))
+            bomb = "refuses" if self.headers["webhook-signature"] else "\x1b[31m\u202e" + "[" * 100_000
+            return self.problem(401, "\x1b]0;owned\x07 \ud800" + bomb)
+        if "is-a-bomb" in self.faults:
+            self.rfile.read(int(self.headers["content-length"]))
+            return self.send(200, "application/json", b"0" * 40_000_000)
         if "hangs" in self.faults:
             time.sleep(2)
         if "wants-a-header" in self.faults and self.headers["x-pass"] != "open=sesame":
@@ -404,11 +412,11 @@ def _report(server: Sloppy, data: Json, run: Json) -> None:
 
 
 def post(server: Sloppy, run: Json, what: str, body: Json) -> None:
-    """Send one report."""
+    """Send one report, unless nobody wants it any more."""
     token = "wrong" if "wrong-token" in server.faults else run["lease_token"]
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     request = urllib.request.Request(f"{run['report_url']}/{what}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
         answer.read()
 
 

@@ -171,6 +171,20 @@ def test_what_is_hopeless_stops_the_rest(
     assert failure["seen"].startswith(sentence)
 
 
+def test_a_hostile_worker_is_told_of_like_any_other() -> None:
+    with Sloppy("is-hostile") as worker:
+        done = conform(worker.url, "--secret", SECRET)
+    with Sloppy("is-a-bomb", "compresses") as bomb:
+        report = told(bomb.url, "--secret", SECRET)
+
+    assert done.exit_code == 1
+    assert "a well signed request was answered 401: ]0;owned" in done.stdout.lower().replace("\ufffd", "")
+    assert not set("\x1b\x07") & set(done.stdout)
+    assert [one["seen"] for one in report["checks"] if one["outcome"] == "failed"] == [
+        "the answer has more than 33,554,432 bytes"
+    ]
+
+
 def test_a_plain_worker_is_looked_at_by_its_own_checks() -> None:
     with Sloppy(handler=PlainHandler) as worker:
         report = told(worker.url, "--secret", SECRET, "--mode", "plain")

@@ -1,9 +1,10 @@
 """Look at a worker: make the checks one after the other, and stop where the rest is hopeless."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hurlbat.settings import read_settings
 from hurlbat_app.conform.bench import Bench, Target
@@ -13,7 +14,11 @@ from hurlbat_app.conform.probe import Trouble, Unreachable
 from hurlbat_app.conform.report import Report
 from hurlbat_app.conform.verdicts import Failed, Hopeless, Skipped
 
-TIMEOUT: float = 10.0
+TIMEOUT: Final = 10.0
+MOST_CHARS: Final = 1_000
+"""Of what is told about a check."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Audience:
@@ -127,5 +132,11 @@ class _Examination:
 
 def _finding(check: Check, outcome: Outcome, seen: str, fix: str | None = None) -> Finding:
     if outcome is not Outcome.FAILED:
-        return Finding(check.id, check.group, outcome, check.says, seen)
-    return Finding(check.id, check.group, outcome, check.says, seen, check.why, fix or check.fix)
+        return Finding(check.id, check.group, outcome, check.says, _clean(seen))
+    return Finding(check.id, check.group, outcome, check.says, _clean(seen), check.why, _clean(fix or check.fix))
+
+
+def _clean(text: str) -> str:
+    """Return words of a worker as they may be shown on a terminal, and not without end."""
+    plain = _CONTROL.sub("\ufffd", text)
+    return plain if len(plain) <= MOST_CHARS else f"{plain[:MOST_CHARS]}…"

@@ -67,8 +67,7 @@ class Loopback:
         class Handler(_Handler):
             told = staticmethod(hear)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), Handler)
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -77,6 +76,13 @@ class Loopback:
         if self._server is not None:
             await asyncio.to_thread(self._server.shutdown)
             self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a request that breaks off or cannot be read: what is missing is told by a check."""
 
 
 class _Handler(BaseHTTPRequestHandler):

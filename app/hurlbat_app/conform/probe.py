@@ -84,13 +84,14 @@ class Head:
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Give what comes, the moment it comes. Raises `Broken`."""
-        size = 0
+        left = MAX_ANSWER_BYTES
         try:
             async for data in self._response.aiter_raw():
-                size += len(data)
-                if size > MAX_ANSWER_BYTES:
+                plain = self._decode.decompress(data, left + 1) if self._decode else data
+                left -= len(plain)
+                if left < 0:
                     raise Broken(f"the answer has more than {MAX_ANSWER_BYTES:,} bytes")
-                if plain := self._decode.decompress(data) if self._decode else data:
+                if plain:
                     yield Piece(time.monotonic(), plain)
         except zlib.error as error:
             raise Broken("the answer says that it is compressed, and cannot be read as that") from error
@@ -180,7 +181,7 @@ def _words(body: bytes) -> str:
     """Return what an answer says for people: the detail of a problem (RFC 9457), else how it begins."""
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return shown(body)
     detail = said.get("detail") if isinstance(said, dict) else None
     return shown(detail.encode("utf-8", "replace")) if isinstance(detail, str) else shown(body)
