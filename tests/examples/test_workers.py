@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -23,10 +25,11 @@ from tests.examples.others import (
     run,
     signed,
 )
+from tests.support import warm
 from tests.support.ports import free_port
-from tests.support.processes import Processes
+from tests.support.processes import ROOT, Processes
 
-BAD_SECRETS = ("", "hunter2", "whsec_c2hvcnQ=", SECRET.removeprefix("whsec_"), SECRET + "%")
+BAD_SECRETS = ("", "whsec_c2hvcnQ=", SECRET.removeprefix("whsec_"), SECRET + "%")
 
 languages = pytest.mark.parametrize("language", LANGUAGES)
 each = pytest.mark.parametrize(("language", "kind"), [(language, kind) for language in LANGUAGES for kind in KINDS])
@@ -154,3 +157,35 @@ def test_a_secret_that_cannot_be_is_told_of_at_once(processes: Processes, langua
         assert process.wait(60) == 1
         assert "set HURLBAT_SIGNING_SECRET" in process.output
         assert not secret or secret not in process.output
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_measures_a_worker_that_somebody_runs(others: Stand) -> None:
+    worker = others.workers["go", "protocol"]
+    done = _bench("--worker", worker.url, "--runs", "200", "--clients", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["lost"], report["settings"]["worker"], report["settings"]["task"]) == (0, worker.url, "conform.echo")
+    assert report["runs_per_second"] > 0
+    assert 0 < report["stored_ms"]["p50"] <= report["stored_ms"]["p99"]
+    assert {"start_ms", "duplicates"}.isdisjoint(report)
+    assert SECRET not in done.stdout
+
+
+def test_the_bench_says_why_it_cannot_measure(others: Stand) -> None:
+    url = others.workers["go", "protocol"].url
+    unserved = _bench("--worker", url, "--task", "resize")
+    assert unserved.returncode == 1
+    assert "has no task resize, but conform.echo, conform.fail, conform.sleep, shout" in " ".join(
+        unserved.stderr.split()
+    )
+    assert "--secret whsec_" in _bench("--worker", url, HURLBAT_SIGNING_SECRET="").stderr
+    assert "leave --scenario or --worker out" in _bench("--worker", url, "--scenario", "keys").stderr
+
+
+def _bench(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `hurlbat bench` to its end."""
+    given = os.environ | {"HURLBAT_SIGNING_SECRET": SECRET} | env
+    return warm.run([sys.executable, "-m", "hurlbat_app.cli.main", "bench", *options], given, ROOT, "")

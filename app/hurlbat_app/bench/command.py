@@ -15,12 +15,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hurlbat.errors import ConfigError
+from hurlbat.settings import read_settings
 from hurlbat_app.bench import scenarios, ways, workflows
 from hurlbat_app.bench.compare import PLACE, compare
 from hurlbat_app.bench.figures import Burdened, Comparison, Memory, Percentiles, Ratio, Report
 from hurlbat_app.bench.measure import measure
 from hurlbat_app.bench.scenarios import Name, Sizes
-from hurlbat_app.bench.stack import BenchFailure, Plan, versions
+from hurlbat_app.bench.stack import BenchFailure, Other, Plan, versions
 from hurlbat_app.bench.ways import Punctual, Waited
 from hurlbat_app.bench.workflows import Composed
 from hurlbat_app.cli.failure import Failure
@@ -50,6 +52,8 @@ class Choice(StrEnum):
 _WAYS = (Choice.WAITERS, Choice.DELAYS, Choice.WORKFLOWS)
 _Found = Waited | Punctual | Composed
 _FULL = Sizes()
+ECHO = "conform.echo"
+"""The task that a worker serves which wants to be tested."""
 
 
 def bench(
@@ -64,6 +68,12 @@ def bench(
     slots: Annotated[int, typer.Option(min=1, max=10_000, help="Runs that the worker takes at once.")] = 2_000,
     servers: Annotated[int, typer.Option(min=1, max=16, help="Servers that share the database (PostgreSQL).")] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Watch the server's memory as well.")] = False,
+    worker: Annotated[
+        str | None,
+        typer.Option(help="Measure a worker that you run at this URL, in any language, in the place of ours."),
+    ] = None,
+    secret: Annotated[str | None, typer.Option(help="Its signing secret.  [env var: HURLBAT_SIGNING_SECRET]")] = None,
+    task: Annotated[str, typer.Option(help="Its task, which is run with a small object as its input.")] = ECHO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     scenario: Annotated[
         list[Choice] | None,
@@ -92,6 +102,9 @@ def bench(
         raise Failure(
             "waiters, delays and workflows are measured on an idle server: name no other scenario beside them"
         )
+    if worker is not None and (wanted or others):
+        raise Failure("scenarios are measured with a worker of ours: leave --scenario or --worker out")
+    other = None if worker is None else Other(worker, _secret(secret), task)
     if len(wanted or others) > 1 and database is not None and PLACE not in database:
         raise Failure(f"each scenario needs an empty database of its own: write {PLACE} into the URL for its name")
     with tempfile.TemporaryDirectory(prefix="hurlbat-bench-") as name:
@@ -114,13 +127,29 @@ def bench(
                 _show(compared, _side_by_side(compared), as_json)
                 complaint = _strayed(compared)
             else:
-                report = measure(plan, folder, say)
+                report = measure(plan, folder, say, other)
                 _show(report, _table(report), as_json)
-                complaint = f"{report.lost} runs were lost" if report.lost else ""
+                complaint = _missing(report.lost, other)
         except BenchFailure as failure:
             raise Failure(str(failure)) from failure
     if complaint:
         raise Failure(complaint)
+
+
+def _missing(lost: int, other: Other | None) -> str:
+    if not lost:
+        return ""
+    return f"{lost} runs were not completed; does {other.task} fail?" if other else f"{lost} runs were lost"
+
+
+def _secret(given: str | None) -> str:
+    try:
+        keys = read_settings({"signing_secret": given}).keys
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    if not keys:
+        raise Failure("name the worker's signing secret: --secret whsec_…, or HURLBAT_SIGNING_SECRET")
+    return keys[0]
 
 
 def _names(chosen: Sequence[Choice] | None) -> list[Name]:
@@ -237,23 +266,24 @@ def _column(one: Burdened) -> dict[str, str]:
 
 def _table(report: Report) -> Table:
     table = Table(title=f"{report.settings['runs']:,} runs on {report.settings['database']}", show_header=False)
+    used = report.cpu_us_per_run
+    worker = f"   worker {used.worker:.0f}" if report.start_ms else ""  # that of somebody else is not known
     rows: list[tuple[str, Any]] = [
         ("submit to stored result", f"{report.runs_per_second:,.0f} runs/s"),
         ("submit acknowledged, under load", _shown(report.submit_ms)),
         ("submit acknowledged, idle", _shown(report.idle_submit_ms)),
-        ("submit to start of the task, idle", _shown(report.start_ms)),
+        ("submit to start of the task, idle", report.start_ms and _shown(report.start_ms)),
+        ("submit to stored result, idle", _shown(report.stored_ms)),
         ("lost", report.lost),
         ("duplicates", report.duplicates),
         ("refused for want of room, and repeated", report.refused),
+        ("CPU of a run", f"server {used.server:.0f}{worker}   clients {used.clients:.0f} µs"),
     ]
-    used = report.cpu_us_per_run
-    rows.append(
-        ("CPU of a run", f"server {used.server:.0f}   worker {used.worker:.0f}   clients {used.clients:.0f} µs")
-    )
     if report.memory_mb:
         rows.append(("memory of the server", _memory(report.memory_mb)))
     for label, value in rows:
-        table.add_row(label, str(value))
+        if value is not None:
+            table.add_row(label, str(value))
     return table
 
 

@@ -38,13 +38,15 @@ class Report:
     """From the first submit to the last stored result."""
     submit_ms: Percentiles
     """Under load: from sending a submit until it was acknowledged, i.e. committed and synced."""
-    start_ms: Percentiles
-    """Idle: from sending a submit until the task's function began."""
+    start_ms: Percentiles | None
+    """Idle: from sending a submit until the task's function began; None for a worker that is not ours."""
+    stored_ms: Percentiles
+    """Idle: from sending a submit until its result was stored."""
     idle_submit_ms: Percentiles
     lost: int
-    """Acknowledged runs that never started in the worker, or have no stored result."""
-    duplicates: int
-    """Starts in the worker beyond the first of each run."""
+    """Acknowledged runs that never started in the worker, as far as that is known, or have no stored result."""
+    duplicates: int | None
+    """Starts in the worker beyond the first of each run; None for a worker that is not ours."""
     refused: int
     """Submits that were answered 503 and repeated."""
     cpu_us_per_run: Cpu
@@ -55,10 +57,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON objects and numbers."""
-        found = asdict(self)
-        if self.memory_mb is None:
-            del found["memory_mb"]
-        return found
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hurlbat_app.bench import figures
-from hurlbat_app.bench.stack import POLL_SECONDS, BenchFailure, Plan, Stack, running, versions
+from hurlbat_app.bench.stack import POLL_SECONDS, BenchFailure, Other, Plan, Stack, running, versions
 from hurlbat_app.bench.watch import Cpu, sampled_memory
 
 WARM_UP_RUNS = 1_000
@@ -17,28 +17,32 @@ IDLE_RUNS = 300
 STALLED_SECONDS = 60.0
 
 
-def measure(plan: Plan, folder: Path, say: Callable[[str], None]) -> figures.Report:
-    """Make one measurement with all files in the folder; `say` hears what goes on. Raises `BenchFailure`."""
-    with running(plan, folder) as stack:
+def measure(plan: Plan, folder: Path, say: Callable[[str], None], other: Other | None = None) -> figures.Report:
+    """Make one measurement with all files in the folder; `say` hears what goes on. Raises `BenchFailure`.
+
+    With `other` it is that worker which is pushed to.
+    """
+    with running(plan, folder, other=other) as stack:
         try:
             counted = _run(stack, say)
         finally:
             stack.unregister()
-    started = figures.read_log(stack.log.read_text().splitlines())
+    idle = counted.idle["ids"], counted.idle["began_ns"]
+    stored = [figures.Start(run_id, 1, int(at * 1e9)) for run_id, at in counted.stored.items()]
+    started = stored if other else figures.read_log(stack.log.read_text().splitlines())
     return figures.Report(
         runs_per_second=round(plan.runs / counted.seconds, 1),
         submit_ms=figures.percentiles([took / figures.NS_PER_MS for took in counted.load["took_ns"]]),
-        start_ms=figures.percentiles(
-            figures.start_latencies(counted.idle["ids"], counted.idle["began_ns"], started) or [0.0]
-        ),
+        start_ms=None if other else figures.percentiles(figures.start_latencies(*idle, started) or [0.0]),
+        stored_ms=figures.percentiles(figures.start_latencies(*idle, stored) or [0.0]),
         idle_submit_ms=figures.percentiles([took / figures.NS_PER_MS for took in counted.idle["took_ns"]]),
         lost=figures.lost(counted.acknowledged, started, counted.stored),
-        duplicates=figures.duplicates(started),
+        duplicates=None if other else figures.duplicates(started),
         refused=counted.load["refused"],
         cpu_us_per_run=counted.cpu,
         memory_mb=figures.memory(counted.memory) if counted.memory else None,
         versions=versions(),
-        settings=plan.settings(),
+        settings=plan.settings() | ({"worker": other.url, "task": other.task} if other else {}),
     )
 
 
@@ -47,7 +51,8 @@ class _Counted:
     idle: dict[str, Any]
     load: dict[str, Any]
     acknowledged: list[str]
-    stored: list[str]
+    stored: dict[str, float]
+    """When the result of each run was stored, in seconds since the epoch."""
     seconds: float
     cpu: Cpu
     memory: list[tuple[float, float]]
@@ -55,10 +60,11 @@ class _Counted:
 
 def _run(stack: Stack, say: Callable[[str], None]) -> _Counted:
     plan = stack.plan
-    warm = stack.submit(WARM_UP_RUNS, "single")
+    warm = stack.submit(min(WARM_UP_RUNS, plan.runs), "single")
     _drained(stack)
-    say(f"idle: {IDLE_RUNS} runs, one at a time")
-    idle = stack.submit(IDLE_RUNS, "idle")
+    alone = min(IDLE_RUNS, plan.runs)
+    say(f"idle: {alone} runs, one at a time")
+    idle = stack.submit(alone, "idle")
     _drained(stack)
     say(f"load: {plan.runs:,} runs, {plan.clients} clients")
     before = stack.used()
@@ -69,11 +75,8 @@ def _run(stack: Stack, say: Callable[[str], None]) -> _Counted:
     cpu = Cpu(*(round(each / plan.runs * 1e6, 1) for each in (*seconds, load["cpu_seconds"])))
     say("counting")
     measured = set(load["ids"])
-    stored, last = [], 0.0
-    for run in stack.completed():
-        stored.append(run["id"])
-        if run["id"] in measured:
-            last = max(last, datetime.fromisoformat(run["finished_at"]).timestamp())
+    stored = {run["id"]: datetime.fromisoformat(run["finished_at"]).timestamp() for run in stack.completed()}
+    last = max((at for run_id, at in stored.items() if run_id in measured), default=0.0)
     took = max(last - min(load["began_ns"]) / 1e9, 1e-3)
     acknowledged = warm["ids"] + idle["ids"] + load["ids"]
     return _Counted(idle, load, acknowledged, stored, took, cpu, memory)

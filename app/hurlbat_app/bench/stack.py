@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -47,21 +47,34 @@ class Plan:
         return asdict(self) | {"database": shown, "cores": os.cpu_count()}
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A worker that somebody runs, in any language: where it is, its signing secret, and the task that is measured."""
+
+    url: str
+    secret: str = field(repr=False)
+    task: str
+
+
 class BenchFailure(Exception):
     """The measurement could not be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The running processes. `log` has a line for each start of `task`; `held_log` one for each of `held_task`."""
+    """The running processes. `log` has a line for each start of `task`; `held_log` one for each of `held_task`.
+
+    Where the worker is somebody else's there is no process of ours, and nothing is written down.
+    """
 
     plan: Plan
     task: str
     api: httpx.Client
     servers: Sequence[Local]
-    worker: Local
+    worker: Local | None
     access: Access
     log: Path
+    name: str
 
     @property
     def held_task(self) -> str:
@@ -73,12 +86,15 @@ class Stack:
         """Where its starts are written down."""
         return self.log.with_name("held")
 
-    def register(self, secret: str) -> None:
+    def register(self, url: str, secret: str) -> None:
         """Register the worker, and wait until every server has heard of it."""
-        spec = {"name": self.task, "url": f"{self.worker.url}/hurlbat/", "slots": self.plan.slots, "secret": secret}
+        spec = {"name": self.name, "url": url, "slots": self.plan.slots, "secret": secret}
         worker = self.call("POST", "/workers", json=spec)
         if worker["state"] != "ready":
             raise BenchFailure(f"the worker is {worker['state']}: {worker['problem']}")
+        if self.task not in worker["tasks"]:
+            served = ", ".join(worker["tasks"]) or "none"
+            raise BenchFailure(f"the worker has no task {self.task}, but {served}; name one of its own with --task")
         for server in self.servers:  # each hears of it on its own
             deadline = time.monotonic() + KNOWN_SECONDS
             while self.api.get(f"{server.url}/tasks/{self.task}").status_code != 200:
@@ -88,11 +104,11 @@ class Stack:
 
     def unregister(self) -> None:
         """Take the worker off again."""
-        self.call("DELETE", f"/workers/{self.task}")
+        self.call("DELETE", f"/workers/{self.name}")
 
     def kill(self) -> None:
         """End all processes at once: no draining, no handing over."""
-        for local in (*self.servers, self.worker):
+        for local in filter(None, (*self.servers, self.worker)):
             local.process.kill()
 
     def submit(self, runs: int, submit: Literal["single", "bulk", "idle"]) -> dict[str, Any]:
@@ -141,8 +157,9 @@ class Stack:
         return found
 
     def used(self) -> tuple[float, float]:
-        """Return the CPU seconds of all servers, and of the worker."""
-        return sum(cpu_seconds(one.process.pid) for one in self.servers), cpu_seconds(self.worker.process.pid)
+        """Return the CPU seconds of all servers, and of the worker, which are 0 where it is somebody else's."""
+        worker = cpu_seconds(self.worker.process.pid) if self.worker else 0.0
+        return sum(cpu_seconds(one.process.pid) for one in self.servers), worker
 
     def resident(self) -> float:
         """Return the resident memory of the largest server in MiB."""
@@ -151,36 +168,55 @@ class Stack:
 
 @contextmanager
 def running(
-    plan: Plan, folder: Path, *, held: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None
+    plan: Plan,
+    folder: Path,
+    *,
+    held: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    other: Other | None = None,
 ) -> Iterator[Stack]:
     """Run servers and a worker with all files in the folder, the worker registered with all.
 
-    `held` is the policy of a second task; `env` more of the servers' settings. Raises `BenchFailure`.
+    `held` is the policy of a second task; `env` more of the servers' settings; `other` a worker that somebody runs, in
+    the place of ours. Raises `BenchFailure`.
     """
-    access, secret, task, log = Access.new(), new_secret(), f"bench-{secrets.token_hex(4)}", folder / "starts"
+    access, name, log = Access.new(), f"bench-{secrets.token_hex(4)}", folder / "starts"
     log.touch()
-    worker_env = {
-        "HURLBAT_BENCH_LOG": str(log),
-        "HURLBAT_BENCH_TASK": task,
-        "HURLBAT_BENCH_DELIVERY": str(plan.delivery),
-        "HURLBAT_SIGNING_SECRET": secret,
-    }
+    # whoever names a worker wants it to be called, wherever it is
+    settings = {**(env or {}), **({"HURLBAT_ALLOWED_NETWORKS": "0.0.0.0/0,::/0"} if other else {})}
     try:
         with ExitStack() as stack:
-            if held is not None:
-                worker_env["HURLBAT_BENCH_HELD"] = json.dumps(held)
-            worker = stack.enter_context(local_worker(folder, "hurlbat_app.bench.worker:app", env=worker_env))
+            worker = None
+            if other is None:
+                worker, other = _own_worker(stack, plan, folder, name, held)
             servers = [
-                stack.enter_context(local_server(folder, plan.database, access, env=env)) for _ in range(plan.servers)
+                stack.enter_context(local_server(folder, plan.database, access, env=settings))
+                for _ in range(plan.servers)
             ]
             api = stack.enter_context(
                 httpx.Client(base_url=servers[0].url, headers=access.headers, timeout=120, trust_env=False)
             )
-            made = Stack(plan, task, api, servers, worker, access, log)
-            made.register(secret)
+            made = Stack(plan, other.task, api, servers, worker, access, log, name)
+            made.register(other.url, other.secret)
             yield made
     except (LocalFailure, httpx.HTTPError) as failure:
         raise BenchFailure(str(failure)) from failure
+
+
+def _own_worker(
+    stack: ExitStack, plan: Plan, folder: Path, task: str, held: Mapping[str, Any] | None
+) -> tuple[Local, Other]:
+    secret = new_secret()
+    env = {
+        "HURLBAT_BENCH_LOG": str(folder / "starts"),
+        "HURLBAT_BENCH_TASK": task,
+        "HURLBAT_BENCH_DELIVERY": str(plan.delivery),
+        "HURLBAT_SIGNING_SECRET": secret,
+    }
+    if held is not None:
+        env["HURLBAT_BENCH_HELD"] = json.dumps(held)
+    worker = stack.enter_context(local_worker(folder, "hurlbat_app.bench.worker:app", env=env))
+    return worker, Other(f"{worker.url}/hurlbat/", secret, task)
 
 
 def versions() -> dict[str, str]:
