@@ -12,8 +12,10 @@ from standardwebhooks import Webhook
 
 from hurlbat_dispatcher.domain.answers import Signal
 from hurlbat_dispatcher.domain.outcome import Cancelled, ErrorCode, Failed, Held, NotSent, PushedBack, Succeeded
+from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push import client as client_module
 from hurlbat_dispatcher.push.heard import Delivery, Detached
+from hurlbat_dispatcher.push.request import Target
 from tests.push.delivering import (
     KEY,
     MARK,
@@ -245,8 +247,8 @@ async def test_an_accepted_run_goes_on_on_its_own_lease(response: httpx.Response
             PLAIN,
             Failed(
                 ErrorCode.BAD_ENCODING,
-                "the answer came with content-encoding: gzip, which was not offered; a middleware or a proxy in front of "
-                "the worker compresses: exempt the worker's path",
+                "the answer came with content-encoding: gzip, which was not offered; a middleware or a proxy in front "
+                "of the worker compresses: exempt the worker's path",
             ),
             Signal.TROUBLE,
         ),
@@ -439,3 +441,14 @@ async def test_a_plain_worker_is_not_told_of_a_cancellation() -> None:
     route = router.post(URL)
     assert await make_client(router).cancel(PLAIN, [(RUN_A, 1, "x")]) == {(RUN_A, 1): "unknown"}
     assert route.call_count == 0
+
+
+@pytest.mark.parametrize(("streams", "seconds"), [(True, 15.0), (False, 60.0)])
+def test_a_worker_that_answers_in_one_piece_may_take_the_time_of_its_tasks_for_the_head(
+    streams: bool, seconds: float
+) -> None:
+    target = Target("w", URL, Mode.PROTOCOL, (KEY,), streams=streams)
+
+    limits = make_client(respx.Router())._limits(target, [run(timeout=5.0), run(timeout=30.0)])
+
+    assert (limits.head, limits.total) == (seconds, 60.0)

@@ -169,8 +169,6 @@ def _update(
     values: dict[str, Any] = {name: bind(name, run.c[name].type) for name in names}
     if "joined_at" in values:  # once, when it was due first
         values["joined_at"] = sa.func.coalesce(run.c.joined_at, values["joined_at"])
-    if "delivery" in values:  # an end that came by another way was sent all the same
-        values["delivery"] = sa.func.coalesce(values["delivery"], run.c.delivery)
     clause = sa.update(run).where(_THIS, *also).values({**values, **constants})
     return Statement(clause, (*names, "b_tenant", "b_id", *(("b_attempt",) if also else ())))
 
