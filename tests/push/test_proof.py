@@ -97,8 +97,10 @@ def _always(response: httpx.Response) -> Callable[[httpx.Request], httpx.Respons
         (
             _always(httpx.Response(401, text="expired")),
             ErrorCode.WORKER_UNAUTHORIZED,
-            "the worker answered 401 to a signed request; its secret or its clock is wrong: expired; "
-            "signed with key fc757826",
+            (
+                "the worker answered 401 to a signed request; its secret or its clock is wrong: expired; "
+                "signed with key fc757826"
+            ),
             False,
         ),
         (

@@ -51,6 +51,6 @@ def _object(more: str, **members: Any) -> str:
 
 
 def tell_parents(parents: Mapping[str, str], outputs: Mapping[str, str]) -> str:
-    """Return the outputs of a node's parents as it is sent them: `parents` are runs by name, outputs raw JSON by run."""
+    """Return the outputs of a node's parents as it is sent them: `parents` are runs by name, `outputs` JSON by run."""
     told = ",".join(f"{json.dumps(name)}:{outputs.get(run_id, 'null')}" for name, run_id in parents.items())
     return f"{{{told}}}"
