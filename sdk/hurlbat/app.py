@@ -203,6 +203,8 @@ class Hurlbat:
         if self._lives:  # a framework's lifespan and `mount` may both bring it
             yield
             return
+        if not self.tasks and not self.workflows:
+            logger.warning("this app serves no task: none is declared in the modules that were imported by now")
         self._lives = True
         try:
             async with self._living():
