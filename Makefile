@@ -17,6 +17,7 @@ WORKERS ?= 2
 TYPED := sdk dispatcher app examples tests
 BENCH ?= --runs 20000
 
+KUBERNETES ?= 1.34.0
 SEEDS ?= 0:300
 MINUTES ?= 5
 CASES ?= 10000
@@ -66,7 +67,9 @@ test: lint types unit
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.worker
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/kubernetes-validate --quiet --strict -k $(KUBERNETES) deploy/kubernetes/*.yaml
 
 types: venv
 	$(BIN)/mypy $(TYPED)
