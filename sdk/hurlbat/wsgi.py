@@ -79,9 +79,13 @@ class MountedWSGI:
         self.path = path.rstrip("/")
         self.handler = handler
 
+    def start(self) -> None:
+        """Start the event loop of the tasks, as `WSGIHandler.start` does."""
+        self.handler.start()
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or have the app answer it."""
-        self.handler.start()  # any request shows that the server has forked: it is time to register
+        self.start()  # any request shows that the server has forked: it is time to register
         if environ.get("PATH_INFO", "").rstrip("/") == self.path:
             return self.handler(environ, start_response)
         return self.app(environ, start_response)
