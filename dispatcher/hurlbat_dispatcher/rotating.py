@@ -64,7 +64,8 @@ class Rotating:
         """Sign by a new key, given or made here, and for so many seconds by the old ones as well.
 
         A made `v1` secret is in the answer, this once. Rotating to the key that is the newest already ends the old ones
-        after so many seconds, if that is sooner. Raises `NotFound`, `Invalid`, and `Conflict` where `MAX_REPLACED` old ones still sign.
+        after so many seconds, if that is sooner. Raises `NotFound`, `Invalid`, and `Conflict` where `MAX_REPLACED` old
+        ones still sign.
         """
         self._fleet.get(name)
         if not 0 <= overlap <= MAX_OVERLAP_SECONDS:
@@ -100,7 +101,10 @@ class Rotating:
             await self._fleet.load()
             due = [name for name, keys in self._registry.secrets.items() if _left(keys, now)]
             room = asyncio.Semaphore(MAX_PROOFS)
-            await asyncio.gather(*(self._settle(name, room) for name in due))
+            ended = await asyncio.gather(*(self._settle(name, room) for name in due), return_exceptions=True)
+            for trouble in ended:
+                if trouble is not None:
+                    raise trouble
             if due:
                 await self._fleet.announce()
         except (DatabaseTrouble, Clash) as trouble:
@@ -110,8 +114,9 @@ class Rotating:
 
     async def _settle(self, name: str, room: asyncio.Semaphore) -> None:
         worker = self._registry.workers.get(name)
+        told = name in self._registry.secrets and not waits_for_its_secret(self._registry.secrets[name])
         try:
-            if worker is not None and worker.mode is Mode.PROTOCOL:
+            if worker is not None and worker.mode is Mode.PROTOCOL and told:
                 async with room:
                     worker = await self._fleet.look_again(name)
                 if worker.state is WorkerState.REJECTED:

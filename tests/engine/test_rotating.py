@@ -203,6 +203,15 @@ async def test_without_an_overlap_a_worker_waits_to_be_told_a_key_that_was_made_
     assert (await local.engine.sync_worker("w")).state is WorkerState.READY
 
 
+async def test_a_worker_that_was_never_told_a_key_waits_for_one_at_the_end_as_before(local: World) -> None:
+    fake = local.network.workers["w"] = FakeWorker("w", [{"name": "echo"}])
+    await local.engine.register_worker(WorkerSpec("w", fake.url))
+    await local.engine.rotate_secret("w")
+    await overlaps_end(local)
+    worker = await local.engine.get_worker("w")
+    assert (worker.state, len(worker.keys)) == (WorkerState.PENDING, 1)
+
+
 # -- again and back ----------------------------------------------------------------------------------------------------
 
 
