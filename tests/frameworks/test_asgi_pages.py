@@ -27,6 +27,45 @@ from tests.support.processes import ROOT, Server
 
 FOLDER = ROOT / "docs" / "frameworks"
 INDEX = ROOT / "docs" / "frameworks.md"
+ORM = """
+
+from django.db import connection
+from asgiref.sync import sync_to_async
+from orders.models import Order
+
+used = []
+
+
+def use() -> int:
+    count = Order.objects.count()
+    used.append(connection.connection)
+    return count
+
+
+@hurlbat.task(name="orm.sync")
+def count_orders() -> int:
+    return use()
+
+
+@hurlbat.task(name="orm.async")
+async def count_orders_async() -> int:
+    found = await Order.objects.acount()
+    assert found == await sync_to_async(use)()
+    return found
+
+
+@hurlbat.task(name="orm.open")
+async def still_open() -> int:
+    def is_open(kept: object) -> bool:
+        try:
+            kept.execute("SELECT 1")
+        except Exception:
+            return False
+        return True
+
+    return sum(map(is_open, used))
+"""
+"""Tasks that use Django's ORM, and one that tells how many of the connections they used are open."""
 CONFORMING = """
 from pathlib import Path
 import asyncio, os
@@ -58,7 +97,12 @@ class Page:
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        self.env = self.env | {"PYTHONPATH": f"{ROOT}:{self.folder}", "GATES": str(self.folder)}
+        self.env = self.env | {
+            "PYTHONPATH": f"{ROOT}:{self.folder}",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # what plugins there are here is not the page's
+            "GATES": str(self.folder),
+            "HURLBAT_GRACE": "25",
+        }
 
     @property
     def name(self) -> str:
@@ -103,7 +147,8 @@ class Page:
         words = shlex.split(line.removesuffix("&").replace("8000", str(self.port)))
         [target] = [word for word in words if ":" in word and not word[0].isdigit()]
         module, _, app = target.partition(":")
-        self.save(f"conforming_{app}.py", CONFORMING.format(module=module, app=app, name=self.name))
+        more = ORM if self.name == "django" else ""
+        self.save(f"conforming_{app}.py", CONFORMING.format(module=module, app=app, name=self.name) + more)
         command = [f"conforming_{app}:app" if word == target else word for word in words]
         started = stand.processes.listen(command, self.port, **(stand.settings | self.env))
         started.answers(self.url, below=300)
@@ -138,6 +183,8 @@ def test_a_page_makes_a_worker_from_its_first_command_to_its_stop(name: str, sta
         assert_both_slashes_are_its_own(page)
         assert_streams_as_it_goes(page)
         assert_conforms(page)
+        if name == "django":
+            assert_closes_the_connections_of_its_tasks(stand)
         assert_stops_without_losing_a_run(page, stand, server)
     finally:
         stand.api.send("DELETE", f"/workers/{name}")
@@ -229,6 +276,10 @@ def assert_conforms(page: Page) -> None:
     assert len(report.passed) > 40, report.summary
 
 
+def assert_closes_the_connections_of_its_tasks(stand: Stand) -> None:
+    assert [stand.api.run(task)["output"] for task in ("orm.sync", "orm.async", "orm.open")] == [1, 1, 0]
+
+
 def assert_stops_without_losing_a_run(page: Page, stand: Stand, server: Server) -> None:
     """Stop it while a task is at work, which ends after that and still reports."""
     gate = page.gate("stopping")
@@ -253,7 +304,7 @@ WEB_SERVERS = [block for block in blocks(INDEX, "sh") if "main:app" in block.tex
 
 
 @pytest.mark.parametrize("block", WEB_SERVERS, ids=lambda block: block.text.split()[0])
-def test_a_web_server_of_the_index_serves_the_worker_in_several_processes(
+def test_a_web_server_of_the_index_serves_the_worker_as_it_is_started_there(
     block: Block, stand: Stand, tmp_path: Path
 ) -> None:
     name = f"of-{block.text.split()[0]}"
