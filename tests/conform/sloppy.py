@@ -312,8 +312,8 @@ class SloppyHandler(BaseHTTPRequestHandler):
             write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         if buffered:
             self.chunk(b"".join(buffered))
-        if "stays-open" in self.faults:
-            time.sleep(4)
+        if self.faults & {"stays-open", "never-ends"}:
+            time.sleep(2.5 if "stays-open" in self.faults else 30)
         if self.packer:
             self.piece(self.packer.flush())
         self.wfile.write(b"0\r\n\r\n")
@@ -386,7 +386,8 @@ def follow(server: Sloppy, runs: Json, lines: "queue.Queue[Json]") -> None:
 def result_line(execution: Execution) -> Json:
     """Return the result as a line."""
     run = execution.run
-    return {"type": "result", "run_id": run["run_id"], "attempt": run["attempt"], **execution.result}
+    attempt = 1 if "says-attempt-1" in execution.faults else run["attempt"]
+    return {"type": "result", "run_id": run["run_id"], "attempt": attempt, **execution.result}
 
 
 def report(server: Sloppy, data: Json, runs: Json) -> None:

@@ -227,7 +227,8 @@ def test_the_list_says_of_every_check_why_it_matters() -> None:
     assert all(check["why"] and check["fix"] and check["modes"] == ["protocol"] for check in listed)
 
 
-def test_bad_input_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no .env is
     url = "http://127.0.0.1:9/"
     assert refusal() == "give the URL of a worker, or --list to see what is looked at."
     assert refusal("ftp://here", "--secret", NEW) == "'ftp://here' is not a URL with http:// or https:// and a host."

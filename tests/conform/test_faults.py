@@ -58,6 +58,7 @@ OF_RUNS: dict[str, set[str]] = {
     "always-retryable": {"failures.retryable"},
     "drops-retry-after": {"failures.retry-after"},
     "remembers-run-ids": {"failures.again"},
+    "says-attempt-1": {"failures.again"},
 }
 _NONE: tuple[str, set[str]] = ("", set())
 TOGETHER: dict[str, set[str]] = {
@@ -168,7 +169,9 @@ async def test_what_is_too_small_or_too_large_is_told() -> None:
 
 @pytest.mark.anyio
 async def test_a_stream_that_stays_open_is_told() -> None:
-    assert failures(await looked_at(["stays-open"], only=["streams.ends"])) == {"stays-open": {"streams.ends"}}
+    reports = await looked_at(["stays-open", "never-ends"], only=("delivery.result", "streams", "failures"))
+
+    assert failures(reports) == {"stays-open": {"streams.ends"}, "never-ends": {"streams.ends"}}
 
 
 def test_every_check_has_a_fault_that_it_finds() -> None:

@@ -30,6 +30,7 @@ from hurlbat_app.conform.verdicts import Skipped
 
 LEASE_TOKEN: Final = "conform-lease-token-of-no-server"
 EXECUTION_TIMEOUT: Final = 60.0
+LINGER_SECONDS: Final = 0.5
 NAP_SECONDS: Final = 1.0
 NAP_HEARTBEAT: Final = 0.2
 SLOWER: Final = (1, 4)
@@ -191,13 +192,17 @@ class Bench:
         heartbeat: float = HEARTBEAT_SECONDS,
         body: bytes | None = None,
         seconds: float = 0.0,
+        linger: float = LINGER_SECONDS,
     ) -> Delivery:
-        """Send a delivery that takes so many seconds, and return it when all runs have results or nothing comes."""
+        """Send a delivery that takes so many seconds, and return it when it has ended or nothing comes.
+
+        When all its runs have results it gets so many seconds of `linger` to end.
+        """
         patience = self.target.patience + seconds
         async with self.delivering(runs, heartbeat=heartbeat, body=body, patience=patience) as delivery:
-            await delivery.until(lambda: delivery.ended_at is not None, patience)
-            if delivery.accepted:
-                await delivery.until(lambda: all(delivery.results(run) for run in runs), patience)
+            await delivery.until(lambda: all(delivery.results(run) for run in runs), patience)
+            if not delivery.accepted:
+                await delivery.until(lambda: delivery.ended_at is not None, linger)
         return delivery
 
     async def nap(self, slowness: int = 1) -> Nap:
