@@ -20,6 +20,7 @@ if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", SECRET):
 WEBHOOK = Webhook(SECRET)
 RECEIPTS = Path(os.environ.get("RECEIPTS", "."))
 HOST, PORT = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
+ORDER = re.compile(r"[\w-]+")
 MAX_BYTES = 16 * 1024 * 1024
 written: dict[str, Any] = {}  # what succeeded, by the run's id; if it must outlive a restart, a table with a unique key
 writing: dict[str, Lock] = {}
@@ -34,7 +35,7 @@ def verified(body: bytes, headers: Message) -> Any:
 
 def write(id: str, input: Any) -> tuple[int, Any, dict[str, str]]:
     match input:
-        case {"order": str(order), "amount": int() | float() as amount} if re.fullmatch(r"[\w-]+", order):
+        case {"order": str(order), "amount": int() | float() as amount} if ORDER.fullmatch(order) and amount > 0:
             lock = writing.setdefault(id, Lock())
         case _:
             return 422, "order and amount are wanted", {"hurlbat-retry": "no"}
@@ -52,6 +53,8 @@ def write(id: str, input: Any) -> tuple[int, Any, dict[str, str]]:
 
 
 class Worker(BaseHTTPRequestHandler):
+    timeout = 60  # for a connection that says nothing, or does not read
+
     def do_GET(self) -> None:
         self.answer(405, "POST is what is served here")
 
@@ -76,6 +79,7 @@ class Worker(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     address_family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    request_queue_size = 128  # deliveries come side by side, each on a connection
 
 
 Server((HOST, PORT), Worker).serve_forever()

@@ -88,6 +88,8 @@ lock = Lock()
 
 
 class Worker(BaseHTTPRequestHandler):
+    timeout = 60  # for a connection that says nothing, or does not read
+
     def do_GET(self) -> None:
         self.answer(405, {"detail": "POST is what is served here"})
 
@@ -183,6 +185,7 @@ def cancel(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 class Server(ThreadingHTTPServer):
     address_family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    request_queue_size = 128  # deliveries come side by side, each on a connection
     daemon_threads = False  # when it closes it waits for the deliveries that are under way
 
 

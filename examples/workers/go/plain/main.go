@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
@@ -80,5 +81,6 @@ func main() {
 		json.NewEncoder(w).Encode(said)
 	}
 	address := net.JoinHostPort(cmp.Or(os.Getenv("HOST"), "127.0.0.1"), cmp.Or(os.Getenv("PORT"), "9000"))
-	log.Fatal(http.ListenAndServe(address, http.HandlerFunc(handler)))
+	server := &http.Server{Addr: address, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: time.Minute}
+	log.Fatal(server.ListenAndServe())
 }

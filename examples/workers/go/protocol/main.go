@@ -241,7 +241,8 @@ func main() {
 		log.Fatal("set HURLBAT_SIGNING_SECRET to the secret of this worker: whsec_ and the base64 of 24 to 64 bytes")
 	}
 	address := net.JoinHostPort(cmp.Or(os.Getenv("HOST"), "127.0.0.1"), cmp.Or(os.Getenv("PORT"), "9000"))
-	server, drained := &http.Server{Addr: address, Handler: http.HandlerFunc(handle)}, make(chan struct{})
+	server := &http.Server{Addr: address, Handler: http.HandlerFunc(handle), ReadHeaderTimeout: time.Minute}
+	drained := make(chan struct{})
 	stopped, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	context.AfterFunc(stopped, func() { // what runs may end; what comes goes to another instance, or waits for one
 		patience, done := context.WithTimeout(context.Background(), 10*time.Second)
