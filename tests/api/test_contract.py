@@ -1,7 +1,5 @@
 """`openapi.yaml` is the contract: what it says the server does, and nothing besides."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from hurlbat_app.api.contract import contract
 from hurlbat_app.api.gate import Access, Resource
 from hurlbat_dispatcher import Engine, RunState, WorkerState
 from tests.api.contract import METHODS, ContractBroken, Exchange, check, held_to_contract
-from tests.support.processes import TOKEN, Processes
 
 pytestmark = pytest.mark.anyio
 
@@ -144,28 +141,3 @@ async def test_the_wrapper_raises_where_an_app_breaks_the_contract() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(held_to_contract(app)), base_url="http://x") as client:
         with pytest.raises(ContractBroken, match="the answer at"):
             await client.get("/health/live")
-
-
-def test_requests_made_up_from_the_contract_find_no_fault(
-    processes: Processes, sqlite_url: str, tmp_path: Path
-) -> None:
-    server = processes.serve(sqlite_url, HURLBAT_WAIT_MAX="1", HURLBAT_PROXY="http://127.0.0.1:9")
-    # a request that the contract allows may still name a task that nobody serves
-    options = ("--exclude-checks", "positive_data_acceptance", "--max-examples", "2", "--seed", "1", "--no-color")
-    schemathesis = [
-        str(Path(sys.executable).with_name("schemathesis")),
-        "--config-file",
-        str(ROOT / "tests/api/schemathesis.toml"),
-    ]
-    command = [*schemathesis, "run", str(ROOT / "openapi.yaml"), *options]
-
-    done = subprocess.run(
-        [*command, "--url", server.url, "-H", f"Authorization: Bearer {TOKEN}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout[-6000:]
-    assert "unexpected error" not in server.output, server.output[-4000:]

@@ -72,7 +72,7 @@ def fuzz(
 ) -> Fuzzed:
     """Start a server and its workers, and have schemathesis make up requests. The options are schemathesis' own."""
     stage = processes.app("tests.contract.stage:app")
-    server = processes.serve(database_url, HURLBAT_WAIT_MAX="1", HURLBAT_PROXY=stage.url)
+    server = processes.serve(database_url, HURLBAT_PROXY=stage.url)
     counts = folder / "counts.json"
     program = str(Path(sys.executable).with_name("schemathesis"))
     command = [program, "--config-file", str(ROOT / "tests/api/schemathesis.toml"), "run", str(ROOT / "openapi.yaml")]

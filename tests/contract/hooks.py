@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ from tests.contract.stage import PLAIN_URL, PROTOCOL_URL
 GOOD = 0.8
 """So many of the cases get a good parent."""
 
+WAIT, WAIT_MAX = 0.2, 60
+"""Seconds: for so long a case waits that would wait longer, up to what the server takes."""
 ENDLESS = frozenset({"/runs/{run_id}/events"})
 """Streams that go on until a run has ended: asked of nothing but runs that have."""
+
+NEEDED = {"child_key": "parent", "idempotency_ttl": "idempotency_key"}
+"""Members that are refused without another."""
 
 _token = os.environ["HURLBAT_CONTRACT_TOKEN"]
 _parents = Parents(
@@ -52,9 +58,12 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.meta is None:
         return
     chosen = _parents.random.random() < GOOD
+    wait = (case.query or {}).get("wait")
+    if isinstance(wait, int | float) and WAIT < wait <= WAIT_MAX:
+        case.query["wait"] = WAIT
     _keep(case.body)
     if chosen and _is_good(case, ParameterLocation.BODY):
-        _served(case.body)
+        _served(case.body, path)
     if not (asked or (chosen and _is_good(case, ParameterLocation.PATH))):
         return
     named = _parents.of(case.method.upper(), path, ended=path in ENDLESS or "wait" in (case.query or ()))
@@ -83,8 +92,8 @@ def _has_token(case: Any) -> bool:
     )
 
 
-def _served(body: Any) -> None:
-    """Let a body name tasks that are served, workers that answer, and parents that are there."""
+def _served(body: Any, path: str) -> None:
+    """Let a body name tasks that are served, workers that answer and parents that are there, and contradict nothing."""
     if not isinstance(body, dict):
         return
     if isinstance(body.get("url"), str):
@@ -95,6 +104,22 @@ def _served(body: Any) -> None:
             each["task"] = _parents.random.choice(SERVED[:2] if several else SERVED)
         if isinstance(each.get("parent"), str):
             each["parent"] = _parents.run()
+        for name, needed in NEEDED.items():
+            if each.get(needed) is None:
+                each.pop(name, None)
+        if each.get("delay") is not None or each.get("expression") is not None:
+            each.pop("run_at", None)
+    if path.startswith("/schedules"):
+        _timed(body)
+
+
+def _timed(body: dict[str, Any]) -> None:
+    if isinstance(body.get("expression"), str):
+        body["expression"] = _parents.random.choice(("*/5 * * * *", "0 3 * * mon", "@daily"))
+    if isinstance(body.get("run_at"), str):
+        body["run_at"] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    if isinstance(body.get("timezone"), str):
+        body["timezone"] = _parents.random.choice(("UTC", "Europe/Berlin"))
 
 
 def _keep(body: Any) -> None:

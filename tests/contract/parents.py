@@ -13,7 +13,7 @@ import requests
 
 from tests.contract.stage import PLAIN_URL, PROTOCOL_URL, SECRET
 
-SENDER_HEADER = "x-sender-key"
+SENDER_HEADER = "webhook-signature"
 SENDER_KEY = "the-key-of-the-sender"
 SERVED = ("echo", "fail", "held")
 """Tasks that are served."""
