@@ -26,7 +26,8 @@ def attempt(client: Client, folder: Path, env: dict[str, str], tell: Callable[[s
     """Try a client in an empty folder, and tell each operation and its result. Raises `Failed`, `Unexpected`."""
     name = folder.name
     contract_for(folder)
-    shown = folder / client.example
+    shown = folder / "page" / client.example
+    shown.parent.mkdir()
     shown.write_text(example(client.example))
 
     began = time.monotonic()
@@ -34,9 +35,6 @@ def attempt(client: Client, folder: Path, env: dict[str, str], tell: Callable[[s
     tell("generate", f"{time.monotonic() - began:.1f} s")
 
     began = time.monotonic()
-    sources = folder / "sources"
-    sources.mkdir()
-    shown = shown.rename(sources / shown.name)
     client.compile(folder, client.program, shown)
     tell("compile", f"{time.monotonic() - began:.1f} s")
 
