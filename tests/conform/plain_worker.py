@@ -25,6 +25,8 @@ class PlainHandler(SloppyHandler):
         if "redirects" in self.faults:
             return self.say(301, b"", location="https://elsewhere.example/")
         [run] = json.loads(body)["data"]["runs"]
+        if run["run_id"] != self.headers["webhook-id"]:
+            return self.say(400, b"the id is not the run's")
         if run["run_id"] in self.server.seen:
             return self.say(409, b"seen before")
         if "knows-one-task" in self.faults and run["task"] != "own.task":
@@ -51,7 +53,7 @@ class PlainHandler(SloppyHandler):
         """Answer as a failure that may, or must not, be repeated."""
         if input.get("retry_after") is not None and "no-retry-after" not in self.faults:
             wait = "soon" if "unreadable-retry-after" in self.faults else str(input["retry_after"])
-            return self.say(503, b"later", **{"retry-after": wait})
+            return self.say(500 if "retry-after-on-500" in self.faults else 503, b"later", **{"retry-after": wait})
         if not input["retryable"] and "no-retry-words" not in self.faults:
             return self.say(422, b"never", **{"hurlbat-retry": "no"})
         return self.say(500, b"failed")

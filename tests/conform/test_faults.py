@@ -105,6 +105,7 @@ OF_PLAIN_WORKERS: dict[str, set[str]] = {
     "no-retry-words": {"failures.no-retry"},
     "no-retry-after": {"failures.retry-words"},
     "unreadable-retry-after": {"failures.retry-words"},
+    "retry-after-on-500": {"failures.retry-words"},
     "remembers-failures": {"failures.same-id"},
     "fails-as-200": {"failures.no-retry", "failures.retry-words", "failures.same-id"},
     "202": set(),
