@@ -173,20 +173,21 @@ async def test_an_attempt_that_reported_later_and_one_that_was_cancelled_know_th
 
 
 async def test_an_attempt_that_runs_has_not_the_delivery_of_the_one_before(world: World) -> None:
-    worker = await world.worker("w", TWICE)
+    worker = await world.worker("w", "echo")
 
     async def once_bad_then_slow(call: Call) -> Output:
         return call.failed() if call.attempt == 1 else await worker.held(call)
 
     worker.work = once_bad_then_slow
-    run = await world.submit()
+    run = await world.ended(await world.submit())
+    await world.engine.replay_run(run.id)
     await world.until(lambda: len(worker.open) == 1)
 
     view = await world.engine.attempts.get(run.id, 2)
 
     assert (view.attempt.state, view.attempt.charged, view.attempt.delivery) == ("running", None, None)
     worker.gate.set()
-    await world.ended(run)
+    await world.until_run(run, lambda found: found.state is RunState.COMPLETED)
 
 
 async def test_a_replay_keeps_what_the_life_before_was_sent(world: World) -> None:
