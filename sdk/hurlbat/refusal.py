@@ -47,10 +47,13 @@ class Refusals:
 
         `headers` has lower-case names, `now` is in seconds since the epoch. `clock_skew` is our clock minus the
         request's timestamp in seconds, None where there is none; `body_bytes` and `body_sha256` are of the body as it
-        came; `content_length` is there where it says another length.
+        came; `content_length` is there where it says another length, `hint` where the keys are of the wrong kind.
         """
         facts = _facts(headers, body, now, keys)
-        told = facts | {"detail": f"{str(error).removesuffix('.')}. {_sentence(facts, keys)}"}
+        hints = [_HINTS[one] for one in facts["signature_versions"] if one in _HINTS]
+        if keys and hints and not {algorithm_of(key) for key in keys}.intersection(facts["signature_versions"]):
+            facts["hint"] = "; ".join(hints)
+        told = facts | {"detail": f"{str(error).removesuffix('.')}. {_sentence(facts)}"}
         self._log(told, keys)
         return told
 
@@ -87,7 +90,7 @@ def _facts(headers: Mapping[str, str], body: bytes, now: float, keys: Sequence[s
     return facts
 
 
-def _sentence(facts: Mapping[str, Any], keys: Sequence[str]) -> str:
+def _sentence(facts: Mapping[str, Any]) -> str:
     versions, skew = facts["signature_versions"], facts["clock_skew"]
     length = f"{facts['body_bytes']} bytes"
     if "content_length" in facts:
@@ -98,7 +101,4 @@ def _sentence(facts: Mapping[str, Any], keys: Sequence[str]) -> str:
     if skew is not None:
         parts.append(f"clock skew {skew:+} s (this clock minus the request's timestamp)")
     parts.append(f"{facts['known_keys']} key{'' if facts['known_keys'] == 1 else 's'} known here")
-    ours = {algorithm_of(key) for key in keys}
-    if keys and versions and not ours.intersection(versions):
-        parts += [_HINTS[version] for version in versions if version in _HINTS]
-    return "; ".join(parts)
+    return "; ".join([*parts, facts["hint"]] if "hint" in facts else parts)

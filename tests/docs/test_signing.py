@@ -43,13 +43,8 @@ def test_a_secret_that_is_made_as_it_is_told_is_one() -> None:
 def test_the_members_of_a_401_are_those_that_are_told() -> None:
     headers = {"content-length": "1"}
     members: dict[str, Any] = Refusals().members(SignatureMissing("no"), headers, b"", 0.0, [])
-    told = first_column(
-        PAGE,
-        "The SDK's 401 is a problem (RFC 9457) with these members beside `code` `signature_refused` "
-        "and `detail`, in which they are told as a\nsentence. A worker in another language may send them, too: "
-        "`body_bytes` and `body_sha256` are what the server compares.",
-    )
-    assert sorted(told) == sorted(members.keys() - {"detail"})
+    told = first_column(PAGE, "### What it holds")
+    assert sorted(told) == sorted({*members, "hint"} - {"detail"})
 
 
 def test_the_limits_are_those_that_are_told() -> None:

@@ -139,7 +139,8 @@ def test_a_worker_that_is_left_behind_is_rejected_and_ready_once_it_knows_the_ke
     until(lambda: turning.show()["state"] == "rejected", "rejection at the end of the overlap")
 
     problem = turning.show()["problem"]
-    assert f"the body came as it was sent; signed with key {new} (v1 since 20" in problem
+    assert "the body came as it was sent, so the worker has another secret (it knows 1); clock skew" in problem
+    assert f"; signed with key {new} (v1 since 20" in problem
     assert f"key {old} was replaced, and signs no more since 20" in problem
     run = stage.api.submit("shout", "wait for me")
     shown = hurlbat("workers", "show", "turning")

@@ -10,7 +10,7 @@ import pytest
 
 from hurlbat import Hurlbat, signing
 from hurlbat_dispatcher.clock import Chance, Ids
-from hurlbat_dispatcher.domain.answers import Words
+from hurlbat_dispatcher.domain.answers import Received, Words
 from hurlbat_dispatcher.domain.outcome import ErrorCode, Held
 from hurlbat_dispatcher.domain.workers import Mode, SigningKey
 from hurlbat_dispatcher.push.client import PushClient
@@ -35,24 +35,44 @@ def said(words: Words, *told: SigningKey, keys: tuple[str, ...] = (KEY,)) -> str
     return explained(words, Target("w", URL, Mode.PROTOCOL, keys, told=told), BODY, NOW).beside
 
 
+SKEW = "; clock skew +1.5 s (the worker's clock minus this server's)"
+
+
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("received", "sentence"),
     [
-        (Words(), ""),
         (
-            Words(body_bytes=9, body_sha256=SHA),
-            "; the worker received 9 bytes where 8 were sent: something on the way changed the body",
+            Received(9, SHA),
+            "the worker received 9 bytes where 8 were sent: something on the way changed the body",
         ),
         (
-            Words(body_bytes=8, body_sha256="0" * 64),
-            "; the worker received other bytes than the 8 sent: something on the way changed the body",
+            Received(8, "0" * 64),
+            "the worker received other bytes than the 8 sent: something on the way changed the body",
         ),
-        (Words(body_bytes=8, body_sha256=SHA.upper()), "; the body came as it was sent"),
-        (Words(body_bytes=8), ""),
+        (Received(8, SHA), "the body came as it was sent, so the worker has another secret"),
+        (
+            Received(8, SHA, 1.5, known=2, hint="no v1a here"),
+            f"the body came as it was sent, so the worker has another secret (it knows 2); no v1a here{SKEW}",
+        ),
+        (
+            Received(8, SHA, signed=False),
+            "the worker received no signature: something on the way dropped the webhook headers",
+        ),
+        (
+            Received(8, SHA, -301.0),
+            "one of the two clocks is wrong, which may differ by 300 s" + SKEW.replace("+1.5", "-301"),
+        ),
     ],
 )
-def test_the_body_that_came_is_held_against_the_one_that_was_sent(words: Words, sentence: str) -> None:
-    assert said(words) == f"{sentence}; signed with key {TWO}"
+def test_what_came_is_held_against_what_was_sent(received: Received, sentence: str) -> None:
+    words = Words("all of it", "what the worker guesses", received=received)
+    assert explained(words, Target("w", URL, Mode.PROTOCOL, (KEY,)), BODY, NOW).for_people == sentence
+
+
+def test_the_words_of_a_worker_that_does_not_tell_what_came_stay() -> None:
+    words = Words("all of it", "what the worker guesses")
+    assert explained(words, Target("w", URL, Mode.PROTOCOL, (KEY,)), BODY, NOW).for_people == "what the worker guesses"
+    assert said(words) == f"; signed with key {TWO}"
 
 
 def test_the_keys_that_signed_are_named_with_their_times() -> None:
@@ -121,14 +141,17 @@ async def test_a_body_that_changed_and_kept_its_length_is_told_by_its_digest() -
 
 async def test_a_wrong_secret_is_told_from_a_changed_body() -> None:
     message = await held(a_client(lambda body: body, secret=NEW))
-    assert f"the body came as it was sent; signed with key {TWO}" in message
-    assert f"signatures v1 by key {TWO}" in message
+    start = (
+        "the worker answered 401: the body came as it was sent, so the worker has another secret (it knows 1); clock"
+    )
+    assert message.startswith(start)
+    assert message.endswith(f"; signed with key {TWO}")
     assert ONE not in message  # the worker's own key is its own affair
 
 
 async def test_a_wrong_clock_is_told_with_its_skew() -> None:
     message = await held(a_client(lambda body: body, ahead=600.0))
-    assert "clock skew +600.1 s (this clock minus the request's timestamp)" in message
+    assert "one of the two clocks is wrong, which may differ by 300 s; clock skew +600.1 s (the worker's" in message
 
 
 async def test_a_proof_says_the_same() -> None:
@@ -146,6 +169,7 @@ async def test_a_proof_says_the_same() -> None:
         '"body_bytes": -1, "body_sha256": "short"',
         '"body_bytes": true, "body_sha256": null',
         '"body_bytes": 1e3, "body_sha256": ["a"]',
+        f'"body_bytes": 9, "body_sha256": "{"g" * 64}", "clock_skew": 7',
     ],
 )
 async def test_what_a_worker_tells_of_the_body_in_another_shape_is_ignored(members: str) -> None:
@@ -153,6 +177,15 @@ async def test_what_a_worker_tells_of_the_body_in_another_shape_is_ignored(membe
     answer = httpx.Response(401, headers=headers, content=f'{{"detail": "no", {members}}}')
     ended = (await deliver(answer)).ends[RUN_A]
     assert ended == Held(ErrorCode.WORKER_UNAUTHORIZED, f"the worker answered 401: no; signed with key {TWO}")
+
+
+async def test_members_beside_those_of_the_body_are_ignored_in_another_shape() -> None:
+    headers = {"content-type": "application/problem+json"}
+    odd = '"clock_skew": 1e300, "known_keys": "two", "hint": 7, "signature_versions": "v1"'
+    content = f'{{"detail": "no", "body_bytes": 1, "body_sha256": "{SHA}", {odd}}}'
+    ended = (await deliver(httpx.Response(401, headers=headers, content=content))).ends[RUN_A]
+    assert isinstance(ended, Held)
+    assert ended.message.startswith("the worker answered 401: the worker received 1 bytes where ")
 
 
 async def test_every_signed_request_names_its_keys_in_the_order_of_the_signatures() -> None:

@@ -78,6 +78,22 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """What a worker tells of a request whose signature it refuses: the length and SHA-256 of the body as it came there.
+
+    `skew` is the worker's clock minus the request's time (seconds), `signed` whether any signature came, `known` how
+    many keys the worker has.
+    """
+
+    bytes: int
+    sha256: str
+    skew: float | None = None
+    signed: bool = True
+    known: int | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """What the body of an error says: its text, and the members of an RFC 9457 problem that we know.
 
@@ -89,10 +105,8 @@ class Words:
     code: str | None = None
     retryable: bool = True
     rate_limit_key: str | None = None
-    body_bytes: int | None = None
-    """Of the body that the worker received, its length."""
-    body_sha256: str | None = None
-    """Of the body that the worker received, its SHA-256 in hexadecimal digits."""
+    received: Received | None = None
+    """What the worker received, where it refuses the signature and tells."""
     beside: str = ""
     """What is said on this side, after the worker's own words."""
 

@@ -106,9 +106,11 @@ async def _refused(answer: Response, target: Target, body: bytes, now_ms: int) -
         case redirect if 300 <= redirect < 400:
             return ProofFailed(ErrorCode.REDIRECT_REFUSED, f"{status}; {redirect_words(head, target.url)}")
         case 401:
-            guess = "" if words.code in (CONSUMED, CHANGED) else "; its secret or its clock is wrong"
-            sentence = f"{status} to a signed request{guess}{said}"
-            sentence += explained(words, target, body, now_ms).beside
+            known = words.received is not None or words.code in (CONSUMED, CHANGED)
+            guess = "" if known else "; its secret or its clock is wrong"
+            words = explained(words, target, body, now_ms)
+            said = f": {words.for_people}" if words.for_people else ""
+            sentence = f"{status} to a signed request{guess}{said}{words.beside}"
             return ProofFailed(ErrorCode.WORKER_UNAUTHORIZED, sentence)
         case 403:
             code = ErrorCode.WRONG_TARGET if words.code == ErrorCode.WRONG_TARGET else ErrorCode.WORKER_UNAUTHORIZED

@@ -7,7 +7,8 @@ the digest of the body that came (`body_bytes`, `body_sha256`), and here they ar
 import hashlib
 from dataclasses import replace
 
-from hurlbat_dispatcher.domain.answers import Words
+from hurlbat.signing import TOLERANCE_SECONDS
+from hurlbat_dispatcher.domain.answers import Received, Words
 from hurlbat_dispatcher.domain.workers import SigningKey
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.telling import rfc3339
@@ -17,21 +18,34 @@ _LONG_AGO_MS = 30 * 86_400_000
 
 
 def explained(words: Words, target: Target, body: bytes, now: int) -> Words:
-    """Return a 401's words with what is known here of the request with this body, at this time (ms)."""
-    return replace(words, beside="".join(f"; {said}" for said in (_compared(words, body), *_keys(target, now)) if said))
+    """Return a 401's words with what is known here of the request with this body, at this time (ms).
+
+    Where the worker tells what it received, a sentence of ours takes the place of its own, which had to guess.
+    """
+    beside = "".join(f"; {said}" for said in _keys(target, now))
+    detail = words.detail if words.received is None else _found(words.received, body)
+    return replace(words, detail=detail, beside=beside)
 
 
-def _compared(words: Words, body: bytes) -> str | None:
-    """Say whether the body came as it was sent, where the worker tells enough of it."""
-    came = words.body_bytes
-    if came is not None and came != len(body):
-        said = f"the worker received {came} bytes where {len(body)} were sent"
-        return f"{said}: something on the way changed the body"
-    if words.body_sha256 is None:
-        return None
-    if words.body_sha256.lower() != hashlib.sha256(body).hexdigest():
+def _found(received: Received, body: bytes) -> str:
+    """Say what is wrong, of what this side and that side know together."""
+    if received.bytes != len(body):
+        came = f"the worker received {received.bytes} bytes where {len(body)} were sent"
+        return f"{came}: something on the way changed the body"
+    if received.sha256 != hashlib.sha256(body).hexdigest():
         return f"the worker received other bytes than the {len(body)} sent: something on the way changed the body"
-    return "the body came as it was sent"
+    if not received.signed:
+        return "the worker received no signature: something on the way dropped the webhook headers"
+    skew = _skew(received.skew)
+    if received.skew is not None and abs(received.skew) > TOLERANCE_SECONDS:
+        return f"one of the two clocks is wrong, which may differ by {TOLERANCE_SECONDS} s{skew}"
+    count = "" if received.known is None else f" (it knows {received.known})"
+    hint = "" if received.hint is None else f"; {received.hint}"
+    return f"the body came as it was sent, so the worker has another secret{count}{hint}{skew}"
+
+
+def _skew(seconds: float | None) -> str:
+    return "" if seconds is None else f"; clock skew {seconds:+g} s (the worker's clock minus this server's)"
 
 
 def _keys(target: Target, now: int) -> list[str]:

@@ -1,9 +1,11 @@
 """Makes requests to workers, signed or on purpose not, and reads what the head and the words of an answer say."""
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat.signing import key_id, sign
@@ -19,12 +21,16 @@ from hurlbat.wire import (
     is_rate_limit_key,
 )
 from hurlbat_dispatcher.clock import Clock, Ids
-from hurlbat_dispatcher.domain.answers import Head, Words
+from hurlbat_dispatcher.domain.answers import Head, Received, Words
 from hurlbat_dispatcher.domain.retry_after import read_retry_after
 from hurlbat_dispatcher.domain.workers import Mode, SigningKey
 from hurlbat_dispatcher.push.exchange import LastLook, Limits
 from hurlbat_dispatcher.push.record import Record
 from hurlbat_dispatcher.push.transport import Response, Transport
+
+MAX_SKEW: Final = 1e12
+MAX_HINT: Final = 200
+_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +146,7 @@ async def words_of(response: Response) -> Words:
         code if isinstance(code, str) else None,
         problem.get("retryable") is not False,
         _rate_limit_key(problem.get("rate_limit_key")),
-        _whole(problem.get("body_bytes")),
-        _digest(problem.get("body_sha256")),
+        _received(problem),
     )
 
 
@@ -149,8 +154,20 @@ def _whole(said: object) -> int | None:
     return said if type(said) is int and 0 <= said < 1 << 53 else None
 
 
-def _digest(said: object) -> str | None:
-    return said if isinstance(said, str) and len(said) == 64 else None
+def _received(problem: Mapping[str, Any]) -> Received | None:
+    """Return what the members of a 401 tell of what came; each that has another shape is ignored."""
+    size, digest = _whole(problem.get("body_bytes")), problem.get("body_sha256")
+    if size is None or not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        return None
+    skew, hint = problem.get("clock_skew"), problem.get("hint")
+    return Received(
+        size,
+        digest.lower(),
+        skew if isinstance(skew, int | float) and abs(skew) < MAX_SKEW else None,
+        problem.get("signature_versions") != [],
+        _whole(problem.get("known_keys")),
+        hint[:MAX_HINT].replace("\0", "\ufffd") if isinstance(hint, str) else None,
+    )
 
 
 def _rate_limit_key(said: object) -> str | None:
