@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 from pydantic import ValidationError
 
 from hurlbat.errors import PayloadError, TaskInvalid
-from hurlbat.graph import AnyOf, OnEvent, Sleep, When
 from hurlbat.payloads import encode, explain
 from hurlbat.policy import Backoff, Concurrency, LabelWish, RateLimit, TaskPolicy, WantedLabel
 from hurlbat.shape import Shape
@@ -14,7 +13,12 @@ from hurlbat.task import Task
 from hurlbat.triggers import Cron, Debounce, Filter, Throttle
 
 if TYPE_CHECKING:
+    from hurlbat.graph import AnyOf, OnEvent, Sleep, When
     from hurlbat.workflow import Node
+
+    Condition = Sleep | OnEvent | When | AnyOf | Mapping[str, Any]
+    Conditions = Condition | Sequence[Condition]
+    """One condition, or several of which all must be true."""
 
 _LISTS: Final[Mapping[str, tuple[type, ...]]] = {
     "concurrency": (Concurrency,),
@@ -27,8 +31,6 @@ _LISTS: Final[Mapping[str, tuple[type, ...]]] = {
 
 Given = Mapping[str, Any]
 """A part of a policy as a dict, as JSON has it."""
-Conditions = Sleep | OnEvent | When | AnyOf | Given | Sequence[Sleep | OnEvent | When | AnyOf | Given]
-"""One condition, or several of which all must be true."""
 
 
 class FlowOptions(TypedDict, total=False):
@@ -96,11 +98,11 @@ class PlaceOptions(TypedDict, total=False):
     """What it is called there; the name of its function or task."""
     parents: "Node[Any, Any] | str | Sequence[Node[Any, Any] | str]"
     """The nodes, or names of nodes, that must have ended well before; without any it begins with the workflow."""
-    wait_for: Conditions | None
+    wait_for: "Conditions | None"
     """What must come true before it starts, once its parents have ended."""
-    skip_if: Conditions | None
+    skip_if: "Conditions | None"
     """What lets it be skipped instead."""
-    cancel_if: Conditions | None
+    cancel_if: "Conditions | None"
     """What cancels it, and the nodes after it, until it has ended."""
 
 

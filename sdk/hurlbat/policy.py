@@ -7,16 +7,18 @@ know, as a worker may be of a newer version than its server.
 import hashlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Required, Self, TypedDict
 
 from pydantic import Field, PlainValidator, ValidationInfo, WrapValidator, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
-from hurlbat.graph import Graph
 from hurlbat.models import CONFIG, LENIENT, Model, known_only, made_by_hand, twice
 from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPattern, Expression, Filter, Throttle
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from hurlbat.graph import Graph
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False, strict=True)]
@@ -177,6 +179,21 @@ def _label(given: Any, _: object, info: ValidationInfo) -> str | WantedLabel:
     return wanted.value if isinstance(given, str) else wanted
 
 
+def _graph(given: Any, info: ValidationInfo) -> "Graph | None":
+    """Read a graph; only here is it imported, as its models take time to make and most apps have none."""
+    if given is None:
+        return None
+    from hurlbat.graph import Graph
+
+    return Graph.model_validate(given, context=info.context)
+
+
+if TYPE_CHECKING:
+    OptionalGraph = Graph | None
+else:
+    OptionalGraph = Annotated[Any, PlainValidator(_graph)]
+
+
 OF_WORKERS: Final = (
     "retries",
     "backoff",
@@ -219,7 +236,7 @@ class TaskPolicy(Model):
     batch_timeout: Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)] | None = None
     batch_key: Expression | None = None
     on_failure: Name | None = None
-    graph: Graph | None = None
+    graph: OptionalGraph = None
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 

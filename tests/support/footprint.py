@@ -2,9 +2,10 @@
 
     python -m tests.support.footprint dist/hurlbat-*.whl
 
-Installs the wheel with its dependencies into an empty environment and measures there, each time in a fresh process; the
-median of `RUNS`, in time and in that of the processor, which other load does not stretch as much. A cold start is what a platform does that has no process yet: start Python, import the module of the
-user, verify a signed delivery, run its one task with a pydantic model, and answer.
+Installs the wheel with its dependencies into an empty environment and measures there, each time in a fresh process: the
+median of `RUNS`, of time and of a processor's time, which other load does not stretch as much. A cold start is what a
+platform does that has no process yet: start Python, import the user's module, verify a signed delivery, run its one
+task with a pydantic model, and answer.
 """
 
 import resource
@@ -39,7 +40,8 @@ from hurlbat import signing, wire
 run = wire.DeliveredRun("run-1", "halve", 1, 4, '{"width": 800}', "{}", 300.0, "token", "http://127.0.0.1:8420/x")
 body = wire.deliver_body("worker", "https://worker.example/", "2026-11-22T12:00:00.000Z", [run])
 at = int(time.time())
-headers = {"webhook-id": "msg_1", "webhook-timestamp": str(at), "webhook-signature": signing.sign(%r, "msg_1", at, body)}
+signature = signing.sign(%r, "msg_1", at, body)
+headers = {"webhook-id": "msg_1", "webhook-timestamp": str(at), "webhook-signature": signature}
 context = {"domainName": "x.lambda-url.y.on.aws", "http": {"method": "POST"}}
 print(json.dumps({"headers": headers, "requestContext": context, "rawPath": "/", "body": body.decode()}))
 """
