@@ -129,8 +129,8 @@ class Worker(BaseHTTPRequestHandler):
         waiting: dict[Future[dict[str, Any]], dict[str, Any]] = {}
         for run in runs:
             if run["task"] in TASKS:
-                self.line({"type": "started", "run_id": run["run_id"], "attempt": run["attempt"]})
                 waiting[begin(run).result] = run
+                self.line({"type": "started", "run_id": run["run_id"], "attempt": run["attempt"]})
             else:
                 error = {"type": "unknown_task", "message": f"{run['task']} is not served here"}
                 self.result(run, {"state": "failed", "error": error})

@@ -91,8 +91,8 @@ type attempt struct {
 
 var (
 	webhooks []*standardwebhooks.Webhook // while a secret rotates, any of them may have signed
-	manifest = object{"protocol": 1, "sdk": "go-example", "max_batch": 16, "tasks": declared()}
-	version  = fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprint(manifest))))[:16]
+	version  = fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprint(declared()))))[:16]
+	manifest = object{"protocol": 1, "version": version, "sdk": "go-example", "max_batch": 16, "tasks": declared()}
 	attempts sync.Map // those that run here and those of the last minute
 )
 
@@ -128,7 +128,6 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	case json.Unmarshal(body, &message) != nil:
 		answer(http.StatusBadRequest, object{"detail": "this is no message"})
 	case message.Type == "describe":
-		manifest["version"] = version
 		answer(http.StatusOK, manifest)
 	case message.Type == "probe":
 		answer(http.StatusOK, object{})
@@ -170,10 +169,10 @@ func execute(one run, lines chan<- line) {
 		lines <- line{Type: "result", ID: one.ID, Attempt: one.Attempt, State: "failed", Error: error}
 		return
 	}
-	lines <- line{Type: "started", ID: one.ID, Attempt: one.Attempt}
 	ctx, stop := context.WithCancel(context.Background())
 	known, twice := attempts.LoadOrStore(key(one), &attempt{cancel: stop, ended: make(chan struct{})})
 	mine := known.(*attempt)
+	lines <- line{Type: "started", ID: one.ID, Attempt: one.Attempt}
 	if !twice { // what was sent twice runs once
 		mine.result = perform(ctx, one)
 		close(mine.ended)
