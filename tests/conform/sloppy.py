@@ -252,7 +252,7 @@ class SloppyHandler(BaseHTTPRequestHandler):
                 manifest["version"] = str(self.server.asked)
         text = json.dumps(manifest).encode()
         kind = "text/html" if "manifest-as-html" in self.faults else "application/json"
-        self.send(200, kind, text, version=manifest["version"])
+        self.send(200, kind, text, version="another" if "another-mark" in self.faults else manifest["version"])
 
     def cancel(self, runs: Json) -> None:
         if "ignores-cancel" in self.faults:

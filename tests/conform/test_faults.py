@@ -39,6 +39,7 @@ OF_THE_HEAD: dict[str, set[str]] = {
     "get-crashes": {"reachable.get"},
     "manifest-as-html": {"manifest.typed"},
     "version-changes": {"manifest.version"},
+    "another-mark": {"manifest.version"},
     "crashes-on-unknown-members": {"manifest.unknown-members", "delivery.unknown-members"},
     "crashes-on-unknown-type": {"manifest.unknown-type"},
     "crashes-on-no-message": {"manifest.no-message"},
