@@ -52,7 +52,7 @@ def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
 def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     submitted, waited, first, again, bulk, shown, listed, second, *later = answers
     explained, moved, cancelled, replayed, dry, begun, nothing, operations, *rest = later
-    added, _, changed, paused, resumed, synced, task, *flows = rest
+    added, _, changed, paused, resumed, synced, rotated, task, *flows = rest
     made, workflows, run, nodes, redone, *limits = flows
 
     assert (submitted["task"], waited["output"]) == ("greet", "Hello, Grace!")
@@ -70,6 +70,7 @@ def test_every_command_is_answered_as_the_page_says(answers: list[Any]) -> None:
     assert added["secret"].startswith("whsec_")
     assert (changed["slots"], paused["state"], resumed["state"]) == (20, "paused", "unverified")
     assert synced["state"] == "unverified"
+    assert (rotated["secret"] != added["secret"], len(rotated["keys"])) == (True, 2)
     assert (task["retries"], task["workers"]) == (3, ["mailer"])
     assert (made["name"], made["unserved"], workflows["items"]) == ("welcome", [], [made])
     assert (run["state"], run["output"]) == ("completed", {"again": "Hello, Ada!"})
