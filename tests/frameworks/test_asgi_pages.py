@@ -243,10 +243,12 @@ def assert_streams_as_it_goes(page: Page) -> None:
     body = wire.deliver_body(*told, runs, heartbeat=0.05)
     lines: dict[str, Any] = {}
     with (
-        httpx.Client(trust_env=False, timeout=60) as client,
+        # hypercorn, which Quart's page starts, speaks HTTP/2 as well
+        httpx.Client(trust_env=False, timeout=60, http1=page.name != "quart", http2=page.name == "quart") as client,
         client.stream("POST", page.url, content=body, headers=signed(body, keys=[SECRET])) as answer,
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (200, wire.STREAM_TYPE)
+        assert answer.http_version == ("HTTP/2" if page.name == "quart" else "HTTP/1.1")
         coming = (json.loads(line) for line in answer.iter_lines())
         # all begin, those that can end do, and the connection is alive while two are at work
         for wanted in (*(f"{run.run_id} started" for run in runs), "failing failed", "echoing completed", "heartbeat"):
@@ -323,5 +325,41 @@ def test_a_web_server_of_the_index_serves_the_worker_as_it_is_started_there(
         stand.api.send("DELETE", f"/workers/{name}")
 
 
-def test_there_are_three_web_servers_and_five_pages() -> None:
+def test_a_reload_loses_no_run_and_brings_the_new_task_along(stand: Stand, tmp_path: Path) -> None:
+    page = Page(FOLDER / "fastapi.md", tmp_path, stand.settings | {"HURLBAT_WORKER": "reloaded"})
+    page.env["HURLBAT_PUBLIC_URL"] = page.url
+    for python in blocks(page.path, "python"):
+        page.save(python.file, python.text)
+    try:
+        server = page.start(stand, f"uvicorn main:app --port 8000 --reload --reload-dir {tmp_path}")
+        stand.until_ready("reloaded", server)
+        gate = page.gate("changed")
+        run = stand.api.submit(f"gate.{page.name}", "changed")
+        until(gate.reached, "a run at work")
+        with (tmp_path / "main.py").open("a") as main:
+            main.write("\n\n@hurlbat.task\nasync def grown(input: int) -> int:\n    return input + 1\n")
+        until(lambda: not is_answered(page.url), "end of the old code")
+        gate.open()
+        ended = stand.api.ended(run["id"])
+        assert (ended["state"], ended["attempt"]) == ("completed", 1), ended
+        until(lambda: "grown" in stand.api.call("GET", "/workers/reloaded")["tasks"], "task of the new code")
+        assert stand.api.run("grown", 1)["output"] == 2
+        server.terminate()
+    finally:
+        stand.api.send("DELETE", "/workers/reloaded")
+
+
+def test_the_server_to_try_with_is_started_as_the_index_says(tmp_path: Path) -> None:
+    install, started = blocks(INDEX, "sh")[:2]
+    assert install.text == "pip install 'hurlbat[server]'\n"
+    port = free_port()
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HURLBAT_PORT": str(port)}
+    script = (
+        f"{started.text}trap 'kill %1' EXIT\nuntil curl -sf http://127.0.0.1:{port}/health/ready; do sleep 0.2; done"
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_index_names_three_web_servers() -> None:
     assert [block.text.split()[0] for block in WEB_SERVERS] == ["uvicorn", "hypercorn", "granian"]

@@ -129,12 +129,19 @@ class Life:
         self.task = asyncio.create_task(app({"type": "lifespan", "state": {}}, self._heard.get, self._send))
 
     async def begin(self) -> dict[str, Any]:
-        self._heard.put_nowait({"type": "lifespan.startup"})
-        return await self.said.get()
+        return await self._hear("lifespan.startup")
 
     async def end(self) -> dict[str, Any]:
-        self._heard.put_nowait({"type": "lifespan.shutdown"})
-        return await self.said.get()
+        return await self._hear("lifespan.shutdown")
+
+    async def gone(self) -> None:
+        async with asyncio.timeout(30):
+            await self.task
+
+    async def _hear(self, message: str) -> dict[str, Any]:
+        self._heard.put_nowait({"type": message})
+        async with asyncio.timeout(30):
+            return await self.said.get()
 
     async def _send(self, message: dict[str, Any]) -> None:
         self._told.append(message["type"].removeprefix("lifespan."))
@@ -180,7 +187,7 @@ async def test_an_app_without_a_lifespan_gets_the_worker_s(hurlbat: Hurlbat, tol
     await life.begin()
     assert hurlbat.workbench.around.opening.is_open
     await life.end()
-    await life.task
+    await life.gone()
     assert told == OWN
 
 
@@ -188,18 +195,27 @@ async def test_the_worker_lives_within_the_app(hurlbat: Hurlbat, told: list[str]
     life = Life(with_a_lifespan(hurlbat, told), told)
     await life.begin()
     await life.end()
-    await life.task
+    await life.gone()
     assert told == LIFE
 
 
-async def test_a_lifespan_that_is_given_twice_is_lived_once(hurlbat: Hurlbat, told: list[str]) -> None:
+async def test_a_lifespan_that_is_given_twice_is_lived_once(
+    hurlbat: Hurlbat, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = hurlbat.workbench.drain
+
+    async def drained(grace: float) -> None:
+        told.append("drained")
+        await drain(grace)
+
+    monkeypatch.setattr(hurlbat.workbench, "drain", drained)
     for _ in range(2):
         told.clear()
         life = Life(hurlbat.mount(FastAPI(lifespan=hurlbat.lifespan)), told)
         await life.begin()
         await life.end()
-        await life.task
-        assert told == OWN
+        await life.gone()
+        assert told == ["tasks open", "startup.complete", "drained", "tasks closed", "shutdown.complete"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +233,7 @@ async def test_an_app_that_fails_is_told_of_as_ever(
     if phase == "shutdown":
         said = await life.end()
     with pytest.raises(LookupError):
-        await life.task
+        await life.gone()
     assert told == expected
     assert "the app's own trouble" in said["message"]
 
@@ -244,7 +260,7 @@ async def test_a_worker_that_fails_lets_the_app_end_in_good_order(phase: str, ex
     if phase == "shutdown":
         said = await life.end()
     with pytest.raises(LookupError, match="no database"):
-        await life.task
+        await life.gone()
     assert told == expected
     assert said["type"] == f"lifespan.{phase}.failed"
     assert "no database" in said["message"]
@@ -256,5 +272,5 @@ async def test_a_worker_whose_tasks_are_wrong_does_not_start(told: list[str]) ->
     life = Life(hurlbat.mount(the_rest), told)
     said = await life.begin()
     with pytest.raises(ConfigError):
-        await life.task
+        await life.gone()
     assert told == ["startup.failed"], said
