@@ -164,7 +164,7 @@ def test_a_secret_that_cannot_be_is_told_of_at_once(processes: Processes, langua
 
 def test_the_bench_measures_a_worker_that_somebody_runs(others: Stand) -> None:
     worker = others.workers["go", "protocol"]
-    done = _bench("--worker", worker.url, "--runs", "200", "--clients", "8", "--json")
+    done = _bench("--worker", worker.url, "--runs", "50", "--clients", "8", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["lost"], report["settings"]["worker"], report["settings"]["task"]) == (0, worker.url, "conform.echo")
