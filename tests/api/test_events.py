@@ -299,6 +299,7 @@ async def test_a_filter_is_made_shown_changed_and_removed(api: httpx.AsyncClient
     scoped = await publish(api, "key", payload={"n": 3}, scope="s")
     listed = (await api.get("/tasks/echo/filters")).json()
     shown = await api.get(f"/tasks/echo/filters/{own['id']}")
+    bare = await api.patch(f"/tasks/echo/filters/{own['id']}")
     removed = await api.delete(f"/tasks/echo/filters/{own['id']}")
     after = await publish(api, "key", payload={"n": 3}, scope="s")
 
@@ -311,7 +312,7 @@ async def test_a_filter_is_made_shown_changed_and_removed(api: httpx.AsyncClient
         "source": "api",
     }
     assert [one["outcome"] for one in both["starts"]] == ["filtered", "started"]
-    assert changed.json() == shown.json() == own | {"expression": None, "scope": "s"}
+    assert changed.json() == shown.json() == bare.json() == own | {"expression": None, "scope": "s"}
     assert [one["outcome"] for one in scoped["starts"]] == ["filtered", "started"]
     policy: dict[str, Any] = {
         "id": "policy.0",

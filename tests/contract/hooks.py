@@ -58,8 +58,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.meta is None:
         return
     chosen = _parents.random.random() < GOOD
-    wait = (case.query or {}).get("wait")
-    if isinstance(wait, int | float) and WAIT < wait <= WAIT_MAX:
+    if _waits_long((case.query or {}).get("wait")):
         case.query["wait"] = WAIT
     _keep(case.body)
     if chosen and _is_good(case, ParameterLocation.BODY):
@@ -86,6 +85,13 @@ def _is_good(case: Any, where: ParameterLocation) -> bool:
     return part is not None and bool(part.mode.is_positive)
 
 
+def _waits_long(wait: Any) -> bool:
+    try:
+        return WAIT < float(wait) <= WAIT_MAX
+    except (TypeError, ValueError):
+        return False
+
+
 def _has_token(case: Any) -> bool:
     return any(
         name.lower() == "authorization" and value == f"Bearer {_token}" for name, value in (case.headers or {}).items()
@@ -109,6 +115,8 @@ def _served(body: Any, path: str) -> None:
                 each.pop(name, None)
         if each.get("delay") is not None or each.get("expression") is not None:
             each.pop("run_at", None)
+    if path.startswith("/tasks/{name}/filters") and isinstance(body.get("expression"), str):
+        body["expression"] = "input.total > 100"
     if path.startswith("/schedules"):
         _timed(body)
 
