@@ -175,7 +175,7 @@ def test_what_does_not_say_that_it_is_from_a_server_is_no_warning(caplog: pytest
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
-@pytest.mark.parametrize("key", [SECRET, OTHER, PUBLIC])
+@pytest.mark.parametrize("key", [SECRET, OTHER, PUBLIC], ids=["first", "second", "public"])
 async def test_which_key_matched_is_not_told(key: str) -> None:
     app = an_app(signing_secret=[SECRET, OTHER, PUBLIC])
     headers = named(PRIVATE if key == PUBLIC else key)
