@@ -91,7 +91,7 @@ class LambdaHandler:
             "type": "http",
             "method": request.method,
             "path": request.path,
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()],
+            "headers": [_header(*pair) for pair in request.headers.items()],
             "extensions": {} if limit is None else {"hurlbat": limit},
         }
         await self._handler(scope, receive, send)
@@ -147,6 +147,11 @@ def _headers(event: dict[str, Any]) -> tuple[dict[str, str], bool]:
     return found, isinstance(many, dict) and not isinstance(single, dict)
 
 
+def _header(name: str, value: str) -> tuple[bytes, bytes]:
+    """Return a header as ASGI has it: what no HTTP header can hold comes from no server, and is in no signature."""
+    return name.encode("latin-1", "replace"), value.encode("latin-1", "replace")
+
+
 def _body(event: dict[str, Any]) -> bytes | BodyRefused:
     body = event.get("body")
     if body is None:
@@ -154,7 +159,7 @@ def _body(event: dict[str, Any]) -> bytes | BodyRefused:
     if not isinstance(body, str):
         return BodyRefused(400, "bad_event", f"the event's body is {type(body).__name__}, and must be a text or null")
     if not event.get("isBase64Encoded"):
-        return body.encode()
+        return body.encode("utf-8", "replace")
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -209,6 +209,8 @@ def test_an_event_of_another_kind_is_refused_with_a_sentence(handler: aws.Lambda
         ({"body": None}, 401, "the body was read before it came here: "),
         ({"isBase64Encoded": False}, 401, "no signature"),
         ({"headers": None}, 401, "webhook-id"),
+        ({"headers": {"x": "→", "é→": "1"}}, 401, "webhook-id"),
+        ({"isBase64Encoded": False, "body": "\ud800"}, 401, "no signature"),
     ],
 )
 def test_a_request_that_is_not_as_it_was_sent_is_refused(
