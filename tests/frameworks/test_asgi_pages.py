@@ -354,9 +354,8 @@ def test_the_server_to_try_with_is_started_as_the_index_says(tmp_path: Path) -> 
     assert install.text == "pip install 'hurlbat[server]'\n"
     port = free_port()
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HURLBAT_PORT": str(port)}
-    script = (
-        f"{started.text}trap 'kill %1' EXIT\nuntil curl -sf http://127.0.0.1:{port}/health/ready; do sleep 0.2; done"
-    )
+    ready = f"until curl -sf http://127.0.0.1:{port}/health/ready; do sleep 0.2; done"
+    script = f"{started.text}trap 'kill %1; wait' EXIT\n{ready}"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
