@@ -9,7 +9,7 @@ from hurlbat.wire import DeliveredRun
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.turn.operations import AttemptEnd
 
-MAX_DELIVERY_CHARS: Final = 4_194_304
+MAX_DELIVERY_CHARS: Final = 4_000_000
 """Payload of one delivery, at most; a run that is larger by itself goes alone."""
 
 Key = tuple[str, int]
