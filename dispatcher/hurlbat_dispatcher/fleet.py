@@ -20,7 +20,7 @@ from hurlbat_dispatcher.disputes import Disputes
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.domain.workers import SERVING, Mode, Worker, WorkerState
 from hurlbat_dispatcher.errors import Conflict, Invalid, NotFound
-from hurlbat_dispatcher.keyring import Stored, check_secret, new_key, registered, waits_for_its_secret
+from hurlbat_dispatcher.keyring import Stored, check_secret, new_key, registered, signing, waits_for_its_secret
 from hurlbat_dispatcher.push.client import PushClient
 from hurlbat_dispatcher.push.guard import Guard, check_headers
 from hurlbat_dispatcher.push.proof import ProofFailed
@@ -256,7 +256,7 @@ class Fleet:
                 raise ProofFailed(ErrorCode.BAD_RESULT, problem.detail) from problem
         except ProofFailed as error:
             failed = error
-            await self._change(row.name, lambda now: _failed_proof(now, failed) if _is(now, row) else now)
+            await self._change(row.name, lambda now: _failed_proof(now, failed) if self._condemned(now, row) else now)
         else:
             await self._agreed(lambda: self._adopt(row, manifest))
 
@@ -270,7 +270,7 @@ class Fleet:
     def _adopt(self, row: WorkerRow, manifest: Manifest) -> Script[None]:
         now = yield from database_now()
         current = yield from store.locked_worker(self._tenant, row.name)
-        if current is None or not _is(current, row):
+        if current is None or not self._proven(current, row, now):
             return
         rests = current.state in RESTING
         adopted = current._replace(
@@ -286,6 +286,16 @@ class Fleet:
         )
         yield from store.save_worker(adopted, new=False)
         yield from declare(self._tenant, manifest.tasks, now)
+
+    def _proven(self, current: WorkerRow, proven: WorkerRow, now: int) -> bool:
+        """Tell whether a good proof of what was registered then is one of what is now: one of its keys still signs."""
+        by = [one["secret"] for one in self._secrets(proven)]
+        return _is(current, proven) and any(one["secret"] in by for one in signing(self._secrets(current), now))
+
+    def _condemned(self, current: WorkerRow, proven: WorkerRow) -> bool:
+        """Tell whether a proof that failed says something of now: one without the newest key does not."""
+        by = [one["secret"] for one in self._secrets(proven)]
+        return _is(current, proven) and self._secrets(current)[0]["secret"] in by
 
     async def _change(self, name: str, edit: Callable[[WorkerRow], WorkerRow]) -> WorkerRow:
         """Change a worker's row as it is now, held by its lock. Raises `NotFound`."""

@@ -8,7 +8,7 @@ import pytest
 
 from hurlbat import signing
 from hurlbat.errors import SignatureError
-from hurlbat_dispatcher import Conflict, Invalid, NotFound, WorkerSpec, WorkerState
+from hurlbat_dispatcher import Conflict, Invalid, NotFound, Worker, WorkerSpec, WorkerState
 from hurlbat_dispatcher.keyring import OVERLAP_SECONDS
 from tests.engine.far_side import SECRET, FakeWorker, marked
 from tests.engine.world import World, refused
@@ -201,6 +201,50 @@ async def test_without_an_overlap_a_worker_waits_to_be_told_a_key_that_was_made_
     assert rotated.worker.problem == f"its secret was replaced; give it the new one (key {new}), then sync it"
     fake.keys = [str(rotated.secret)]
     assert (await local.engine.sync_worker("w")).state is WorkerState.READY
+
+
+class Slow(FakeWorker):
+    """A worker whose first answer is on the way until the test lets it come."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("w", [{"name": "echo"}], keys=[key])
+        self.begun = asyncio.Event()
+
+    async def receive(self, request: httpx.Request) -> httpx.Response:
+        first = not self.begun.is_set()
+        self.begun.set()
+        answer = await super().receive(request)
+        if first:
+            await self.gate.wait()
+        return answer
+
+
+async def slowly_proven(world: World, key: str) -> tuple[Slow, asyncio.Task[Worker]]:
+    """Have the worker, which knows this key alone from now on, proven by the key from before the rotation."""
+    await world.worker()
+    slow = world.network.workers["w"] = Slow(key)
+    proof = asyncio.create_task(world.engine.sync_worker("w"))
+    await slow.begun.wait()
+    return slow, proof
+
+
+async def test_a_proof_by_a_key_that_ended_meanwhile_does_not_reject_a_worker_that_knows_the_new_one(
+    local: World,
+) -> None:
+    new = signing.new_secret()
+    slow, proof = await slowly_proven(local, new)
+    assert (await local.engine.rotate_secret("w", secret=new, overlap=0)).worker.state is WorkerState.READY
+    slow.gate.set()
+    assert (await proof).state is WorkerState.READY
+
+
+async def test_a_proof_by_a_key_that_ended_meanwhile_is_none_of_the_new_one(local: World) -> None:
+    slow, proof = await slowly_proven(local, SECRET)
+    rotated = await local.engine.rotate_secret("w", overlap=0)
+    assert rotated.worker.state is WorkerState.PENDING
+    slow.gate.set()
+    assert (await proof).state is WorkerState.PENDING
+    assert (await row(local))[0]["made"]
 
 
 async def test_a_worker_that_was_never_told_a_key_waits_for_one_at_the_end_as_before(local: World) -> None:
