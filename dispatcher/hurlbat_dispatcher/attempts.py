@@ -8,7 +8,7 @@ from hurlbat.wire import DeliveredRun, deliver_body
 from hurlbat_dispatcher.availability import available
 from hurlbat_dispatcher.deliveries import Deliveries
 from hurlbat_dispatcher.domain.attempts import Attempt, attempts_of, sentence
-from hurlbat_dispatcher.domain.runs import Run
+from hurlbat_dispatcher.domain.runs import Run, TimelineEntry
 from hurlbat_dispatcher.domain.triggers import is_workflow, parents_in, tell_parents
 from hurlbat_dispatcher.errors import Invalid, NotFound
 from hurlbat_dispatcher.pages import Page
@@ -49,19 +49,22 @@ class Attempts:
 
     async def list(self, run_id: str, *, cursor: str | None = None, limit: int = 50) -> Page[AttemptView]:
         """Return the attempts of a run, the last one first, without what was sent. Raises `NotFound`, `Invalid`."""
-        run, attempts = await self._read(run_id)
-        before = len(attempts) + 1 if cursor is None else _number(cursor)
-        found = [one for one in reversed(attempts) if one.attempt < before]
-        items = [AttemptView(one, sentence(one, max_attempts=run.max_attempts)) for one in found[:limit]]
-        return Page(items, str(items[-1].attempt.attempt) if len(found) > limit else None)
+        run, rows, delivery = await self._read(run_id)
+        before = min(run.attempt + 1, run.attempt + 1 if cursor is None else _number(cursor))
+        first = max(1, before - limit)
+        found = attempts_of(run, rows, delivery, range(first, before))
+        items = [AttemptView(one, sentence(one, max_attempts=run.max_attempts)) for one in reversed(found)]
+        return Page(items, str(first) if items and first > 1 else None)
 
     async def get(self, run_id: str, number: int) -> AttemptView:
         """Return one attempt with what was sent and what came. Raises `NotFound`."""
-        run, attempts = await self._read(run_id)
-        if not 1 <= number <= len(attempts):
-            said = f"run {run_id} has had {len(attempts)} attempts" if attempts else f"run {run_id} has not started yet"
-            raise NotFound("attempt_unknown", f"there is no attempt {number}: {said}", attempts=len(attempts))
-        attempt = attempts[number - 1]
+        run, rows, sent_by = await self._read(run_id)
+        if not 1 <= number <= run.attempt:
+            said = (
+                f"run {run_id} has had {run.attempt} attempts" if run.attempt else f"run {run_id} has not started yet"
+            )
+            raise NotFound("attempt_unknown", f"there is no attempt {number}: {said}", attempts=run.attempt)
+        [attempt] = attempts_of(run, rows, sent_by, range(number, number + 1))
         delivery = None
         if attempt.delivery is not None:
             delivery = await available(self._deliveries.find(attempt.delivery))
@@ -70,12 +73,12 @@ class Attempts:
             return AttemptView(attempt, said)
         return AttemptView(attempt, said, delivery, await self._message(run, attempt, delivery["request"]["url"]))
 
-    async def _read(self, run_id: str) -> tuple[Run, Sequence[Attempt]]:
+    async def _read(self, run_id: str) -> tuple[Run, Sequence[TimelineEntry], str | None]:
         check_run_id(run_id)
         found = await available(self._database.read(views.untold_run(self._tenant, run_id)))
         if found is None:
             raise unknown_run(run_id)
-        return found[0], attempts_of(*found)
+        return found
 
     async def _message(self, run: Run, attempt: Attempt, url: str) -> str:
         """Return the message as a delivery of this attempt alone has it, without its lease token."""

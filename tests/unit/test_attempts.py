@@ -36,6 +36,13 @@ def test_of_attempts_that_were_put_back_too_often_to_be_told_one_knows_that_they
     ]
 
 
+def test_of_a_run_that_was_put_back_for_days_only_what_is_wanted_is_made() -> None:
+    waiting = RUN._replace(state=RunState.QUEUED, attempt=10**15, tries=0, started_at=None, finished_at=None)
+    rows = [_row("pushed_back", 10**15, started_at=1, message="busy")]
+    found = attempts_of(waiting, rows, None, range(10**15 - 1, 10**15 + 1))
+    assert [(one.attempt, one.message) for one in found] == [(10**15 - 1, None), (10**15, "busy")]
+
+
 def test_the_last_attempt_of_each_life_keeps_how_it_ended() -> None:
     rows = [
         _row("retry", 1, started_at=1, worker="v", due_at=16, code="http_error", message="500"),

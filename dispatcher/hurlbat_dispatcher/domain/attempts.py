@@ -65,11 +65,14 @@ _ENDS: Final = {
 }
 
 
-def attempts_of(run: Run, rows: Sequence[TimelineEntry], delivery: str | None) -> list[Attempt]:
+def attempts_of(
+    run: Run, rows: Sequence[TimelineEntry], delivery: str | None, numbers: range | None = None
+) -> list[Attempt]:
     """Return the attempts of a run, the first one first, given its timeline's rows as they were written.
 
-    `delivery` is by what the last one was sent. Of attempts that were put back a hundred times and more most have no
-    row; they are known to have been, and no more.
+    `delivery` is by what the last one was sent; `numbers` are those that are wanted, None for all: a run that a busy
+    worker pushes back has one every few seconds, for days. Of attempts that were put back a hundred times and more most
+    have no row; they are known to have been, and no more.
     """
     told: dict[int, Attempt] = {}
     for row in rows:
@@ -80,8 +83,8 @@ def attempts_of(run: Run, rows: Sequence[TimelineEntry], delivery: str | None) -
     if run.started_at is not None and run.attempt not in told and run.state in _ENDS:
         told[run.attempt] = _last(run, delivery)
     late = {row.attempt: str(row.detail.get("outcome")) for row in rows if row.kind == "late"}
-    every = range(1, run.attempt + 1)
-    found = [told.get(n) or Attempt(run.id, n, run.task, AttemptState.PUT_BACK, charged=False) for n in every]
+    wanted = range(1, run.attempt + 1) if numbers is None else numbers
+    found = [told.get(n) or Attempt(run.id, n, run.task, AttemptState.PUT_BACK, charged=False) for n in wanted]
     return [replace(one, late=late.get(one.attempt)) for one in found]
 
 
