@@ -151,6 +151,17 @@ def test_what_the_invocation_s_time_would_cut_off_fails_before_and_may_be_repeat
     )
 
 
+@pytest.mark.parametrize(
+    ("left", "waits", "seconds"),
+    [(60.0, None, 59.0), (0.5, None, 0.25), (900.0, 29.0, 29.0), (20.0, 29.0, 19.0), (None, 29.0, 29.0)],
+)
+def test_attempts_end_a_second_before_the_invocation(left: float | None, waits: float | None, seconds: float) -> None:
+    limit = aws._limit(left, waits)
+    assert limit is not None
+    assert limit.seconds == seconds
+    assert aws._limit(None, None) is None
+
+
 def test_an_http_api_waits_for_less_than_the_function_may_take(
     hurlbat: Hurlbat, handler: aws.LambdaHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

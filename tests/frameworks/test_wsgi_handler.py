@@ -31,6 +31,11 @@ class Gates:
         self.begun = threading.Event()
         self.gate = threading.Event()
         self.failing: Exception | None = None
+        self.doubled: list[int] = []
+
+
+def wait_for_it(gates: Gates) -> None:
+    gates.gate.wait()
 
 
 @pytest.fixture
@@ -62,6 +67,7 @@ def hurlbat(gates: Gates, server: FakeServer) -> Iterator[Hurlbat]:
 
     @hurlbat.task
     async def double(number: int) -> int:
+        gates.doubled.append(number)
         return number * 2
 
     @hurlbat.task
@@ -73,7 +79,7 @@ def hurlbat(gates: Gates, server: FakeServer) -> Iterator[Hurlbat]:
     @hurlbat.task
     async def block() -> None:
         gates.begun.set()
-        gates.gate.wait()
+        wait_for_it(gates)
 
     @hurlbat.task
     async def chatter(ctx: Context) -> None:
@@ -264,10 +270,11 @@ def test_a_body_that_cannot_be_had_as_it_was_sent_is_refused(
     body = delivery(a_run("double", 4))
     given = Request(hurlbat.wsgi(), body)
     whole = {name: value for name, value in (given.environ | {"wsgi.input": BytesIO(body)} | environ).items() if value}
-    answered = hurlbat.wsgi()(whole, lambda status, headers: said.append(status))
+    answered = hurlbat.wsgi()(whole, lambda status, headers: said.extend([status, *dict(headers)]))
     problem = json.loads(b"".join(answered))
     given.close()
     assert (said[0][:3], told in problem["detail"]) == (status, True), problem
+    assert "connection" not in said  # which a WSGI application may not send
 
 
 def test_a_view_that_has_read_the_body_is_told_what_to_do_instead(hurlbat: Hurlbat) -> None:
@@ -366,8 +373,8 @@ def test_a_blocked_loop_is_told_where_and_refuses_what_has_not_begun(
     assert "in block: an async task must not block; make it a sync task (def), or await" in told
     gates.gate.set()
     blocking.join(60)
-    assert ("run-double", 1) not in hurlbat.workbench._recent
-    assert results(deliver(app, a_run("double", 1)).whole())["run-double"]["output"] == 2
+    assert results(deliver(app, a_run("double", 2, attempt=2)).whole())["run-double"]["output"] == 4
+    assert gates.doubled == [2]
 
 
 def test_a_loop_that_was_stopped_starts_again(hurlbat: Hurlbat) -> None:
