@@ -60,7 +60,7 @@ class LambdaHandler:
         left = _seconds_left(context)
         limit = _limit(left, request.waits)
         work = asyncio.run_coroutine_threadsafe(self._answer(request, limit), self._background.loop())
-        patience = None if limit is None else limit.seconds + MARGIN_SECONDS - LAST_SECONDS
+        patience = None if limit is None else _patience(limit, left)
         try:
             status, headers, body = work.result(patience)
         except concurrent.futures.TimeoutError:
@@ -100,7 +100,7 @@ class LambdaHandler:
         return head["status"], headers, b"".join(part.get("body", b"") for part in parts[1:]).decode()
 
     def _blocked(self) -> tuple[int, dict[str, str], str]:
-        place = self._background.blocked()
+        place = self._background.blocked(LAST_SECONDS / 5)
         said = "the invocation's time is over, and an attempt has not ended though it was told to"
         if place is not None:
             said = (
@@ -169,6 +169,12 @@ def _body(event: dict[str, Any]) -> bytes | BodyRefused:
 def _seconds_left(context: Any) -> float | None:
     ask: Callable[[], float] | None = getattr(context, "get_remaining_time_in_millis", None)
     return None if ask is None else ask() / 1000
+
+
+def _patience(limit: Limit, left: float | None) -> float:
+    """Return how long an answer is waited for: past the end of its attempts, and not to the end of the invocation."""
+    rest = MARGIN_SECONDS - LAST_SECONDS
+    return limit.seconds + (rest if left is None else min(rest, (left - limit.seconds) / 2))
 
 
 def _limit(left: float | None, waits: float | None) -> Limit | None:

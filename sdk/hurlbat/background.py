@@ -64,15 +64,18 @@ class Background:
             thread.ready.wait()
         return thread.loop
 
-    def blocked(self) -> str | None:
-        """Return where the loop is stuck, `file:line in function`, or None where it goes on."""
+    def blocked(self, patience: float | None = None) -> str | None:
+        """Return where the loop is stuck, `file:line in function`, or None where it goes on.
+
+        It is stuck when it does not answer within so many seconds of `patience`, by default `PING_SECONDS`.
+        """
         thread = self._thread
         if thread is None or not thread.is_alive():
             return None
         pong = threading.Event()
         with suppress(RuntimeError):  # closed just now
             thread.loop.call_soon_threadsafe(pong.set)
-            if not pong.wait(PING_SECONDS):
+            if not pong.wait(PING_SECONDS if patience is None else patience):
                 return _place(thread)
         return None
 

@@ -4,20 +4,19 @@ A version is `url` (function URL), `http` (HTTP API), `rest` (REST API) or `bala
 """
 
 import base64
-import time
 from typing import Any
 
 VERSIONS = ("url", "http", "rest", "balancer")
 
 
 class Invocation:
-    """What a function is told of its invocation."""
+    """What a function is told of its invocation, as it begins: on a slow machine as much as on a fast one."""
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._seconds = seconds
 
     def get_remaining_time_in_millis(self) -> int:
-        return int((self._until - time.monotonic()) * 1000)
+        return int(self._seconds * 1000)
 
 
 def event_of(version: str, method: str, path: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:

@@ -139,14 +139,14 @@ def test_what_the_invocation_s_time_would_cut_off_fails_before_and_may_be_repeat
         gate.wait()
 
     run = a_run("endless" if is_async else "endless-sync")
-    answer = deliver(handler, run, a_run("add", [1]), context=Invocation(0.3))
+    answer = deliver(handler, run, a_run("add", [1]), context=Invocation(1.0))
     gate.set()
     results = {result["run_id"]: result for result in answer["body"]["results"]}
     assert results["run-add"]["state"] == "completed"
     cut = results[run.run_id]
     assert (cut["state"], cut["error"]["type"], cut.get("retryable", True)) == ("failed", "worker_stopped", True)
     assert cut["error"]["message"] == (
-        "the Lambda function had 0.3 s left for this attempt, and ends attempts a second before its time is over: "
+        "the Lambda function had 1.0 s left for this attempt, and ends attempts a second before its time is over: "
         "raise the function's timeout, or give the task an execution_timeout of less"
     )
 
@@ -160,6 +160,8 @@ def test_attempts_end_a_second_before_the_invocation(left: float | None, waits: 
     assert limit is not None
     assert limit.seconds == seconds
     assert aws._limit(None, None) is None
+    if left is not None:  # and the answer is there before the invocation is over
+        assert seconds < aws._patience(limit, left) < left
 
 
 def test_an_http_api_waits_for_less_than_the_function_may_take(
@@ -184,9 +186,17 @@ def test_an_attempt_that_blocks_the_loop_does_not_hold_the_invocation(
     async def block() -> None:
         gate.wait()
 
-    monkeypatch.setattr("hurlbat.background.PING_SECONDS", 0.1)
-    answer = deliver(handler, a_run("block"), context=Invocation(0.1))
+    asked: list[float] = []
+    blocked = handler._background.blocked
+
+    def ask(*patience: float) -> str | None:
+        asked.extend(patience)
+        return blocked(*patience)
+
+    monkeypatch.setattr(handler._background, "blocked", ask)
+    answer = deliver(handler, a_run("block"), context=Invocation(2.0))
     gate.set()
+    assert 0 < asked[0] < aws.LAST_SECONDS  # there is no time to look for longer
     assert answer["statusCode"] == 500
     assert answer["body"]["code"] == "loop_blocked"
     assert "test_lambda.py:" in answer["body"]["detail"]
