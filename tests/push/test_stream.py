@@ -230,6 +230,12 @@ async def test_the_end_of_a_drain_detaches_what_had_started() -> None:
     assert result.ends == {RUN_A: Detached, RUN_B: Unstarted("the worker ended its answer early")}
 
 
+async def test_a_stream_that_is_let_go_in_good_order_is_no_trouble() -> None:
+    result = await _stream(_lines(StartedLine(RUN_A, 1), StartedLine(RUN_B, 1)))
+    assert result.ends == {RUN_A: Detached, RUN_B: Detached}
+    assert result.delivery == Delivery(Signal.OK, "m1")
+
+
 async def test_an_answer_that_says_nothing_at_all_is_trouble() -> None:
     result = await _stream()
     assert set(result.ends.values()) == {Unstarted("the worker ended its answer early")}

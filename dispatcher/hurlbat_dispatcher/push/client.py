@@ -215,7 +215,7 @@ class _Reading:
         """End a delivery whose answer came to its end."""
         if self._transcript.done:
             return
-        if not self._transcript.results:
+        if not self._transcript.results and not self._transcript.all_begun:
             sentence = "the worker ended its answer without a result"
             self.delivery = Delivery(Signal.TROUBLE, self._manifest, sentence)
         self._transcript.break_off("the worker ended its answer early")

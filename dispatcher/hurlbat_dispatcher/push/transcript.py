@@ -65,6 +65,11 @@ class Transcript:
         """Whether every run has its end."""
         return not self._open
 
+    @property
+    def all_begun(self) -> bool:
+        """Whether every run that has no end yet has begun, and may go on without the connection."""
+        return all(run_id in self._started for run_id in self._open)
+
     def read_lines(self, lines: Iterable[bytes]) -> None:
         """Take the lines that came in one piece; a line above the limit comes without its end."""
         for line in lines:
