@@ -313,7 +313,7 @@ class SloppyHandler(BaseHTTPRequestHandler):
         if buffered:
             self.chunk(b"".join(buffered))
         if self.faults & {"stays-open", "never-ends"}:
-            time.sleep(2.5 if "stays-open" in self.faults else 30)
+            time.sleep(3.5 if "stays-open" in self.faults else 30)
         if self.packer:
             self.piece(self.packer.flush())
         self.wfile.write(b"0\r\n\r\n")
