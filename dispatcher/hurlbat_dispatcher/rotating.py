@@ -78,10 +78,11 @@ class Rotating:
             raise Invalid("secret_invalid", said, field="algorithm")
         new = made_for(algorithm or "v1") if secret is None else secret
         await self._fleet.standing.store()  # what was learned before must not come after it
-        row = await self._database.write(self._rotate(name, new, made=secret is None, overlap=round(overlap * 1000)))
+        lasts = round(overlap * 1000)
+        row = await self._database.write(self._rotate(name, new, made=secret is None, overlap=lasts))
         keys: list[Stored] = self._vault.unlock(row.secrets)
         # with the old key at hand nothing needs to be proven of a worker that serves; without it everything does
-        serves = row.state in SERVING and overlap > 0
+        serves = row.state in SERVING and lasts > 0
         log.info("a worker's signing key was rotated", worker=name, key=key_id(new), overlap=overlap)
         await self._fleet.announce()
         if row.mode == Mode.PROTOCOL and not serves and not waits_for_its_secret(keys):

@@ -186,9 +186,12 @@ async def test_without_an_overlap_the_old_key_ends_at_once_and_a_worker_that_kno
     assert SECRET not in str(await row(world))
 
 
-async def test_without_an_overlap_a_worker_that_does_not_know_the_new_key_is_rejected(local: World) -> None:
+@pytest.mark.parametrize("overlap", [0, 0.0004])
+async def test_without_an_overlap_a_worker_that_does_not_know_the_new_key_is_rejected(
+    local: World, overlap: float
+) -> None:
     await local.worker()
-    rotated = await local.engine.rotate_secret("w", secret=signing.new_secret(), overlap=0)
+    rotated = await local.engine.rotate_secret("w", secret=signing.new_secret(), overlap=overlap)
     assert rotated.worker.state is WorkerState.REJECTED
     assert f"key {OLD} was replaced, and signs no more" in str(rotated.worker.problem)
 
