@@ -19,7 +19,7 @@ async def test_an_attempt_is_shown_with_its_request_its_answer_and_a_sentence(ap
     assert request["body"]["type"] == "deliver"
     [delivered] = request["body"]["data"]["runs"]
     assert (delivered["run_id"], delivered["input"], delivered["lease_token"]) == (run["id"], {"n": 2**70}, "…")
-    assert (response["status"], response["body"]) == (200, '{"n":%d}' % 2**70)
+    assert (response["status"], response["body"]) == (200, f'{{"n":{2**70}}}')
     assert shown["timings"]["total"] >= shown["timings"]["first_byte"] >= 0
     assert shown["trouble"] is None
 

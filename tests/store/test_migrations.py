@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from hurlbat_dispatcher.clock import SystemClock
 from hurlbat_dispatcher.store.database import CannotOpen, Database
-from hurlbat_dispatcher.store.tables import metadata
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.migrate import scripts
+from hurlbat_dispatcher.store.tables import metadata
 from tests.store.rows import ask, tell
 
 pytestmark = pytest.mark.anyio
