@@ -60,6 +60,11 @@ class Terminal:
         return process.output
 
 
+def _lines(path: Path) -> int:
+    """Count the lines that are neither empty nor comments."""
+    return sum(not re.fullmatch(r"\s*((//|#).*)?", line) for line in path.read_text().splitlines())
+
+
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """A terminal, with the page's server beside it."""
@@ -97,10 +102,17 @@ def test_a_plain_worker_is_registered_and_tested_as_told(terminal: Terminal) -> 
 
 
 def test_what_is_said_of_the_examples_is_so() -> None:
-    low, high, least, most = map(int, re.findall(r"(\d+) to (\d+) \| (\d+) to (\d+)", PAGE.read_text())[0])
-    for path in [*FOLDER.glob("*/*.js"), *FOLDER.glob("*/*.py"), *FOLDER.glob("*/*/*.go")]:
-        lines = [line for line in path.read_text().splitlines() if not re.fullmatch(r"\s*((//|#).*)?", line)]
-        is_plain = "plain" in str(path)
-        assert (low if is_plain else least) <= len(lines) <= (high if is_plain else most), path
+    page = PAGE.read_text()
+    table = re.findall(r"\| `(.+)` \| `(.+)` \| `(.+)` \|$", page, re.MULTILINE)
+    rows = [[FOLDER / language / name for language, name in zip(LANGUAGES, row, strict=True)] for row in table]
+    sources = [
+        path for path in FOLDER.rglob("*") if path.suffix in (".js", ".go", ".py") and "node_modules" not in path.parts
+    ]
+    assert sorted(path for row in rows for path in row) == sorted(sources)
+    protocol, _, plain, signed = ([_lines(path) for path in row] for row in rows)
+    low, high, least, most = map(int, re.findall(r"(\d+) to (\d+) \| (\d+) to (\d+)", page)[0])
+    assert [min(plain), max(plain), min(protocol), max(protocol)] == [low, high, least, most]
+    fewest, largest = map(int, re.findall(r"the last has (\d+) to (\d+) lines", page)[0])
+    assert fewest <= min(signed) <= max(signed) <= largest
     assert AGAIN.text == TRY.text.splitlines()[1] + "\n"
     assert BENCH.text.startswith("hurlbat bench --worker ")
