@@ -1,5 +1,6 @@
 """What is remembered of a delivery: how long each step took, over real connections."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import pytest
 import respx
 
 from hurlbat_dispatcher.domain.workers import Mode
-from hurlbat_dispatcher.push.exchange import Limits, TransportFailure
+from hurlbat_dispatcher.push.exchange import MAX_KEPT_BYTES, Limits, TransportFailure
 from hurlbat_dispatcher.push.record import Record, timings
 from hurlbat_dispatcher.push.transport import Transport
 from tests.push.delivering import PROTOCOL, URL, deliver, make_client, run
@@ -117,3 +118,30 @@ async def test_a_long_list_of_headers_is_cut_and_cookies_are_hidden() -> None:
     assert (len(shown["headers"]["x-long"]), shown["headers"]["set-cookie"]) == (300, "…")
     assert (shown["body"], shown["bytes"], shown["cut"]) == ("\ufffd\ufffdoops", 6, False)
     assert not kept[0].clean
+
+
+async def test_what_opens_doors_is_not_kept_where_the_answer_repeats_it() -> None:
+    kept: list[Record] = []
+    target = dataclasses.replace(PROTOCOL, headers={"authorization": "Bearer open-sesame", "x-mode": "test"})
+    delivered = run()._replace(lease_token="lease-token-1")
+    router = respx.Router()
+
+    async def repeat(request: httpx.Request) -> httpx.Response:
+        signature = request.headers["webhook-signature"]
+        said = (
+            f"{request.headers['authorization']} open-sesame! {signature} {signature[3:]} {delivered.lease_token} test"
+        )
+        return httpx.Response(
+            500, headers={"x-said": f"{signature} test"}, text=f"{said:x<{MAX_KEPT_BYTES - 10}}open-sesame"
+        )
+
+    router.post(URL).mock(side_effect=repeat)
+    client = make_client(router)
+    client._keep = kept.append
+
+    await deliver(httpx.Response(500), [delivered], target, client)
+
+    shown = json.loads(kept[0].as_json())["response"]
+    assert shown["headers"]["x-said"] == "… test"
+    assert shown["body"].rstrip("…").rstrip("x") == "… …! … … … test"
+    assert (shown["body"][-2:], shown["cut"]) == ("x…", True)

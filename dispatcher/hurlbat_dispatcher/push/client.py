@@ -96,7 +96,7 @@ class PushClient:
         delivery_id = delivery_id or self.delivery_id(target, runs)
         message_id = runs[0].run_id if target.mode is Mode.PLAIN else delivery_id
         headers = self._requests.headers(target, message_id, body)
-        record = self._record(delivery_id, target, headers, body, len(runs))
+        record = self._record(delivery_id, target, headers, body, runs)
         try:
             limits = self._limits(target, runs)
             async with self._requests.post(target, headers, body, limits, last_look, record) as response:
@@ -143,7 +143,7 @@ class PushClient:
         return await proof.prove(self._requests, target)
 
     def _record(
-        self, delivery_id: str, target: Target, headers: Mapping[str, str], body: bytes, runs: int
+        self, delivery_id: str, target: Target, headers: Mapping[str, str], body: bytes, runs: Sequence[DeliveredRun]
     ) -> Record | None:
         if self._keep is None:
             return None
@@ -156,7 +156,8 @@ class PushClient:
             headers,
             len(body),
             hashlib.sha256(body).hexdigest(),
-            runs,
+            len(runs),
+            tuple(run.lease_token for run in runs),
         )
 
     def _limits(self, target: Target, runs: Sequence[DeliveredRun]) -> Limits:

@@ -2,13 +2,15 @@
 
 A record is made with the request and filled by whoever does the work, so it tells as much as is known whatever goes
 wrong. What could open a door is not kept: the signature, and the values of headers that the worker was registered with.
+Nor is it where the answer repeats it, as pages do on which a framework explains an error, but for what is very short.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hurlbat.signing import HEADER_SIGNATURE
 from hurlbat.wire import HEADER_KEY_IDS
 from hurlbat_dispatcher.domain.workers import Mode
 from hurlbat_dispatcher.push.exchange import MAX_KEPT_BYTES, Exchange, Phase
@@ -22,6 +24,8 @@ KEPT_HEADERS: Final = 40
 KEPT_OF_HEADER: Final = 300
 HIDDEN: Final = "…"
 """Stands for what is not kept."""
+SHORTEST_SECRET: Final = 8
+"""Characters of a value that is looked for in answers; what is shorter would be found in any text."""
 
 _OURS: Final = frozenset(
     {
@@ -52,6 +56,8 @@ class Record:
     size: int
     digest: str
     runs: int
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    """The lease tokens that it carried."""
     exchange: Exchange | None = None
     status: int | None = None
     answer: Iterable[tuple[str, str]] = ()
@@ -86,26 +92,49 @@ class Record:
             return None
         most = KEPT_OF_SUCCESS if self.clean else MAX_KEPT_BYTES
         kept = bytes(self.exchange.kept[:most])
+        cut = self.exchange.body_bytes > len(kept)
+        secrets = self._secrets()
         shown: dict[str, str] = {}
         for name, value in self.answer:
             if len(shown) == KEPT_HEADERS and name.lower() not in shown:
                 break
             name = name.lower()[:KEPT_OF_HEADER]
-            said = HIDDEN if name in _SECRET else value[:KEPT_OF_HEADER]
+            said = HIDDEN if name in _SECRET else _without(secrets, value)[:KEPT_OF_HEADER]
             shown[name] = f"{shown[name]}, {said}"[:KEPT_OF_HEADER] if name in shown else said
         return {
             "status": self.status,
             "headers": shown,
-            "body": kept.decode("utf-8", "replace").replace("\0", "\ufffd"),
+            "body": _without(secrets, kept.decode("utf-8", "replace").replace("\0", "\ufffd"), cut=cut),
             "bytes": self.exchange.body_bytes,
-            "cut": self.exchange.body_bytes > len(kept),
+            "cut": cut,
         }
+
+    def _secrets(self) -> list[str]:
+        """Return what must not be kept of an answer, the longest first."""
+        given = [value for name, value in self.headers.items() if name not in _OURS]
+        signatures = [one.partition(",")[2] for one in self.headers.get(HEADER_SIGNATURE, "").split()]
+        bearer = self.headers.get("authorization", "").split()[-1:]
+        found = {one for one in (*given, *signatures, *bearer, *self.tokens) if len(one) >= SHORTEST_SECRET}
+        return sorted(found, key=len, reverse=True)
 
     def _timings(self) -> dict[str, Any] | None:
         exchange = self.exchange
         if exchange is None:
             return None
         return timings(exchange.began, exchange.marks, exchange.first_byte, exchange.ended)
+
+
+def _without(secrets: Sequence[str], text: str, *, cut: bool = False) -> str:
+    """Return a text without these, nor with the beginning of one at its end where it was cut there."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+        if (
+            cut
+            and (begun := text.rfind(secret[:SHORTEST_SECRET], -len(secret))) >= 0
+            and secret.startswith(text[begun:])
+        ):
+            text = text[:begun] + HIDDEN
+    return text
 
 
 def timings(
