@@ -197,7 +197,7 @@ def _accepted(exchange: Exchange, schema: tuple[str, ...]) -> Any:
 
 
 def _is_problem(outcome: Any) -> bool:
-    return outcome.keys() >= {"title", "status", "code", "detail"}
+    return set(outcome) >= {"title", "status", "code", "detail"}
 
 
 def _typed(text: str, place: tuple[str, ...]) -> Any:
