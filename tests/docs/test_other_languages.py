@@ -112,7 +112,7 @@ def test_what_is_said_of_the_examples_is_so() -> None:
     protocol, _, plain, signed = ([_lines(path) for path in row] for row in rows)
     low, high, least, most = map(int, re.findall(r"(\d+) to (\d+) \| (\d+) to (\d+)", page)[0])
     assert [min(plain), max(plain), min(protocol), max(protocol)] == [low, high, least, most]
-    fewest, largest = map(int, re.findall(r"the last has (\d+) to (\d+) lines", page)[0])
+    fewest, largest = map(int, re.findall(r"the last has (\d+) to (\d+)\s+lines", page)[0])
     assert fewest <= min(signed) <= max(signed) <= largest
     assert AGAIN.text == TRY.text.splitlines()[1] + "\n"
     assert BENCH.text.startswith("hurlbat bench --worker ")

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hurlbat.wire import deliver_body
@@ -139,6 +141,24 @@ def test_a_plain_worker_remembers_what_it_has_done(processes: Processes, tmp_pat
 
 
 @languages
+def test_a_stop_lets_a_receipt_be_written(processes: Processes, tmp_path: Path, language: str) -> None:
+    worker = begin(processes, language, "plain", tmp_path, HURLBAT_SIGNING_SECRETS=OLD_SECRET)
+    order = run("write-receipt", {"order": "slow", "amount": 1})
+    body = deliver_body("other", worker.url, "2030-01-31T12:00:00.000Z", [order])
+    os.mkfifo(tmp_path / "slow.txt")
+    with ThreadPoolExecutor(2) as pool:
+        twice = [pool.submit(worker.post, body, signed(body, order.run_id, secret=OLD_SECRET)) for _ in range(2)]
+        assert next(as_completed(twice)).result().status_code == 503  # so the other one is at it
+        worker.process.signal(signal.SIGTERM)
+        until(lambda: not _is_open(worker.url), "closed port")
+        reader = os.open(tmp_path / "slow.txt", os.O_RDONLY | os.O_NONBLOCK)
+        assert sorted(answer.result().status_code for answer in twice) == [200, 503]
+    assert os.read(reader, 10) == b"1\n"
+    os.close(reader)
+    assert worker.process.wait(60) == 0
+
+
+@languages
 def test_a_stop_lets_a_run_end(processes: Processes, tmp_path: Path, language: str) -> None:
     worker = begin(processes, language, "protocol", tmp_path)
     with worker.streaming(run("conform.sleep", {"seconds": 0.5})) as lines:
@@ -157,6 +177,16 @@ def test_a_secret_that_cannot_be_is_told_of_at_once(processes: Processes, langua
         assert process.wait(60) == 1
         assert "set HURLBAT_SIGNING_SECRET" in process.output
         assert not secret or secret not in process.output
+
+
+def _is_open(url: str) -> bool:
+    """Tell whether a port takes connections."""
+    parts = httpx.URL(url)
+    try:
+        socket.create_connection((parts.host, parts.port or 80)).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 # -- measured ----------------------------------------------------------------------------------------------------------

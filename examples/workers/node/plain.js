@@ -6,8 +6,8 @@ const { RECEIPTS = "." } = process.env;
 const written = new Map(); // what succeeded, by the run's id; if it must outlive a restart, a table with a unique key
 const writing = new Set();
 
-serve(async ({ data }, response, request) => {
-  const { order, amount } = data.runs[0].input ?? {};
+serve(async (message, response, request) => {
+  const { order, amount } = message?.data?.runs?.[0]?.input ?? {};
   if (!/^[\w-]+$/.test(order ?? "") || !(amount > 0)) {
     return answer(response, 422, "order and amount are wanted", { "hurlbat-retry": "no" });
   }

@@ -16,8 +16,10 @@ writing: dict[str, Lock] = {}
 
 class Worker(SignedHandler):
     def take(self, message: Any) -> None:
-        match message["data"]["runs"][0]["input"]:
-            case {"order": str(order), "amount": int() | float() as amount} if ORDER.fullmatch(order) and amount > 0:
+        match message:
+            case {"data": {"runs": [{"input": {"order": str(order), "amount": int() | float() as amount}}]}} if (
+                ORDER.fullmatch(order) and amount > 0
+            ):
                 self.write(self.headers["webhook-id"], order, amount)
             case _:
                 self.answer(422, "order and amount are wanted", {"hurlbat-retry": "no"})
