@@ -60,7 +60,8 @@ def serve(app: Any, host: str, port: int, *, quiet: Collection[str], began: Call
         def log_request(self, code: Any = "-", size: Any = "-") -> None:  # noqa: ARG002
             if self.path.partition("?")[0] not in quiet:
                 said = f"INFO:     {self.client_address[0]}:{self.client_address[1]} - "
-                sys.stderr.write(f'{said}"{self.requestline}" {getattr(code, "value", code)}\n')
+                line = "".join(one if one.isprintable() else "\ufffd" for one in self.requestline)  # it is a terminal
+                sys.stderr.write(f'{said}"{line}" {getattr(code, "value", code)}\n')
 
     with make_server(host, port, app, _Server, Handler) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
