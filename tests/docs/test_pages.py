@@ -9,7 +9,7 @@ import pytest
 from tests.docs.pages import PAGES, blocks
 from tests.support.processes import ROOT
 
-PACKAGES = ("", "sdk/hurlbat", "dispatcher/hurlbat_dispatcher", "app/hurlbat_app", "tests")
+PACKAGES = ("", "sdk/hurlbat", "dispatcher/hurlbat_dispatcher", "app/hurlbat_app", "tests", "examples/workers/python")
 MADE = {"main.py", "hurlbat.db", "hurlbat.db.key", "hurlbat.db.lock"}
 """Files that appear when something is run, and are in no folder of ours."""
 
