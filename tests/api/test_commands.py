@@ -112,7 +112,12 @@ def test_a_run_that_is_waited_for_no_longer_goes_on_and_it_is_said_how_to_look(
 
     run = json.loads(done.stdout)
     assert run["state"] == "queued"
-    _fails(done, 5, f"^hurlbat: the run goes on; look at it with `hurlbat runs show {run['id']}`.\n$")
+    why, _, rest = done.stderr.partition("\n")
+    assert re.fullmatch(r"The run waits\. .*\.", why)
+    assert (done.returncode, rest) == (
+        5,
+        f"hurlbat: the run goes on; look at it with `hurlbat runs show {run['id']}`.\n",
+    )
 
 
 def test_a_queued_run_that_nobody_will_start_says_why(

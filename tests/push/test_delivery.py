@@ -452,3 +452,16 @@ def test_a_worker_that_answers_in_one_piece_may_take_the_time_of_its_tasks_for_t
     limits = make_client(respx.Router())._limits(target, [run(timeout=5.0), run(timeout=30.0)])
 
     assert (limits.head, limits.total) == (seconds, 60.0)
+
+
+async def test_an_error_that_repeats_the_worker_s_own_headers_is_kept_without_them() -> None:
+    target = Target("w", URL, Mode.PLAIN, (KEY,), {"authorization": "Bearer a-gateway-s-password"})
+    said = {"detail": "no to Bearer a-gateway-s-password", "retryable": False}
+
+    plain = await deliver(httpx.Response(500, text="you sent Bearer a-gateway-s-password"), target=target)
+    problem = await deliver(httpx.Response(500, json=said, headers=PROBLEM), target=target)
+
+    [first], [second] = plain.ends.values(), problem.ends.values()
+    assert first == Failed(ErrorCode.HTTP_ERROR, "the worker answered 500: you sent …")
+    assert isinstance(second, Failed)
+    assert ("password" in second.message, second.retryable) == (False, False)

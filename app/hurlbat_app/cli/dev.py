@@ -39,7 +39,7 @@ def dev(
         typer.Option(metavar="MODULE:NAME", help="An ASGI or WSGI app to run, with reload, and to register."),
     ] = None,
     path: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Where the app serves Hurlbat, if that is not found.")
+        str | None, typer.Option("--path", metavar="PATH", help="Where the app serves Hurlbat, if that is not found.")
     ] = None,
     app_port: Annotated[
         int | None,

@@ -16,6 +16,8 @@ from hurlbat_app.cli.tree import show_tree
 from hurlbat_app.cli.watching import watch_run
 
 POLL_SECONDS = 30.0
+SOON_SECONDS = 3.0
+"""After so long it is told what holds a run that has not started."""
 
 runs = typer.Typer(help="List, show, watch, move, cancel and replay runs.", no_args_is_help=True, add_completion=False)
 RunId = Annotated[str, typer.Argument(help="The run's id.")]
@@ -73,15 +75,28 @@ def _until_final(remote: Remote, body: str, timeout: float | None) -> str:
     """Submit a run, and return it when it has ended or the time is over."""
     deadline = None if timeout is None else time.monotonic() + timeout
 
-    def patience() -> float:
-        return POLL_SECONDS if deadline is None else min(POLL_SECONDS, max(0.001, deadline - time.monotonic()))
+    def patience(most: float = POLL_SECONDS) -> float:
+        return most if deadline is None else min(most, max(0.001, deadline - time.monotonic()))
 
-    seconds = patience()
+    seconds, told = patience(SOON_SECONDS), False
     response = remote.post("/runs", body, {"wait": f"{seconds:.3f}"}, timeout=seconds + TIMEOUT)
-    while (found := response.json())["state"] not in FINAL and (deadline is None or time.monotonic() < deadline):
+    while (found := response.json())["state"] not in FINAL:
+        if not told and found["state"] == "queued":
+            told = _say_why(remote, found["id"])
+        if deadline is not None and time.monotonic() >= deadline:
+            break
         seconds = patience()
         response = remote.get(f"/runs/{found['id']}", {"wait": f"{seconds:.3f}"}, timeout=seconds + TIMEOUT)
     return response.text
+
+
+def _say_why(remote: Remote, run_id: str) -> bool:
+    """Tell whoever waits what holds the run, beside what the command prints; return whether it still does."""
+    explanation = remote.find(f"/runs/{run_id}/explain")
+    holds = explanation is not None and explanation["state"] == "queued"
+    if holds:
+        typer.echo(f"The run waits. {explanation['summary']}", err=True)
+    return holds
 
 
 @runs.command("list")

@@ -194,7 +194,7 @@ class _Reading:
         if meaning is Meaning.ACCEPTED:
             self._transcript.detach_all("the worker accepted the run and will report")
         elif meaning is not Meaning.RESULTS:
-            words = await words_of(response)
+            words = await words_of(response, self._target)
             if head.status == UNAUTHORIZED:
                 words = explained(words, self._target, self._body, now_ms)
             answer = answer_of(meaning, head, words, self._target.url)

@@ -99,7 +99,7 @@ async def _must_refuse(requests: Requests, target: Target, what: str, headers: M
 
 async def _refused(answer: Response, target: Target, body: bytes, now_ms: int) -> ProofFailed:
     head = head_of(answer, now_ms)
-    words = await words_of(answer)
+    words = await words_of(answer, target)
     said = f": {words.for_people}" if words.for_people else ""
     status = f"the worker answered {head.status}"
     match head.status:

@@ -99,12 +99,12 @@ class Record:
             if len(shown) == KEPT_HEADERS and name.lower() not in shown:
                 break
             name = name.lower()[:KEPT_OF_HEADER]
-            said = HIDDEN if name in _SECRET else _without(secrets, value)[:KEPT_OF_HEADER]
+            said = HIDDEN if name in _SECRET else without(secrets, value)[:KEPT_OF_HEADER]
             shown[name] = f"{shown[name]}, {said}"[:KEPT_OF_HEADER] if name in shown else said
         return {
             "status": self.status,
             "headers": shown,
-            "body": _without(secrets, kept.decode("utf-8", "replace").replace("\0", "\ufffd"), cut=cut),
+            "body": without(secrets, kept.decode("utf-8", "replace").replace("\0", "\ufffd"), cut=cut),
             "bytes": self.exchange.body_bytes,
             "cut": cut,
         }
@@ -114,8 +114,7 @@ class Record:
         given = [value for name, value in self.headers.items() if name not in _OURS]
         signatures = [one.partition(",")[2] for one in self.headers.get(HEADER_SIGNATURE, "").split()]
         bearer = self.headers.get("authorization", "").split()[-1:]
-        found = {one for one in (*given, *signatures, *bearer, *self.tokens) if len(one) >= SHORTEST_SECRET}
-        return sorted(found, key=len, reverse=True)
+        return worth_hiding((*given, *signatures, *bearer, *self.tokens))
 
     def _timings(self) -> dict[str, Any] | None:
         exchange = self.exchange
@@ -124,7 +123,12 @@ class Record:
         return timings(exchange.began, exchange.marks, exchange.first_byte, exchange.ended)
 
 
-def _without(secrets: Sequence[str], text: str, *, cut: bool = False) -> str:
+def worth_hiding(values: Iterable[str]) -> list[str]:
+    """Return those of these values that are looked for in answers, the longest first."""
+    return sorted({value for value in values if len(value) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+
+def without(secrets: Sequence[str], text: str, *, cut: bool = False) -> str:
     """Return a text without these, nor with the beginning of one at its end where it was cut there."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)

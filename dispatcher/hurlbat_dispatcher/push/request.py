@@ -25,7 +25,7 @@ from hurlbat_dispatcher.domain.answers import Head, Received, Words
 from hurlbat_dispatcher.domain.retry_after import read_retry_after
 from hurlbat_dispatcher.domain.workers import Mode, SigningKey
 from hurlbat_dispatcher.push.exchange import LastLook, Limits
-from hurlbat_dispatcher.push.record import Record
+from hurlbat_dispatcher.push.record import Record, without, worth_hiding
 from hurlbat_dispatcher.push.transport import Response, Transport
 
 MAX_SKEW: Final = 1e12
@@ -128,9 +128,10 @@ def media_type(response: Response) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
-async def words_of(response: Response) -> Words:
-    """Return what the body of an error says, as far as it can be read."""
+async def words_of(response: Response, target: Target) -> Words:
+    """Return what the body of an error says, as far as it can be read, but for what the worker's own headers hold."""
     text = (await response.beginning(16_384)).decode("utf-8", "replace").replace("\0", "\ufffd").strip()
+    text = without(worth_hiding(target.headers.values()), text)
     if media_type(response) != PROBLEM_TYPE:
         return Words(text)
     try:
