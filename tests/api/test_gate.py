@@ -88,7 +88,7 @@ async def test_a_page_of_our_own_origin_is_let_in(api: httpx.AsyncClient, host: 
     assert answer.status_code == 201
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/runs/", "/Runs", "/runs/a/b/c", "/favicon.ico", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/runs/", "/Runs", "/runs/a/b/c", "/favicon.ico", "/docs/"])
 async def test_a_path_that_leads_nowhere_is_told_so(stranger: httpx.AsyncClient, path: str) -> None:
     answer = await stranger.get(path)
 

@@ -18,7 +18,7 @@ from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_rows
 
 attempts = typer.Typer(
-    help="List and show the attempts of a run, and make curl commands of them.",
+    help="List and show what was sent to workers and what came back, and make curl commands of it.",
     no_args_is_help=True,
     add_completion=False,
 )
