@@ -6,8 +6,10 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hurlbat.signing import new_secret
@@ -47,11 +49,21 @@ class Terminal:
         script = "\n".join(["set -e", f"cd {shlex.quote(str(self._folder))}", *before, f"exec {last}"])
         return self._processes.start("block", "bash", "-c", script, **self._env)
 
-    def worker(self, text: str) -> Process:
-        """Start a block that starts a worker, and wait until it answers."""
+    @contextmanager
+    def worker(self, text: str) -> Iterator[Process]:
+        """Run a block that starts a worker, from when it answers; its port is free again afterwards."""
         process = self.begin(text)
-        process.answers(f"http://127.0.0.1:{self.port}/", below=600, seconds=300)
-        return process
+        try:
+            process.answers(f"http://127.0.0.1:{self.port}/", below=600, seconds=300)
+            yield process
+            process.terminate(60)
+        finally:
+            process.kill()
+
+    def knows(self, task: str, worker: Process) -> None:
+        """Wait until the server has asked the worker what it serves: nobody types as fast as a test."""
+        url, headers = f"http://127.0.0.1:{self.server}/tasks/{task}", {"authorization": f"Bearer {TOKEN}"}
+        worker.until(lambda: httpx.get(url, headers=headers, trust_env=False).status_code == 200, f"task {task}")
 
     def said(self, command: str) -> str:
         """Run a command to its end, which must be good, and return what it printed."""
@@ -84,21 +96,20 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
 def test_it_starts_as_told_and_runs_what_is_told(terminal: Terminal, language: str, block: Block) -> None:
     run, conform = TRY.text.splitlines()
     assert block.text.startswith(f"cd examples/workers/{language}\n")
-    worker = terminal.worker(block.text)
-    assert 'completed with "HELLO"' in terminal.said(run)
-    if language == "go":  # tests/examples looks at all of each
-        assert " 0 failed" in terminal.said(f"{conform} --only manifest")
-    worker.terminate(60)
+    with terminal.worker(block.text) as worker:
+        terminal.knows("shout", worker)
+        assert 'completed with "HELLO"' in terminal.said(run)
+        if language == "go":  # tests/examples looks at all of each
+            assert " 0 failed" in terminal.said(f"{conform} --only manifest")
 
 
 def test_a_plain_worker_is_registered_and_tested_as_told(terminal: Terminal) -> None:
     assert "`python plain.py`" in PAGE.read_text()
-    worker = terminal.worker("cd examples/workers/python\npython plain.py")
     add, run, conform = PLAIN.text.splitlines()
-    terminal.said(add)
-    assert '"o-1.txt"' in terminal.said(run)
-    assert " 0 failed" in terminal.said(f"{conform} --only delivery")
-    worker.kill()
+    with terminal.worker("cd examples/workers/python\npython plain.py"):
+        terminal.said(add)
+        assert '"o-1.txt"' in terminal.said(run)
+        assert " 0 failed" in terminal.said(f"{conform} --only delivery")
 
 
 def test_what_is_said_of_the_examples_is_so() -> None:
