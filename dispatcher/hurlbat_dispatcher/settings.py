@@ -237,9 +237,12 @@ class Settings(BaseModel):
 
     @property
     def base_url(self) -> str:
-        """The server's own URL without a slash at its end."""
-        if self.external_url:
-            return self.external_url
+        """How the server is reached, without a slash at its end."""
+        return self.external_url or self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """Where the server listens, as it is reached from this machine."""
         host = self.host
         try:
             address = ip_address(host)

@@ -453,6 +453,9 @@ def test_a_server_that_is_not_there_is_told_in_a_sentence(hurlbat: Callable[...,
 def test_a_bad_token_is_told_in_a_sentence(hurlbat: Callable[..., Done], server: Server) -> None:
     _fails(hurlbat("runs", "list", HURLBAT_URL=server.url), 4, "^hurlbat: the server refused the token: .*_TOKEN.\n$")
     _fails(hurlbat("runs", "list", "--token", "x" * 20, HURLBAT_URL=server.url), 4, "HURLBAT_TOKEN")
+    torn = hurlbat("runs", "list", "--token", "secret-one\nsecret-two", HURLBAT_URL=server.url)
+    _fails(torn, 2, "the token .* has a space, a line break")
+    assert "secret" not in torn.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How the commands ask a server."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ Token = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the server said it.")]
 
 TIMEOUT = 30.0
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 class Remote:
@@ -29,6 +31,11 @@ class Remote:
             settings = read_settings({"url": url, "token": token}, environment())
         except ConfigError as error:
             raise Failure(f"{error}.", Exit.BAD_INPUT) from error
+        if settings.token is not None and not _VISIBLE.fullmatch(settings.token):
+            raise Failure(
+                "the token (--token, HURLBAT_TOKEN) has a space, a line break or another sign that no token has.",
+                Exit.BAD_INPUT,
+            )
         self._url = settings.url.rstrip("/")
         headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT, trust_env=False)

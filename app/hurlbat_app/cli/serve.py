@@ -89,7 +89,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _announce(engine: Engine) -> None:
     settings = engine.settings
-    say(f"Hurlbat listens on {settings.base_url}")
+    reached = f", and is reached at {settings.external_url}" if settings.external_url else ""
+    say(f"Hurlbat listens on {settings.local_url}{reached}")
     if engine.first_token is not None:
         say_exports(
             "The API token, made for this database and shown this once:",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hurlbat.signing import HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, new_secret, sign
-from hurlbat_app.conform.bench import Bench, new_id
+from hurlbat_app.conform.bench import Bench, marked, new_id
 from hurlbat_app.conform.checks import BOTH, Check
 from hurlbat_app.conform.probe import Answer, Trouble
 from hurlbat_app.conform.verdicts import Failed, Hopeless
@@ -41,6 +41,11 @@ async def good(bench: Bench) -> str:
         )
     if bench.plain and 400 <= answer.status < 500:
         raise Hopeless(said, "If it does not know the task, name one that it takes: --task NAME --input JSON.")
+    if not bench.plain and not marked(answer):
+        fix = (
+            "It does not look like a Hurlbat worker, as its answer has no hurlbat-worker: check the URL, then its log."
+        )
+        raise Hopeless(said, fix)
     raise Hopeless(said, "Look into the worker's log.")
 
 
