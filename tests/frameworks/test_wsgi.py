@@ -166,4 +166,4 @@ def test_a_run_that_does_not_end_within_the_grace_is_given_back(stand: Stand, tm
 
 def _answer_ended(stand: Stand, run: str) -> bool:
     attempt = stand.api.call("GET", f"/runs/{run}/attempts/1")
-    return attempt["trouble"] is not None and attempt["state"] == "running"
+    return attempt["request"] is not None and attempt["state"] == "running"  # it is shown when its delivery is over
