@@ -13,9 +13,10 @@ import structlog
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
+from hurlbat.signing import new_secret
 from hurlbat_app.api.app import create_app
 from hurlbat_dispatcher import WorkerSpec
-from tests.engine.far_side import SECRET, Call, FakeWorker, marked
+from tests.engine.far_side import Call, FakeWorker, marked
 from tests.engine.world import KEY, World
 from tests.support.senders import by_github
 
@@ -38,9 +39,10 @@ async def test_no_secret_is_told_anywhere(
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     async with World(sqlite_url, api_token=SecretStr(TOKEN)) as world:
-        worker = FakeWorker("w", [{"name": "echo", "retries": 0}])
+        secret = new_secret()  # not one that the API reference shows as an example
+        worker = FakeWorker("w", [{"name": "echo", "retries": 0}], keys=[secret])
         world.network.workers["w"] = worker
-        spec = WorkerSpec("w", worker.url, secret=SECRET, headers={"authorization": HEADER})
+        spec = WorkerSpec("w", worker.url, secret=secret, headers={"authorization": HEADER})
         said.append(repr(spec))
         said.append(repr(await world.engine.register_worker(spec)))
         lease_token = await _everything_goes_wrong(world, worker)
@@ -49,13 +51,13 @@ async def test_no_secret_is_told_anywhere(
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(world.engine)), base_url="http://127.0.0.1:8420"
         ) as api:
-            said += await _all_that_the_api_answers(api, lease_token)
+            said += await _all_that_the_api_answers(api, lease_token, secret)
         said.append(world.engine.metrics().decode())
         said += _shown(world)
     said += [repr(entry) for entry in logged]
     said.append(caplog.text)
     secrets = {
-        "the signing secret": SECRET.removeprefix("whsec_"),
+        "the signing secret": secret.removeprefix("whsec_"),
         "the API token": TOKEN,
         "the lease token": lease_token,
         "a worker's header": HEADER,
@@ -87,11 +89,11 @@ async def _everything_goes_wrong(world: World, worker: FakeWorker) -> str:
     return worker.calls[0].lease_token
 
 
-async def _all_that_the_api_answers(api: httpx.AsyncClient, lease_token: str) -> list[str]:
+async def _all_that_the_api_answers(api: httpx.AsyncClient, lease_token: str, secret: str) -> list[str]:
     good, lease = {"authorization": f"Bearer {TOKEN}"}, {"authorization": f"Bearer {lease_token}"}
     wrong = {"authorization": f"Bearer {TOKEN[:-1]}"}
     run_id = (await api.get("/runs", headers=good)).json()["items"][-1]["id"]
-    spec = {"name": "v", "url": "http://10.0.0.1/", "secret": SECRET, "headers": {"authorization": HEADER}}
+    spec = {"name": "v", "url": "http://10.0.0.1/", "secret": secret, "headers": {"authorization": HEADER}}
     answers = [
         await api.get("/runs", headers=wrong),
         await api.get("/runs", headers=lease),
@@ -99,9 +101,9 @@ async def _all_that_the_api_answers(api: httpx.AsyncClient, lease_token: str) ->
         await api.get("/workers/w", headers=good),
         await api.get(f"/runs/{run_id}", headers=good),
         await api.post("/workers", headers=good, content=json.dumps(spec)),
-        await api.post("/workers", headers=good, content=json.dumps(spec | {"secret": SECRET[:-9]})),
+        await api.post("/workers", headers=good, content=json.dumps(spec | {"secret": secret[:-9]})),
         await api.post("/workers", headers=good, content=json.dumps(spec | {"url": 7})),
-        await api.patch("/workers/w", headers=good, content=json.dumps({"secret": SECRET})),
+        await api.patch("/workers/w", headers=good, content=json.dumps({"secret": secret})),
         await api.post("/workers/w/sync", headers=good),
         await api.post(f"/runs/{run_id}/attempts/1/heartbeat", headers=lease),
         await api.post(f"/runs/{run_id}/attempts/2/heartbeat", headers=lease),

@@ -44,6 +44,8 @@ class FlowRules:
         """Every start in order: run, worker, when (ms)."""
         self._history = history
         self._rows = rows
+        self._ended_at: dict[str, str] = {}
+        """The process that has stored the end of a run."""
         self._uses: dict[str, dict[Key, Use]] = defaultdict(dict)
         self._members: dict[Group, dict[str, None]] = defaultdict(dict)
         """All runs that were ever due in a group."""
@@ -77,6 +79,8 @@ class FlowRules:
                 continue
             if before is not None and before.state == "running" and after.state == "queued":
                 back += self._put_back(before, draws) if self._unsent(before, after) else []
+            if after.final and not (before is not None and before.final):
+                self._ended_at[after.id] = moment.process
             fresh = after.joined_at is not None and (before is None or before.joined_at is None)
             if fresh or after.reason == "concurrency":
                 for group in draws.groups:
@@ -220,12 +224,16 @@ class FlowRules:
         living = [
             row._replace(joined_at=at) if row.id in now and (row.joined_at or 0) > was_at else row
             for row in others
-            if row.id in now or (row.joined_at or at) <= at <= (row.finished_at or at)
+            if row.id in now or (row.joined_at or at) <= at <= (row.finished_at or at) + self._unheard(row, moment)
         ]
         timely = not self._history.set_back  # else nobody can tell who came first
         if timely and not _may_cancel(told["strategy"], min(fitting), was, living, now):
             shown = ", ".join(f"{row.id} {row.state}#{row.attempt} p{row.priority}" for row in living)
             yield Rule.DISPLACED, f"{after.id} p{after.priority} was cancelled by {told} among {shown or 'nobody'}"
+
+    def _unheard(self, row: Row, moment: Moment) -> int:
+        """Return for how long (ms) whoever cancels may not know that a run has ended: another server tells of it."""
+        return 0 if self._ended_at.get(row.id, moment.process) == moment.process else LATER
 
     def refused(self, row: Row) -> bool:
         """Tell whether a run was cancelled when it joined."""
