@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 
 import httpx
 import pytest
@@ -20,7 +19,7 @@ from tests.push.far_side import (
     Talk,
     hang,
     listening,
-    make_authority,
+    localhost,
     polite,
     transporting,
 )
@@ -33,15 +32,6 @@ STEPS = ("dns", "connect", "tls", "first_byte", "total")
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     """The server runs on uvloop where it can, whose sockets and handshakes are its own."""
     return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("certificates"))
-
-
-async def _localhost(host: str) -> Sequence[str]:
-    return ["127.0.0.1"]
 
 
 async def _taken(transport: Transport, url: str, limits: Limits = PATIENT) -> dict[str, object]:
@@ -61,7 +51,7 @@ def _took(found: dict[str, object]) -> set[str]:
 
 
 async def test_a_new_connection_with_tls_takes_every_step_and_a_used_one_only_the_last(authority: Authority) -> None:
-    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=_localhost)
+    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=localhost)
     async with listening(polite, authority.serve(host="x.example")) as server, transporting(trusting) as transport:
         url = server.url(host="x.example", scheme="https")
         first, second = await _taken(transport, url), await _taken(transport, url)

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from tests.push.far_side import (
     fetch,
     hang,
     listening,
+    localhost,
     make_authority,
     polite,
     transporting,
@@ -38,17 +38,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param}
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("certificates"))
-
-
-async def _localhost(host: str) -> Sequence[str]:
-    return ["127.0.0.1"]
-
-
 async def test_a_good_certificate_is_taken(authority: Authority) -> None:
-    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=_localhost)
+    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=localhost)
     async with listening(polite, authority.serve(host="x.example")) as server, transporting(trusting) as transport:
         assert await fetch(transport, server.url(host="x.example", scheme="https"), PATIENT) == (200, b"{}")
 
@@ -59,7 +50,7 @@ async def _tls_failure(authority: Authority, served: ssl.SSLContext) -> None:
     async def script(talk: Talk) -> None:
         requests.append(await talk.request())
 
-    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=_localhost)
+    trusting = Transport(LOOPBACK, ssl_context=authority.trust(), lookup=localhost)
     async with listening(script, served) as server, transporting(trusting) as transport:
         failure = await failure_of(transport, server.url(host="x.example", scheme="https"), PATIENT)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.TLS_ERROR, False, False)

@@ -44,7 +44,7 @@ class FlowRules:
         """Every start in order: run, worker, when (ms)."""
         self._history = history
         self._rows = rows
-        self._ended_at: dict[str, str] = {}
+        self._ended_by: dict[str, str] = {}
         """The process that has stored the end of a run."""
         self._uses: dict[str, dict[Key, Use]] = defaultdict(dict)
         self._members: dict[Group, dict[str, None]] = defaultdict(dict)
@@ -80,7 +80,7 @@ class FlowRules:
             if before is not None and before.state == "running" and after.state == "queued":
                 back += self._put_back(before, draws) if self._unsent(before, after) else []
             if after.final and not (before is not None and before.final):
-                self._ended_at[after.id] = moment.process
+                self._ended_by[after.id] = moment.process
             fresh = after.joined_at is not None and (before is None or before.joined_at is None)
             if fresh or after.reason == "concurrency":
                 for group in draws.groups:
@@ -233,7 +233,7 @@ class FlowRules:
 
     def _unheard(self, row: Row, moment: Moment) -> int:
         """Return for how long (ms) whoever cancels may not know that a run has ended: another server tells of it."""
-        return 0 if self._ended_at.get(row.id, moment.process) == moment.process else LATER
+        return 0 if self._ended_by.get(row.id, moment.process) == moment.process else LATER
 
     def refused(self, row: Row) -> bool:
         """Tell whether a run was cancelled when it joined."""

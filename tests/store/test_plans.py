@@ -60,6 +60,7 @@ ONES = {
     "KEYS": (runs.KEYS, "sqlite_autoindex_idempotency_1"),
     "COUNT_ROWS": (runs.COUNT_ROWS, "timeline_run"),
     "ONE": (views.ONE, "sqlite_autoindex_run_1"),
+    "ONE_SENT": (views.ONE_SENT, "sqlite_autoindex_run_1"),
     "MANY": (views.MANY, "sqlite_autoindex_run_1"),
     "MARKS": (views.MARKS, "sqlite_autoindex_run_1"),
     "TIMELINES": (views.TIMELINES, "timeline_run"),

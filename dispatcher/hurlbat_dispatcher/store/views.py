@@ -53,7 +53,11 @@ ONE = Statement(
     sa.select(*_COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
     ("tenant", "id"),
 )
-SENT_BY = Statement(sa.select(run.c.delivery).where(_TENANT, run.c.id == bind("id", run.c.id.type)), ("tenant", "id"))
+ONE_SENT = Statement(
+    sa.select(*_COLUMNS, run.c.delivery).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
+    ("tenant", "id"),
+)
+"""With the delivery of its last attempt."""
 MANY = Statement(sa.select(*_COLUMNS).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")), ("tenant", "ids"))
 TIMELINE = Statement(
     sa.select(timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
@@ -239,12 +243,12 @@ def one_run(tenant: int, run_id: str) -> Generator[Ask, Rows, Run | None]:
 
 def untold_run(tenant: int, run_id: str) -> Generator[Ask, Rows, tuple[Run, list[TimelineEntry], str | None] | None]:
     """Read a run with the rows of its timeline as they were written, and by what its last attempt was sent."""
-    rows = yield ONE.fetch(tenant, run_id)
+    rows = yield ONE_SENT.fetch(tenant, run_id)
     if not rows:
         return None
+    *shown, delivery = rows[0]
     entries = yield TIMELINE.fetch(tenant, run_id)
-    sent = yield SENT_BY.fetch(tenant, run_id)
-    return to_run(rows[0]), [_entry(row) for row in entries], sent[0][0] if sent else None
+    return to_run(shown), [_entry(row) for row in entries], delivery
 
 
 def many_runs(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Run]]:
