@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
-from hurlbat_dispatcher.clock import SystemClock
+from hurlbat_dispatcher.clock import AgreedClock, SystemClock
+from hurlbat_dispatcher.loops.lease import Lease
 from hurlbat_dispatcher.store import postgres
 from hurlbat_dispatcher.store.database import Clash, DatabaseTrouble
 from hurlbat_dispatcher.store.kinds import database
@@ -302,3 +303,63 @@ async def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_who_w
     finally:
         await waiting.close()
         stopped.terminate()
+
+
+async def test_who_stands_still_in_the_middle_of_a_turn_loses_the_lanes_though_nobody_waits_for_it(
+    postgres_url: str, store: PostgresDatabase
+) -> None:
+    await store.write(tell("UPDATE shard SET owner = 'stopped', epoch = 7, lease_until = 1"))
+    stopped = await asyncpg.connect(
+        postgres_url.replace("+asyncpg", ""), server_settings={"application_name": "hurlbat"}
+    )
+    await stopped.execute("BEGIN")
+    await stopped.execute("SELECT * FROM shard FOR UPDATE")
+    await stopped.prepare("SELECT 4711")
+    next_one = PostgresDatabase(postgres_url, stall=0.2)
+    await next_one.open()
+    owners: list[str | None] = []
+    lease = Lease(
+        "next",
+        next_one,
+        AgreedClock(SystemClock()),
+        seconds=3.0,
+        held=lambda ownership, _: owners.append(ownership.owner),
+        handed_over=lambda: None,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while "next" not in owners:
+                await lease.run_once()
+        assert owners[0] == "stopped", "it was not locked"
+        assert (await store.read(ask("SELECT owner, epoch FROM shard"))) == [("next", 8)]
+        assert stopped.is_closed()
+    finally:
+        await next_one.close()
+        stopped.terminate()
+
+
+async def test_who_is_asked_to_cut_off_others_leaves_those_alone_that_only_read_or_have_just_spoken(
+    postgres_url: str, store: PostgresDatabase
+) -> None:
+    url, ours = postgres_url.replace("+asyncpg", ""), {"application_name": "hurlbat"}
+    reading = await asyncpg.connect(url, server_settings=ours)
+    foreign = await asyncpg.connect(url)
+    busy = await asyncpg.connect(url, server_settings=ours)
+    hasty, patient = PostgresDatabase(postgres_url, stall=0), PostgresDatabase(postgres_url, stall=60)
+    await hasty.open()
+    await patient.open()
+    try:
+        await reading.execute("BEGIN")
+        await reading.execute("SELECT * FROM shard")
+        await foreign.execute("BEGIN")
+        await foreign.execute("SELECT pg_current_xact_id()")  # as whoever locks a row has
+        await hasty.cut_off()
+        await busy.execute("BEGIN")
+        await busy.execute("SELECT pg_current_xact_id()")
+        await patient.cut_off()
+        assert [await one.fetchval("SELECT 1") for one in (reading, foreign, busy)] == [1, 1, 1]
+    finally:
+        await hasty.close()
+        await patient.close()
+        for one in (reading, foreign, busy):
+            one.terminate()

@@ -89,6 +89,8 @@ class Lease:
             mine = "this server starts the runs" if held.owner == self._me else "another server starts the runs"
             log.info(mine, epoch=held.epoch, owner=held.owner)
         self._held(held, lapsed)
+        if held.owner != self._me and held.over(length) and not self._stopping:
+            await self._database.cut_off()  # the lanes would be ours, if nobody held on to them
 
     def _compare(self, ahead: int) -> None:
         """Say when this host's clock is far from the database's, which is the one that counts; `ahead` in ms."""

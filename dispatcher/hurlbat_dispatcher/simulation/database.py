@@ -59,6 +59,9 @@ class SimulatedDatabase:
         if self.shared and self._open:
             self._disk.notify(message)
 
+    async def cut_off(self) -> None:
+        """Do nothing: a transaction is one step here, and nobody stands still in the middle of it."""
+
     async def _do(self, what: str, script: Script[T], run: Callable[[Script[T]], T]) -> T:
         seconds = self._trouble.faults.disk_seconds
         await self._trouble.io(f"the begin of {what}", seconds)

@@ -64,3 +64,6 @@ class Database(Protocol):
 
     async def notify(self, message: str) -> None:
         """Tell the other servers; a hint that may be lost."""
+
+    async def cut_off(self) -> None:
+        """End the transactions of servers that have stood still in the middle of one, whoever waits for them or not."""

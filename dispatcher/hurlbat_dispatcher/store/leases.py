@@ -27,6 +27,10 @@ class Ownership(NamedTuple):
     now: int
     peers: tuple[str, ...]
 
+    def over(self, lease: int) -> bool:
+        """Tell whether the lease, usually so long (ms), is good no longer."""
+        return _over(self.lease_until, self.now, lease)
+
 
 class _State(NamedTuple):
     """The shard as it was read."""
@@ -37,12 +41,13 @@ class _State(NamedTuple):
     now: int
 
     def vacant(self, lease: int, *, alone: bool, stopping: bool) -> bool:
-        """Tell whether a server may take it from whoever has it.
+        """Tell whether a server may take it from whoever has it."""
+        return not stopping and (alone or self.owner is None or _over(self.lease_until, self.now, lease))
 
-        A lease far beyond its length is of a time before the clock was set back, and nobody's.
-        """
-        over = self.lease_until <= self.now or self.lease_until > self.now + FAR_AHEAD * lease
-        return not stopping and (alone or self.owner is None or over)
+
+def _over(until: int, now: int, lease: int) -> bool:
+    """A lease far beyond its length is of a time before the clock was set back, and nobody's."""
+    return until <= now or until > now + FAR_AHEAD * lease
 
 
 _SHARD = shard.c.id == sa.literal_column(str(SHARD))
@@ -54,7 +59,10 @@ Nobody: not this server either, whose commit may have been given up, and be on i
 _STATE = sa.select(shard.c.owner, shard.c.epoch, shard.c.lease_until, DatabaseNow()).where(_SHARD)
 _LOOK = Statement(_STATE)
 _HOLD = Statement(_STATE.with_for_update(skip_locked=True))
-"""Nothing, when somebody else is just about it: one who is stopped in the middle of a transaction stops nobody else."""
+"""Nothing, when somebody else is just about it: one who is stopped in the middle of a transaction stops nobody else.
+
+So nobody waits for that one either: whoever finds the lease over and the shard held has it cut off (`loops.lease`).
+"""
 _GIVE = Statement(_STATE.with_for_update())
 """Waits for the turn that is under way, so that nothing is given to a server that goes."""
 _TAKE = Statement(

@@ -43,13 +43,18 @@ _ONE_AT_A_TIME = sa.select(sa.func.pg_advisory_xact_lock(0x6875726C))
 """Servers that start together migrate one after the other."""
 _END_STALLED = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user AND wait_event = 'ClientRead'
-AND state_change < clock_timestamp() - make_interval(secs => $2)
+WHERE usename = current_user AND wait_event IN ('ClientRead', 'ClientWrite')
+AND state_change < clock_timestamp() - make_interval(secs => $1)
 """
+_END_WHO_BLOCKS = _END_STALLED + "AND pid = ANY (pg_blocking_pids($2))"
 """Ends those who stand in the way of a backend and have waited for their own client for so many seconds.
 
 The database does it itself for who is idle in a transaction, but not between the steps of one statement.
 """
+_END_WHO_HOLDS = _END_STALLED + (
+    "AND datname = current_database() AND application_name = 'hurlbat' AND backend_xid IS NOT NULL"
+)
+"""The same for servers that hold rows which nobody waits for, as others pass over what is locked."""
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -251,18 +256,21 @@ class PostgresDatabase:
             await _roll_back(connection, script)
             raise
 
-    def _watch(self, connection: asyncpg.Connection) -> None:
-        self._ending = asyncio.ensure_future(self._end_stalled(connection))
+    async def cut_off(self) -> None:
+        """End the transactions of servers that have stood still in the middle of one, whoever waits for them or not."""
+        await self._end_stalled(_END_WHO_HOLDS)
 
-    async def _end_stalled(self, connection: asyncpg.Connection) -> None:
+    def _watch(self, connection: asyncpg.Connection) -> None:
         """End who stands in the way of our transaction: a server that was stopped in the middle of its own."""
-        if self._readers is None or connection.is_closed():
+        if not connection.is_closed():
+            self._ending = asyncio.ensure_future(self._end_stalled(_END_WHO_BLOCKS, connection.get_server_pid()))
+
+    async def _end_stalled(self, sql: str, *pids: int) -> None:
+        if self._readers is None:
             return
         try:
             async with self._readers.acquire(timeout=READER_SECONDS) as reader:
-                ended = await reader.fetch(
-                    _END_STALLED, connection.get_server_pid(), self._stall, timeout=TRANSACTION_SECONDS
-                )
+                ended = await reader.fetch(sql, self._stall, *pids, timeout=TRANSACTION_SECONDS)
         except (DatabaseTrouble, *_LOST, asyncpg.PostgresError):
             return
         if ended:

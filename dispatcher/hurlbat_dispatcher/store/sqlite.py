@@ -114,6 +114,9 @@ class SqliteDatabase:
     async def notify(self, message: str) -> None:
         """Nobody else is there to be told."""
 
+    async def cut_off(self) -> None:
+        """Nobody else is there to stand still."""
+
     async def _run(self, thread: aiosqlite.Connection | None, script: Script[T], begin: str, end: str) -> T:
         if thread is None:
             raise DatabaseTrouble("the database is closed")
