@@ -215,6 +215,7 @@ class Parts:
         await self._reload()
         self.writer.recall()
         self.writer.put(Tick(sweep=True))
+        await self.database.cut_off()  # operations and retention pass over what is locked
 
     async def _reload(self) -> None:
         await self.fleet.load()
