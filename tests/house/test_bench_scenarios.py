@@ -60,9 +60,10 @@ def test_a_burdened_server_is_measured_beside_an_empty_one(tmp_path: Path) -> No
     assert found["rate-limits"]["ratio"]["runs_per_second"] > 0
 
 
-def test_those_who_wait_and_delayed_runs_are_measured_on_an_idle_server(tmp_path: Path) -> None:
-    options = ("--scenario", "waiters", "--scenario", "delays", "--waiters", "30", "--timers", "40", "--runs", "5")
-    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", *options]
+def test_those_who_wait_and_delayed_runs_and_cancels_are_measured_on_an_idle_server(tmp_path: Path) -> None:
+    scenarios = ("--scenario", "waiters", "--scenario", "delays", "--scenario", "cancels")
+    options = ("--waiters", "30", "--timers", "40", "--runs", "5")
+    command = [sys.executable, "-m", "hurlbat_app.cli.main", "bench", *scenarios, *options]
 
     done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
 
@@ -72,6 +73,10 @@ def test_those_who_wait_and_delayed_runs_are_measured_on_an_idle_server(tmp_path
     assert (waiters["waiters"], delays["timers"], delays["early"]) == (30, 40, 0)
     assert 0 < waiters["among_others_ms"]["p50"] <= waiters["among_others_ms"]["p99"]
     assert 0 < delays["among_others_ms"]["p50"] <= delays["among_others_ms"]["p99"]
+    cancels = found["cancels"]
+    assert cancels["others"] == 5
+    assert 0 < cancels["alone_ms"]["p50"] <= cancels["alone_ms"]["p99"]
+    assert 0 < cancels["among_others_ms"]["p50"] <= cancels["among_others_ms"]["p99"]
 
 
 def test_workflows_are_measured_beside_single_runs_and_among_many_that_wait(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 from hurlbat.errors import ConfigError
 from hurlbat.settings import read_settings
 from hurlbat_app.bench import scenarios, ways, workflows
+from hurlbat_app.bench.cancels import Stopped, cancels
 from hurlbat_app.bench.compare import PLACE, compare
 from hurlbat_app.bench.figures import Burdened, Comparison, Memory, Percentiles, Ratio, Report
 from hurlbat_app.bench.measure import measure
@@ -46,11 +47,12 @@ class Choice(StrEnum):
     ALL = "all"
     WAITERS = "waiters"
     DELAYS = "delays"
+    CANCELS = "cancels"
     WORKFLOWS = "workflows"
 
 
-_WAYS = (Choice.WAITERS, Choice.DELAYS, Choice.WORKFLOWS)
-_Found = Waited | Punctual | Composed
+_WAYS = (Choice.WAITERS, Choice.DELAYS, Choice.CANCELS, Choice.WORKFLOWS)
+_Found = Waited | Punctual | Stopped | Composed
 _FULL = Sizes()
 ECHO = "conform.echo"
 """The task that a worker serves which wants to be tested."""
@@ -79,7 +81,8 @@ def bench(
         list[Choice] | None,
         typer.Option(
             help="Burden the server with runs that wait, and compare with an empty one; or measure those who wait for "
-            "runs (waiters), how punctual delayed runs are (delays), or workflows. May be repeated."
+            "runs (waiters), how punctual delayed runs are (delays), how soon a cancel stops a task (cancels), or "
+            "workflows. May be repeated."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Scenarios: how often each is measured, in turn.")] = 3,
@@ -100,7 +103,7 @@ def bench(
     others = [way for way in _WAYS if way in (scenario or ())]
     if others and wanted:
         raise Failure(
-            "waiters, delays and workflows are measured on an idle server: name no other scenario beside them"
+            "waiters, delays, cancels and workflows are measured on an idle server: name no other scenario beside them"
         )
     if worker is not None and (wanted or others):
         raise Failure("scenarios are measured with a worker of ours: leave --scenario or --worker out")
@@ -175,6 +178,8 @@ def _measure_ways(
             found[way] = ways.waiters(own, waiters, room, say)
         elif way is Choice.DELAYS:
             found[way] = ways.delays(own, timers, room, say)
+        elif way is Choice.CANCELS:
+            found[way] = cancels(own, room, say)
         else:
             found[way] = workflows.compose(own, asleep, room, say)
     return found
@@ -203,6 +208,9 @@ def _show_ways(plan: Plan, found: Mapping[str, _Found], as_json: bool) -> None:
                 table.add_row("time of a delayed run to its start", _shown(one.alone_ms))
                 table.add_row(f"among {one.timers:,} timers", _shown(one.among_others_ms))
                 table.add_row("before their time", str(one.early))
+            case Stopped():
+                table.add_row("cancel to the end of the task", _shown(one.alone_ms))
+                table.add_row(f"among {one.others:,} that run", _shown(one.among_others_ms))
             case Composed():
                 took = f"{one.workflow_ms:.1f} ms, {one.singles_ms:.1f} ms as single runs: {one.ratio:.2f}"
                 table.add_row(f"a workflow of {one.nodes} nodes side by side", took)

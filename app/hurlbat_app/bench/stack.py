@@ -86,6 +86,11 @@ class Stack:
         """Where its starts are written down."""
         return self.log.with_name("held")
 
+    @property
+    def stopped_log(self) -> Path:
+        """Where it is written down which of its runs were cancelled while they ran."""
+        return self.log.with_name("stopped")
+
     def register(self, url: str, secret: str) -> None:
         """Register the worker, and wait until every server has heard of it."""
         spec = {"name": self.name, "url": url, "slots": self.plan.slots, "secret": secret}

@@ -2,7 +2,7 @@
 
 The log (`HURLBAT_BENCH_LOG`) has a line `run_id attempt nanoseconds` for each. A scenario adds a second task with rules
 (`HURLBAT_BENCH_HELD`: its policy as JSON); what starts of it is in a log of its own and, if the input says `hang`, does
-not end; with a `nap` it takes so many seconds.
+not end unless it is cancelled, which a third log tells; with a `nap` it takes so many seconds.
 """
 
 import asyncio
@@ -44,12 +44,16 @@ async def nothing(input: dict[str, Any], ctx: Context) -> None:  # noqa: ARG001 
 
 if "HURLBAT_BENCH_HELD" in os.environ:
     _held_log = _path.with_name("held").open("a", buffering=1)
+    _stopped_log = _path.with_name("stopped").open("a", buffering=1)
 
     async def held(input: dict[str, Any], ctx: Context) -> None:
         """Note that one has started which rules should hold, but for a few."""
         _held_log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
         if input.get("hang"):
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                _stopped_log.write(f"{ctx.run_id} {ctx.attempt} {time.time_ns()}\n")
         await asyncio.sleep(input.get("nap", 0))
 
     hurlbat.task(name=f"{os.environ['HURLBAT_BENCH_TASK']}-held", **json.loads(os.environ["HURLBAT_BENCH_HELD"]))(held)
