@@ -1,6 +1,7 @@
 """The tests' own tools do what the tests rely on."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from tests.support import warm
 from tests.support.imports import ROOT, Import, When, circles, sources
-from tests.support.postgres import Cluster
+from tests.support.ports import BLOCK, free_port
+from tests.support.postgres import Cluster, running_cluster
 from tests.support.processes import Died, Processes
 
 UNREAL = """
@@ -69,6 +71,33 @@ def test_every_test_has_a_postgresql_database_of_its_own(postgres_cluster: Clust
 def test_postgresql_syncs_what_it_acknowledges(postgres_cluster: Cluster) -> None:
     settings = "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
     assert postgres_cluster.query(settings) == "on on"
+
+
+def test_a_postgresql_that_comes_back_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.postgres.STARTS", 1)
+    with running_cluster() as cluster:
+        before = cluster.port
+        cluster.stop()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", before))
+            other.listen()
+            with pytest.raises(RuntimeError, match="did not start"):
+                cluster.start()
+        cluster.start()
+
+        assert (cluster.port, cluster.query("SELECT 1")) == (before, "1")
+
+
+def test_two_processes_of_tests_never_choose_the_same_port() -> None:
+    ours = {free_port() for _ in range(BLOCK)}
+    code = f"from tests.support.ports import free_port; print(*(free_port() for _ in range({BLOCK})))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    theirs = set(map(int, done.stdout.split()))
+    assert len(ours) > BLOCK / 2 < len(theirs)
+    assert ours.isdisjoint(theirs)
 
 
 def test_a_process_that_ends_too_early_is_told_with_its_last_words(processes: Processes) -> None:

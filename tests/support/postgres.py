@@ -17,6 +17,9 @@ from tests.support.ports import free_port
 
 PREFIX = "hurlbat-postgres-"
 STARTS = 5
+DROPS = 12
+PATIENCE = "300"
+"""Seconds for a start and for a stop, as `pg_ctl` takes them."""
 
 
 class Cluster:
@@ -28,6 +31,7 @@ class Cluster:
         self._log = root / "log"
         self._owner = owner
         self.port = 0
+        self._known = False
 
     def create(self) -> None:
         """Make the files of the cluster and start it."""
@@ -35,17 +39,18 @@ class Cluster:
         self.start()
 
     def start(self) -> None:
-        """Start the server, on a new port if somebody else was quicker on the last one."""
+        """Start the server: at first on a new port if somebody else was quicker, and then always where it was."""
         for _ in range(STARTS):
             self.port = self.port or free_port()
             options = (
                 f"-c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=on "
                 "-c max_connections=200 -c shared_buffers=64MB -c jit=off -c autovacuum_naptime=5s"
             )
-            started = self._call("pg_ctl", "-D", self._data, "-l", self._log, "-w", "-o", options, "start", check=False)
-            if started.returncode == 0 and self._recovered():
+            arguments = ("-D", self._data, "-l", self._log, "-w", "-t", PATIENCE, "-o", options, "start")
+            if self._call("pg_ctl", *arguments, check=False).returncode == 0 and self._recovered():
+                self._known = True
                 return
-            self.port = 0
+            self.port = self.port if self._known else 0
         raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()[-4000:]}")
 
     def _recovered(self) -> bool:
@@ -59,7 +64,7 @@ class Cluster:
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop the server: `fast` as an operator would, `immediate` as a power cut would."""
-        self._call("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop", check=False)
+        self._call("pg_ctl", "-D", self._data, "-w", "-t", PATIENCE, "-m", mode, "stop", check=False)
 
     def url(self, database: str) -> str:
         """Return the URL of a database for SQLAlchemy."""
@@ -78,7 +83,19 @@ class Cluster:
         try:
             yield name
         finally:
-            self.query(f"DROP DATABASE {name} WITH (FORCE)")
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """Drop a database, again if a connection that was told to end has not done it in the 5 s that it is given."""
+        for _ in range(DROPS):
+            try:
+                self.query(f"DROP DATABASE {name} WITH (FORCE)")
+            except RuntimeError as error:
+                if "is being accessed by other users" not in str(error):
+                    raise
+            else:
+                return
+        raise RuntimeError(f"{name} is still in use after {DROPS} tries to drop it")
 
     def _call(self, program: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(self._binaries / program), *map(str, arguments)]

@@ -87,7 +87,7 @@ class _Nursery:
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
     control.close()
-    process.wait(20)
+    process.wait(90)
 
 
 _nursery = _Nursery()
