@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hurlbat import Hurlbat, RunCancelled, Task
-from tests.e2e.stage import SECRET, Api, Object, assert_no_faults, until
+from tests.e2e.stage import PATIENCE, SECRET, Api, Object, assert_no_faults, until
 from tests.flow.checks import Span
 from tests.flow.stand import Flow, FlowJournal
 from tests.support.processes import TOKEN, Processes, Server
+from tests.support.stands import UNHURRIED
 
 WORKER = "tests.composition.worker_app:app"
 LONG = 3600
@@ -93,7 +94,7 @@ class Stand(Flow):
     def cancelled(self, run: Object) -> RunCancelled:
         """Return what is raised for who waits for this run."""
         try:
-            found = self.of(run["task"]).ref(run["id"]).result_sync(timeout=30)
+            found = self.of(run["task"]).ref(run["id"]).result_sync(timeout=PATIENCE)
         except RunCancelled as error:
             return error
         raise AssertionError(f"not cancelled, but {found!r}")
@@ -122,12 +123,20 @@ def ended_before(spans: list[Span]) -> bool:
 def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Stand]:
     """Start a server and the process of the workers. The server's log must hold no fault at the end."""
     journal = Notes(folder / "journal")
-    server = processes.serve(database_url, wait=False)
+    server = processes.serve(database_url, wait=False, **UNHURRIED)
     host = start_host(processes, journal, server)
     server.answers(f"{server.url}/health/ready", below=300)
-    with Api(server.url) as api:
-        yield Stand(database_url, server, host, journal, api, Hurlbat(url=server.url, token=TOKEN))
+    with Api(server.url) as api, client_of(server) as hurlbat:
+        yield Stand(database_url, server, host, journal, api, hurlbat)
     assert_no_faults(server)
+
+
+@contextmanager
+def client_of(server: Server) -> Iterator[Hurlbat]:
+    """A client of a server, as any app has one; its connections end with the block."""
+    hurlbat = Hurlbat(url=server.url, token=TOKEN)
+    yield hurlbat
+    hurlbat.sync_client.close()
 
 
 def start_host(processes: Processes, journal: FlowJournal, server: Server) -> Server:

@@ -7,7 +7,7 @@ import pytest
 
 from hurlbat import RunFailed
 from tests.composition.stand import LONG, Stand, new
-from tests.e2e.stage import Object
+from tests.e2e.stage import PATIENCE, Object
 
 SOON = {"strategy": "fixed", "initial": 0.05, "jitter": False}
 MANY = 1_000
@@ -30,7 +30,7 @@ def children(stand: Stand, name: str) -> list[Object]:
 
 
 def test_a_parent_that_times_out_twice_has_one_child(either: Stand) -> None:
-    name = family(either, "timed", execution_timeout=1.5, retries=9, backoff=SOON)  # the third try may be slow
+    name = family(either, "timed", execution_timeout=0.5, retries=50, backoff=SOON)  # the third try may be slow
     does = spawning(name, child_key="only", wait=True)
     does[f"{name}.parent"]["hangs"] = 2
 
@@ -64,7 +64,7 @@ def test_children_that_fail_stand_in_the_list_where_that_is_asked_for(either: St
     assert run["output"] == {"spawned": [0, "RunFailed", "RunCancelled", 3]}
     assert (raised["state"], raised["error"]["type"]) == ("failed", "RunFailed")
     with pytest.raises(RunFailed):
-        either.of(f"{name}.parent").ref(raised["id"]).result_sync(timeout=30)
+        either.of(f"{name}.parent").ref(raised["id"]).result_sync(timeout=PATIENCE)
 
 
 def test_a_child_has_its_parent_s_metadata_beneath_its_own(either: Stand) -> None:
@@ -207,4 +207,4 @@ def test_nobody_waits_for_itself_or_for_who_waits_for_it(either: Stand, tmp_path
         assert problem["code"] == "would_deadlock"
     either.api.call("GET", f"/runs/{child}", wait=0.01, awaited_by=parent)
     (tmp_path / "gate").touch()
-    assert either.api.call("GET", f"/runs/{child}", wait=30, awaited_by=parent)["state"] == "completed"
+    assert either.api.call("GET", f"/runs/{child}", wait=PATIENCE, awaited_by=parent)["state"] == "completed"

@@ -10,14 +10,15 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.stage import SECRET, Api, Object, assert_no_faults, until
+from tests.e2e.stage import PATIENCE, SECRET, Api, Object, assert_no_faults, until
 from tests.flow.checks import Span, stamp
 from tests.support.processes import Processes, Server
+from tests.support.stands import UNHURRIED
 
 WORKER = "tests.flow.worker_app:app"
 LONG = 3600
 """Seconds in which no rate limit opens by the passing of time."""
-MARKER = {"name": "marker"}
+MARKER = {"name": "marker", "retries": 9, "backoff": {"initial": 0}}
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,16 @@ class FlowJournal:
         return [entry["run_id"] for entry in self.entries(*tasks, event="started")]
 
     def spans(self, *tasks: str) -> list[Span]:
-        """Return the attempts of these tasks, all of which have ended."""
+        """Return the attempts of these tasks, when all of them have ended."""
+        until(lambda: self._at_work(*tasks) == 0, f"end of all attempts of {tasks}")
         entries = self.entries(*tasks)
         ends = {(one["run_id"], one["attempt"]): one["at"] for one in entries if one["event"] == "ended"}
         started = [one for one in entries if one["event"] == "started"]
         return [Span(one["at"], ends[one["run_id"], one["attempt"]], one["run_id"]) for one in started]
+
+    def _at_work(self, *tasks: str) -> int:
+        events = [one["event"] for one in self.entries(*tasks)]
+        return events.count("started") - events.count("ended")
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,19 @@ class Flow:
 
     def declare(self, name: str, *tasks: Object) -> None:
         """Make a worker with the policies of its tasks, which the server does not know yet."""
-        httpx.put(f"{self.host.url}/declare/{name}", json=tasks, trust_env=False).raise_for_status()
+        url = f"{self.host.url}/declare/{name}"
+        httpx.put(url, json=tasks, timeout=PATIENCE, trust_env=False).raise_for_status()
 
     def worker(self, name: str, *tasks: Object, slots: int = 16, **more: Any) -> Object:
         """Declare a worker with the policies of its tasks, and register it."""
         self.declare(name, *tasks)
-        worker = self.api.register(self.host, name, path=f"/{name}/", slots=slots, **more)
+        self.api.register(self.host, name, path=f"/{name}/", slots=slots, **more)
+        return self.proven(name)
+
+    def proven(self, name: str) -> Object:
+        """Return a worker when its proof is through: one that stood still meanwhile is asked again by itself."""
+        until(lambda: self.api.call("GET", f"/workers/{name}")["state"] != "pending", f"proof of {name}")
+        worker: Object = self.api.call("GET", f"/workers/{name}")
         assert worker["state"] == "ready", worker["problem"]
         return worker
 
@@ -133,7 +146,7 @@ class Flow:
 def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Flow]:
     """Start a server and the process of the workers. The server's log must hold no fault at the end."""
     journal = FlowJournal(folder / "journal")
-    server = processes.serve(database_url, wait=False)
+    server = processes.serve(database_url, wait=False, **UNHURRIED)
     host = processes.app(WORKER, FLOW_LOG=str(journal.path), HURLBAT_SIGNING_SECRET=SECRET)
     server.answers(f"{server.url}/health/ready", below=300)
     with Api(server.url) as api:

@@ -22,7 +22,8 @@ def test_a_rule_that_is_changed_counts_for_those_that_wait(flow: Flow, tmp_path:
 
     for most, running in ((1, 1), (3, 3), (2, 3), (4, 4), (None, 8)):
         flow.declare("changed", task("changed", most))
-        assert flow.api.call("POST", "/workers/changed/sync")["state"] == "ready"
+        flow.api.call("POST", "/workers/changed/sync")
+        flow.proven("changed")
         flow.until_started("changed", running)
         flow.settle()
         assert flow.states(ids).count("running") == running

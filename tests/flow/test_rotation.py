@@ -8,7 +8,7 @@ from tests.flow.checks import most_at_once
 from tests.flow.stand import Flow
 
 BIG, SMALL = [f"big-{n}" for n in range(4)], [f"small-{n}" for n in range(9)]
-MANY = {"sqlite": 200, "postgresql": 40}
+MANY = {"sqlite": 60, "postgresql": 40}
 """Runs of a big key."""
 FIRST_STARTS = 13
 """Of each big key, before which the ten runs of every small one must have ended; a mere cap per key takes hundreds."""

@@ -8,6 +8,7 @@ from tests.e2e.stage import Api
 from tests.flow.checks import most_at_once
 from tests.flow.stand import LONG, Flow, set_up
 from tests.support.processes import Processes
+from tests.support.stands import UNHURRIED
 
 MOST = 3
 
@@ -50,7 +51,7 @@ def test_two_servers_keep_one_limit(processes: Processes, postgres_flow: Flow) -
     rule = {"key": "input.key", "max_runs": MOST}
     flow.worker("one-of-two", {"name": "one.of.two", "concurrency": [rule], "rate_limits": [{"key": "one-of-two"}]})
     flow.pause("one.of.two")
-    second = processes.serve(flow.database_url)
+    second = processes.serve(flow.database_url, **UNHURRIED)
     with Api(second.url) as api, ThreadPoolExecutor(2) as pool:
 
         def submit(through: Api) -> list[str]:
@@ -63,6 +64,7 @@ def test_two_servers_keep_one_limit(processes: Processes, postgres_flow: Flow) -
         assert len(flow.journal.starts("one.of.two")) == 50
         replace(flow, api=api).limit("one-of-two", 60)
         assert {api.ended(run_id)["state"] for run_id in key_of} == {"completed"}
+    assert second.terminate() == 0  # so that the one that stays knows at once
 
     spans = flow.journal.spans("one.of.two")
     assert sorted(span.run_id for span in spans) == sorted(key_of)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes
@@ -11,6 +11,8 @@ from tests.support.processes import Processes
 T = TypeVar("T")
 SetUp = Callable[[Processes, Path, str], AbstractContextManager[T]]
 """Starts everything, given what starts processes, a folder for files, and the URL of the database."""
+UNHURRIED: Final[dict[str, Any]] = {"HURLBAT_HEARTBEAT": "40", "HURLBAT_LEASE": "120"}
+"""Settings of a server whose tests are not about leases: it or a worker may stand still, and nothing is lost."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.e2e.stage import SECRET, Api, Object, assert_no_faults, until
 from tests.support.processes import Processes, Server
+from tests.support.stands import UNHURRIED
 
 WORKER = "tests.ways.worker_app:app"
 LONG = 3600
@@ -58,7 +59,7 @@ class Ways:
     def settle(self) -> None:
         """Return when a run that nothing holds has ended: what could start before it has started."""
         if self.api.send("GET", "/workers/marker").status_code == 404:
-            self.serve({"name": "marker"})
+            self.serve({"name": "marker", "retries": 9, "backoff": {"initial": 0}})
         assert self.api.run("marker")["state"] == "completed"
 
 
@@ -66,7 +67,7 @@ class Ways:
 def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Ways]:
     """Start a server and the worker. The server's log must hold no fault at the end."""
     journal = folder / "journal"
-    server = processes.serve(database_url, wait=False)
+    server = processes.serve(database_url, wait=False, **UNHURRIED)
     host = processes.app(WORKER, WAYS_LOG=str(journal))
     server.answers(f"{server.url}/health/ready", below=300)
     with Api(server.url) as api:

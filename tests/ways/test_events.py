@@ -47,7 +47,7 @@ def test_a_star_stands_for_anything_and_only_where_it_stands(ways: Ways) -> None
         assert outcomes(ways.publish(key)) == [(task, "started") for task in tasks], key
 
     assert len(ways.until_noted(2, "stars")) == 2
-    assert [noted["trigger"]["key"] for noted in ways.noted("stars")] == ["subscription:1", "subscription:2"]
+    assert {noted["trigger"]["key"] for noted in ways.noted("stars")} == {"subscription:1", "subscription:2"}
 
 
 def test_two_true_filters_start_two_runs_that_see_their_own_payloads(either_ways: Ways) -> None:

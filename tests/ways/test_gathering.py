@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.stage import Object
+from tests.flow.checks import stamp
 from tests.ways.stand import LONG, Ways, in_seconds, outcomes, started
 
 
@@ -14,34 +15,62 @@ def answers(ways: Ways, task: str, *inputs: Any, **more: Any) -> list[tuple[int,
     return [(answer.status_code, answer.json()["id"]) for answer in told]
 
 
+def together(ways: Ways, task: str, *inputs: Any) -> list[str]:
+    """Submit these inputs in one bulk, between which no time passes; return the run of each."""
+    runs = [{"task": task, "input": one} for one in inputs]
+    return [run["id"] for run in ways.api.call("POST", "/runs/bulk", {"runs": runs})["results"]]
+
+
+def due(ways: Ways, run_id: str) -> None:
+    """Let a run that gathers be due now."""
+    ways.api.call("PATCH", f"/runs/{run_id}", {"delay": 0})
+
+
 def test_a_trailing_run_stands_for_all_and_has_what_came_last(either_ways: Ways) -> None:
     ways = either_ways
-    ways.serve({"name": "trailing", "debounce": {"period": 2.0, "key": "input.user"}})
+    ways.serve({"name": "trailing", "debounce": {"period": LONG, "key": "input.user"}})
 
     (status, first), *others = answers(ways, "trailing", *({"user": "u", "n": n} for n in range(4)))
     [(_, other)] = answers(ways, "trailing", {"user": "v", "n": 0}, metadata={"m": 1}, priority=5)
 
     assert status == 201
     assert others == [(200, first)] * 3
-    assert ways.api.ended(first)["input"] == {"user": "u", "n": 3}
     assert other != first
+    for run_id in (first, other):
+        due(ways, run_id)
+    assert ways.api.ended(first)["input"] == {"user": "u", "n": 3}
     ended = ways.api.ended(other)
     assert (ended["metadata"], ended["priority"]) == ({"m": 1}, 5)
     assert sorted(noted["input"]["n"] for noted in ways.until_noted(2, "trailing")) == [0, 3]
     [(status, later)] = answers(ways, "trailing", {"user": "u", "n": 4})
     assert status == 201
     assert later != first
+    ways.api.call("POST", f"/runs/{later}/cancel")
+
+
+def test_a_trailing_run_starts_when_nothing_has_come_for_a_while(either_ways: Ways) -> None:
+    """What comes in one bulk comes at one moment."""
+    ways = either_ways
+    ways.serve({"name": "quiet", "debounce": {"period": 0.3}})
+
+    ids = together(ways, "quiet", 0, 1, 2)
+
+    assert len(set(ids)) == 1
+    ended = ways.api.ended(ids[0])
+    assert ended["input"] == 2
+    assert stamp(ended["started_at"]) - stamp(ended["created_at"]) >= 300
 
 
 def test_a_trailing_run_waits_no_longer_than_it_may(ways: Ways) -> None:
-    ways.serve({"name": "patient", "debounce": {"period": 2.5, "max_wait": 2.5}})
+    ways.serve({"name": "patient", "debounce": {"period": LONG, "max_wait": LONG}})
 
     [(_, first)] = answers(ways, "patient", 0)
-    due = ways.api.show(first)["due_at"]
+    latest = ways.api.show(first)["due_at"]
     for n in range(1, 4):
         answers(ways, "patient", n)
 
-    assert ways.api.show(first)["due_at"] == due
+    assert ways.api.show(first)["due_at"] == latest
+    due(ways, first)
     assert ways.api.ended(first)["input"] == 3
 
 
@@ -75,19 +104,20 @@ def test_a_full_batch_is_one_run_with_the_list_of_all_inputs(either_ways: Ways) 
 
 
 def test_a_batch_that_is_not_full_runs_when_its_time_is_over(ways: Ways) -> None:
-    ways.serve({"name": "slowly", "batch_size": 100, "batch_timeout": 2.0})
+    ways.serve({"name": "slowly", "batch_size": 100, "batch_timeout": 0.3})
 
-    told = answers(ways, "slowly", 1, 2)
+    ids = together(ways, "slowly", 1, 2)
 
-    assert len({run_id for _, run_id in told}) == 1
-    assert ways.api.ended(told[0][1])["input"] == [1, 2]
+    assert len(set(ids)) == 1
+    ended = ways.api.ended(ids[0])
+    assert ended["input"] == [1, 2]
+    assert stamp(ended["started_at"]) - stamp(ended["created_at"]) >= 300
 
 
 def test_a_bulk_fills_batches_in_its_order(ways: Ways) -> None:
     ways.serve({"name": "bulky", "batch_size": 4, "batch_timeout": 0.3})
 
-    runs = [{"task": "bulky", "input": n} for n in range(10)]
-    ids = [run["id"] for run in ways.api.call("POST", "/runs/bulk", {"runs": runs})["results"]]
+    ids = together(ways, "bulky", *range(10))
 
     batches = [ways.api.ended(run_id)["input"] for run_id in dict.fromkeys(ids)]
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
