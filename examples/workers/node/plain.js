@@ -6,12 +6,12 @@ const { RECEIPTS = "." } = process.env;
 const written = new Map(); // what succeeded, by the run's id; if it must outlive a restart, a table with a unique key
 const writing = new Set();
 
-serve(async (message, response, request) => {
-  const { order, amount } = message?.data?.runs?.[0]?.input ?? {};
+serve(async (message, response) => {
+  const { run_id: id, input } = message?.data?.runs?.[0] ?? {}; // the id is the same on every attempt
+  const { order, amount } = input ?? {};
   if (!/^[\w-]+$/.test(order ?? "") || !(amount > 0)) {
     return answer(response, 422, "order and amount are wanted", { "hurlbat-retry": "no" });
   }
-  const id = request.headers["webhook-id"]; // the same on every attempt
   if (written.has(id)) return answer(response, 200, written.get(id));
   if (writing.has(id)) return answer(response, 503, "still at it", { "retry-after": 5 }); // it waits so long, uncharged
   writing.add(id);

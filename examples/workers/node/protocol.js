@@ -2,15 +2,14 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { answer, serve } from "./signed.js";
-import { declared, tasks } from "./tasks.js";
+import { declared, perform, tasks } from "./tasks.js";
 
 const version = createHash("sha256").update(JSON.stringify(declared)).digest("hex").slice(0, 16);
 const manifest = { protocol: 1, version, sdk: "node-example", max_batch: 16, tasks: declared };
 const attempts = new Map(); // those that run here and those of the last minute
 
 async function handle({ type, data }, response) {
-  if (type === "describe") return answer(response, 200, manifest);
-  if (type === "probe") return answer(response, 200, {});
+  if (type === "describe" || type === "probe") return answer(response, 200, manifest); // any 200 is good for it
   if (type === "cancel") return answer(response, 200, { runs: await Promise.all(data.runs.map(cancel)) });
   if (type === "deliver" && data?.runs) return deliver(data, response);
   answer(response, 400, "this is no message that is known here");
@@ -27,29 +26,15 @@ async function deliver({ runs, heartbeat }, response) {
 }
 
 async function execute({ run_id, attempt, task, input }, write) {
-  if (!Object.hasOwn(tasks, task)) {
-    const error = { type: "unknown_task", message: `${task} is not served here` };
-    return write({ type: "result", run_id, attempt, state: "failed", error });
-  }
   const key = `${run_id} ${attempt}`;
   if (!attempts.has(key)) {
     // what was sent twice runs once
     const abort = new AbortController();
     attempts.set(key, { abort, result: perform(task, input, abort.signal) });
   }
-  write({ type: "started", run_id, attempt });
+  if (Object.hasOwn(tasks, task)) write({ type: "started", run_id, attempt });
   write({ type: "result", run_id, attempt, ...(await attempts.get(key).result) });
   setTimeout(() => attempts.delete(key), 60_000).unref();
-}
-
-async function perform(task, input, signal) {
-  try {
-    const output = (await tasks[task](input, signal)) ?? null;
-    if (JSON.stringify(output).length <= 1024 * 1024) return { state: "completed", output };
-    return { state: "failed", error: { type: "Error", message: "an output of more than 1 MiB" }, retryable: false };
-  } catch ({ name, message, stack, retryable, retry_after }) {
-    return { state: "failed", error: { type: name, message, stack }, retryable, retry_after };
-  }
 }
 
 async function cancel({ run_id, attempt }) {

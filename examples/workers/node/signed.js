@@ -37,7 +37,7 @@ async function receive(request, response, handle) {
   if (!fits) return answer(response, 413, "only bodies of up to 16 MiB are taken", { connection: "close" });
   const body = await text(request); // as it came: parsed and written again it would have another signature
   if (!isSigned(body, request.headers)) return answer(response, 401, "the signature is missing, wrong or old");
-  await handle(JSON.parse(body), response, request);
+  await handle(JSON.parse(body), response);
 }
 
 function isSigned(body, headers) {

@@ -17,3 +17,17 @@ export const tasks = {
 
 // What the server is told of them: their names and policies.
 export const declared = Object.keys(tasks).map((name) => ({ name, retries: 3 }));
+
+// Runs a task and returns its run's result as it is told.
+export async function perform(task, input, signal) {
+  if (!Object.hasOwn(tasks, task)) {
+    return { state: "failed", error: { type: "unknown_task", message: `${task} is not served here` } };
+  }
+  try {
+    const output = (await tasks[task](input, signal)) ?? null;
+    if (JSON.stringify(output).length <= 1024 * 1024) return { state: "completed", output };
+    return { state: "failed", error: { type: "Error", message: "an output of more than 1 MiB" }, retryable: false };
+  } catch ({ name, message, stack, retryable, retry_after }) {
+    return { state: "failed", error: { type: name, message, stack }, retryable, retry_after };
+  }
+}

@@ -6,87 +6,80 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from itertools import product
-from threading import Thread, Timer
-from typing import Any
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any, NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from standardwebhooks import Webhook
 
-ADDRESS = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
+HOST, PORT = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
 SECRETS = re.findall(r"[^,\s]+", ",".join(os.environ.get(f"HURLBAT_SIGNING_SECRET{s}", "") for s in ("S", "")))
 if not SECRETS or not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", secret) for secret in SECRETS):
     sys.exit("set HURLBAT_SIGNING_SECRET to the secret of this worker: whsec_ and the base64 of 24 to 64 bytes")
 WEBHOOKS = [Webhook(secret) for secret in SECRETS]  # while a secret rotates, any of them may have signed
 
 
-class SignedHandler(BaseHTTPRequestHandler):
-    """Answers what is not good, and gives each message to `take`."""
+class Answer(NamedTuple):
+    """What is answered: the body is sent as JSON, and that of an iterator line by line."""
 
-    server: "Server"
-    timeout = 60  # for a connection that says nothing, or does not read
-
-    def take(self, message: Any) -> None:
-        raise NotImplementedError
-
-    def do_GET(self) -> None:
-        self.answer(405, "POST is what is served here")
-
-    def do_POST(self) -> None:
-        size = int(self.headers.get("content-length", "-1"))
-        if not 0 <= size <= 16 * 1024 * 1024:
-            self.answer(413, "only bodies of up to 16 MiB are taken")
-            return
-        body = self.rfile.read(size)
-        if not self.is_signed(body):
-            self.answer(401, "the signature is missing, wrong or old")
-            return
-        try:
-            message = json.loads(body)
-        except ValueError:
-            self.answer(400, "this is no message that is known here")
-        else:
-            self.take(message)
-
-    def is_signed(self, body: bytes) -> bool:
-        given = self.headers.get("webhook-signature", "").split()
-        for webhook, signature in product(WEBHOOKS, given):  # one by one: some may be of a kind not known here
-            with suppress(Exception):
-                webhook.verify(body, {**self.headers, "webhook-signature": signature}, json_parse=False)
-                return True
-        return False
-
-    def answer(self, status: int, body: Any, headers: Mapping[str, str] = {}) -> None:
-        self.head(status, {"content-type": "application/json", **headers})
-        self.wfile.write(json.dumps(body).encode())
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**self.server.headers, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
+    status: int
+    body: Any
+    headers: Mapping[str, str] = {}
 
 
-class Server(ThreadingHTTPServer):
-    address_family = socket.AF_INET6 if ":" in ADDRESS[0] else socket.AF_INET
+def receive(request: WSGIEnvironment, take: Callable[[Any], Answer]) -> Answer:
+    """Answer what is not good, and let `take` answer each message."""
+    if request["REQUEST_METHOD"] != "POST":
+        return Answer(405, "POST is what is served here")
+    size = int(request.get("CONTENT_LENGTH") or -1)
+    if not 0 <= size <= 16 * 1024 * 1024:
+        return Answer(413, "only bodies of up to 16 MiB are taken")
+    body = request["wsgi.input"].read(size)
+    if not is_signed(body, request):
+        return Answer(401, "the signature is missing, wrong or old")
+    try:
+        return take(json.loads(body))
+    except (ValueError, LookupError, TypeError) as error:
+        return Answer(400, f"this is no message that is known here: {error!r}")
+
+
+def is_signed(body: bytes, request: WSGIEnvironment) -> bool:
+    headers = {name[5:].replace("_", "-"): value for name, value in request.items() if name.startswith("HTTP_")}
+    given = headers.get("WEBHOOK-SIGNATURE", "").split()
+    for webhook, signature in product(WEBHOOKS, given):  # one by one: some may be of a kind not known here
+        with suppress(Exception):
+            webhook.verify(body, {**headers, "WEBHOOK-SIGNATURE": signature}, json_parse=False)
+            return True
+    return False
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    address_family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
     request_queue_size = 128  # deliveries come side by side, each on a connection
-    daemon_threads = False  # when it closes it waits for the deliveries that are under way
-    headers: Mapping[str, str]
 
 
-def serve(handler: type[SignedHandler], headers: Mapping[str, str] = {}) -> None:
+class Connection(WSGIRequestHandler):
+    timeout = 60  # for one that says nothing, or does not read
+
+
+def serve(take: Callable[[Any], Answer], headers: Mapping[str, str] = {}) -> None:
     """Answer requests until the process is told to stop, and what is under way then. All answers have the headers."""
-    server = Server(ADDRESS, handler)
-    server.headers = headers
 
-    def stop(*_: object) -> None:
-        Thread(target=server.shutdown).start()
-        patience = Timer(10, os._exit, [1])  # if what runs has not ended by then
-        patience.daemon = True
-        patience.start()
+    def app(request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        status, body, more = receive(request, take)
+        streams = isinstance(body, Iterator)
+        kind = {"content-type": "application/x-ndjson" if streams else "application/json"}
+        start_response(f"{status} {HTTPStatus(status).phrase}", [*{**headers, **kind, **more}.items()])
+        return (json.dumps(line).encode() + b"\n" for line in body) if streams else [json.dumps(body).encode()]
 
-    signal.signal(signal.SIGTERM, stop)
+    server = make_server(HOST, PORT, app, Server, Connection)
+    signal.signal(signal.SIGTERM, lambda *_: Thread(target=server.shutdown).start())
     server.serve_forever()
+    signal.alarm(10)  # what runs may end, but for no longer
     server.server_close()

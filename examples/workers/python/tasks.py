@@ -1,5 +1,7 @@
 """The tasks. Each gets its run's input, and an event that is set when the run is cancelled. It returns the output."""
 
+import json
+import traceback
 from collections.abc import Callable
 from threading import Event
 from typing import Any
@@ -41,3 +43,17 @@ TASKS: dict[str, Callable[[Any, Event], Any]] = {
 
 # what the server is told of them: their names and policies
 DECLARED = [{"name": name, "retries": 3} for name in TASKS]
+
+
+def perform(task: str, input: Any, cancelled: Event) -> Any:
+    """Run a task and return its run's result as it is told."""
+    if task not in TASKS:
+        return {"state": "failed", "error": {"type": "unknown_task", "message": f"{task} is not served here"}}
+    try:
+        output = TASKS[task](input, cancelled)
+        if len(json.dumps(output)) > 1024 * 1024:
+            raise Failure("an output of more than 1 MiB", retryable=False)
+        return {"state": "completed", "output": output}
+    except Exception as error:
+        said = {"type": type(error).__name__, "message": str(error), "stack": traceback.format_exc()}
+        return {"state": "failed", "error": said, **getattr(error, "told", {})}

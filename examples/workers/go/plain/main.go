@@ -13,48 +13,37 @@ import (
 	"example.com/hurlbat-workers/signed"
 )
 
-type message struct {
-	Data struct {
-		Runs [1]struct{ Input json.RawMessage }
-	}
-}
-
-type receipt struct {
-	lock sync.Mutex // held while it is being written
-	Path string     `json:"receipt"` // empty until then
-}
-
-var receipts sync.Map // by webhook-id, which is the run's; to outlive a restart, take a table with a unique key
 var orders = regexp.MustCompile(`^[\w-]+$`)
+var receipts sync.Map // by the run's id, "" while one is written; to outlive a restart, take a table with a unique key
 
-func write(w http.ResponseWriter, r *http.Request, message message) {
+func write(w http.ResponseWriter, message signed.Message) {
 	var input struct {
 		Order  string
 		Amount float64
 	}
-	err := json.Unmarshal(message.Data.Runs[0].Input, &input)
-	if err != nil || !orders.MatchString(input.Order) || input.Amount <= 0 {
+	run := message.Data.Runs[0]
+	if json.Unmarshal(run.Input, &input) != nil || !orders.MatchString(input.Order) || input.Amount <= 0 {
 		w.Header().Set("hurlbat-retry", "no")
-		signed.Answer(w, http.StatusUnprocessableEntity, "order and amount are wanted")
+		http.Error(w, "order and amount are wanted", http.StatusUnprocessableEntity)
 		return
 	}
-	found, _ := receipts.LoadOrStore(r.Header.Get("webhook-id"), &receipt{})
-	mine := found.(*receipt)
-	if !mine.lock.TryLock() {
+	receipt, known := receipts.LoadOrStore(run.RunID, "")
+	if known && receipt == "" {
 		w.Header().Set("retry-after", "5") // it waits so long, uncharged
-		signed.Answer(w, http.StatusServiceUnavailable, "still at it")
+		http.Error(w, "still at it", http.StatusServiceUnavailable)
 		return
 	}
-	defer mine.lock.Unlock()
-	if mine.Path == "" {
-		path, text := input.Order+".txt", fmt.Sprintln(input.Amount)
-		if err := os.WriteFile(filepath.Join(os.Getenv("RECEIPTS"), path), []byte(text), 0o644); err != nil {
-			signed.Answer(w, http.StatusInternalServerError, err.Error())
+	if !known {
+		receipt = input.Order + ".txt"
+		path := filepath.Join(os.Getenv("RECEIPTS"), input.Order+".txt")
+		if err := os.WriteFile(path, fmt.Appendln(nil, input.Amount), 0o644); err != nil {
+			receipts.Delete(run.RunID) // only success is remembered: a failed one is to be tried again
+			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		mine.Path = path // only after success: a failed one is to be tried again
+		receipts.Store(run.RunID, receipt)
 	}
-	signed.Answer(w, http.StatusOK, mine)
+	signed.Answer(w, map[string]any{"receipt": receipt})
 }
 
 func main() { signed.Serve(write, nil) }

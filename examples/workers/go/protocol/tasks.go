@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,14 +32,9 @@ func declared() (list []object) {
 	return list
 }
 
-// typed makes a task of a function that has types of its own, and an error of a panic, which would end the process.
+// typed makes a task of a function that has types of its own.
 func typed[Input, Output any](run func(context.Context, Input) (Output, error)) task {
-	return func(ctx context.Context, raw json.RawMessage) (_ json.RawMessage, err error) {
-		defer func() {
-			if problem := recover(); problem != nil {
-				err = fmt.Errorf("panic: %v", problem)
-			}
-		}()
+	return func(ctx context.Context, raw json.RawMessage) (json.RawMessage, error) {
 		var input Input
 		if err := json.Unmarshal(raw, &input); err != nil {
 			return nil, err
@@ -49,6 +45,34 @@ func typed[Input, Output any](run func(context.Context, Input) (Output, error)) 
 		}
 		return json.Marshal(output)
 	}
+}
+
+// perform runs a task and returns its run's result as it is told.
+func perform(ctx context.Context, name string, input json.RawMessage) (result object) {
+	defer func() {
+		if problem := recover(); problem != nil { // which would end the process
+			result = failed(fmt.Errorf("panic: %v", problem))
+		}
+	}()
+	if tasks[name] == nil {
+		error := object{"type": "unknown_task", "message": name + " is not served here"}
+		return object{"state": "failed", "error": error}
+	}
+	output, err := tasks[name](ctx, input)
+	if len(output) > 1<<20 {
+		err = failure{Message: "an output of more than 1 MiB"}
+	}
+	if err != nil {
+		return failed(err)
+	}
+	return object{"state": "completed", "output": output}
+}
+
+func failed(err error) object {
+	said := failure{Retryable: true}
+	errors.As(err, &said)
+	error := object{"type": fmt.Sprintf("%T", err), "message": err.Error()}
+	return object{"state": "failed", "error": error, "retryable": said.Retryable, "retry_after": said.RetryAfter}
 }
 
 // A failure is an error that also says whether to try again, and after how many seconds.

@@ -19,27 +19,51 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
+const wanted = "set HURLBAT_SIGNING_SECRET to the secret of this worker: whsec_ and the base64 of 24 to 64 bytes"
+
+// A Message is what the server sends. A plain worker gets deliveries of one run.
+type Message struct {
+	Type string
+	Data struct {
+		Heartbeat float64
+		Runs      []Run
+	}
+}
+
+// A Run as it is delivered. The message that cancels it has its Attempt alone.
+type Run struct {
+	Attempt
+	Task  string
+	Input json.RawMessage
+}
+
+// An Attempt is what answers name.
+type Attempt struct {
+	RunID  string `json:"run_id"` // the same on every attempt
+	Number int    `json:"attempt"`
+}
+
 // Serve gives each message to handle, until the process is told to stop. All answers have the headers.
-func Serve[Message any](handle func(http.ResponseWriter, *http.Request, Message), headers map[string]string) {
-	webhooks := webhooks()
+func Serve(handle func(http.ResponseWriter, Message), headers map[string]string) {
+	verifiers := verifiers()
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
 		var message Message
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 16<<20))
-		accepts := func(webhook *standardwebhooks.Webhook) bool { return webhook.Verify(body, r.Header) == nil }
+		accepts := func(one *standardwebhooks.Webhook) bool { return one.Verify(body, r.Header) == nil }
 		switch {
 		case r.Method != http.MethodPost:
-			Answer(w, http.StatusMethodNotAllowed, "POST is what is served here")
+			http.Error(w, "POST is what is served here", http.StatusMethodNotAllowed)
 		case err != nil:
-			Answer(w, http.StatusRequestEntityTooLarge, "only bodies of up to 16 MiB are taken")
-		case !slices.ContainsFunc(webhooks, accepts):
-			Answer(w, http.StatusUnauthorized, "the signature is missing, wrong or old")
+			http.Error(w, "only bodies of up to 16 MiB are taken", http.StatusRequestEntityTooLarge)
+		case !slices.ContainsFunc(verifiers, accepts):
+			http.Error(w, "the signature is missing, wrong or old", http.StatusUnauthorized)
 		case json.Unmarshal(body, &message) != nil:
-			Answer(w, http.StatusBadRequest, "this is no message that is known here")
+			http.Error(w, "this is no message that is known here", http.StatusBadRequest)
 		default:
-			handle(w, r, message)
+			handle(w, message)
 		}
 	}
 	address := net.JoinHostPort(cmp.Or(os.Getenv("HOST"), "127.0.0.1"), cmp.Or(os.Getenv("PORT"), "9000"))
@@ -56,26 +80,24 @@ func Serve[Message any](handle func(http.ResponseWriter, *http.Request, Message)
 	server.Shutdown(patience)
 }
 
-// Answer sends JSON.
-func Answer(w http.ResponseWriter, status int, body any) {
+// Answer sends JSON with the status 200.
+func Answer(w http.ResponseWriter, body any) {
 	w.Header().Set("content-type", "application/json")
-	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(body)
 }
 
-// webhooks returns a verifier for each secret: while one rotates, any of them may have signed.
-func webhooks() (list []*standardwebhooks.Webhook) {
+// verifiers returns one for each secret: while one rotates, any of them may have signed.
+func verifiers() (list []*standardwebhooks.Webhook) {
 	secrets := os.Getenv("HURLBAT_SIGNING_SECRETS") + "," + os.Getenv("HURLBAT_SIGNING_SECRET")
 	for _, secret := range strings.Fields(strings.ReplaceAll(secrets, ",", " ")) {
-		webhook, err := standardwebhooks.NewWebhook(secret)
+		verifier, err := standardwebhooks.NewWebhook(secret)
 		if err != nil || !strings.HasPrefix(secret, "whsec_") || len(secret) < 38 {
-			list = nil
-			break
+			log.Fatal(wanted)
 		}
-		list = append(list, webhook)
+		list = append(list, verifier)
 	}
 	if list == nil {
-		log.Fatal("set HURLBAT_SIGNING_SECRET to the secret of this worker: whsec_ and the base64 of 24 to 64 bytes")
+		log.Fatal(wanted)
 	}
 	return list
 }
