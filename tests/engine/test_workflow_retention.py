@@ -40,14 +40,7 @@ async def left(world: World) -> list[str]:
 @pytest.fixture(autouse=True)
 def everything_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ids tell nothing of when a run was made: only the time of its end counts."""
-    old = retention._OLD
-    monkeypatch.setattr(
-        old,
-        "fetch",
-        lambda tenant, before, after, _, *more: type(old).fetch(
-            old, tenant, before, after, "ffffffff-ffff-7fff-bfff-ffffffffffff", *more
-        ),
-    )
+    monkeypatch.setattr(retention, "first_id", lambda _: "ffffffff-ffff-7fff-bfff-ffffffffffff")
 
 
 async def named(call: Call) -> Any:
@@ -104,6 +97,28 @@ async def test_of_very_many_nodes_some_go_later(world: World, monkeypatch: pytes
         if await left(world):
             await retain(world)
     assert await left(world) == []
+
+
+async def test_old_runs_that_may_not_go_are_not_all_looked_at_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.loops.retention.WINDOW", 2)
+    monkeypatch.setattr("hurlbat_dispatcher.loops.retention.IN_VAIN", 2)
+    await world.worker()
+    waiting = [await world.submit("echo", delay=DAY / 1000) for _ in range(5)]
+    done = [await world.submit("echo") for _ in range(5)]
+    await world.all_ended(done)
+    await age(world)
+    kept = sorted(one.id for one in waiting)
+    keeper = Retention(1, world.parts.database, world.parts.clock, seconds=3600)
+
+    assert await keeper.run_once() == 0
+    assert await keeper.run_once() == 5
+    assert await left(world) == kept
+    more = await world.submit("echo")
+    await world.all_ended([more])
+    await age(world)
+    assert [await keeper.run_once() for _ in range(2)] == [0, 1]
 
 
 async def test_a_run_that_is_submitted_by_a_node_goes_by_its_own_time(world: World) -> None:

@@ -6,19 +6,27 @@ from hurlbat_dispatcher.store.deliveries import old_deliveries, remove_deliverie
 from hurlbat_dispatcher.store.gathering import forget, over
 from hurlbat_dispatcher.store.retention import (
     ShapeKey,
+    forget_lanes,
     old_events,
     old_fires,
+    old_runs,
     old_shapes,
     over_keys,
     remove_events,
-    remove_finished,
     remove_fires,
     remove_keys,
+    remove_runs,
     remove_shapes,
 )
 from hurlbat_dispatcher.store.runs import BEFORE_ALL, database_now
 
 BATCH = 500
+NODES_AT_ONCE = 4
+"""So many times as many nodes go with their workflows at once as runs; the rest goes later."""
+WINDOW = 5_000
+"""Runs that are looked at at once, whether or not they may go."""
+IN_VAIN = 10
+"""Windows without one that may go, after which the rest of them is for the next time."""
 REST_SECONDS = 0.05
 GATHERED_MS = 60_000
 """How long what is over is kept of what gathers submits."""
@@ -35,9 +43,14 @@ class Retention:
         self._clock = clock
         self._seconds = seconds
         self._delivery_seconds = delivery_seconds
+        self._after = BEFORE_ALL[1]
 
     async def run_once(self) -> int:
-        """Remove everything that is old enough; return how many runs that were."""
+        """Remove everything that is old enough; return how many runs that were.
+
+        Where very many are old and may not go yet, as those that are due in a month, this looks at some of them only,
+        and goes on behind them the next time.
+        """
         now = await self._database.read(database_now())
         await self._forget_gatherings(now - GATHERED_MS)
         await self._remove_keys(now)
@@ -47,17 +60,29 @@ class Retention:
         before = now - int(self._seconds * 1000)
         await self._remove_events(before)
         await self._remove_fires(before)
-        removed, after = 0, BEFORE_ALL[1]
-        while True:
-            gone = await self._database.write(
-                remove_finished(self._tenant, before=before, now=now, after=after, most=BATCH)
+        removed = await self._remove_runs(before, now)
+        await self._database.write(forget_lanes(now))
+        await self._remove_shapes(now)
+        return removed
+
+    async def _remove_runs(self, before: int, now: int) -> int:
+        removed = in_vain = 0
+        while in_vain < IN_VAIN:
+            ids, edge = await self._database.read(
+                old_runs(self._tenant, before=before, now=now, after=self._after, most=WINDOW)
             )
-            removed += len(gone)
-            if len(gone) < BATCH:
-                await self._remove_shapes(now)
-                return removed
-            after = gone[-1]
-            await self._clock.sleep(REST_SECONDS)
+            for first in range(0, len(ids), BATCH):
+                some = ids[first : first + BATCH]
+                removed += await self._database.write(
+                    remove_runs(self._tenant, some, before=before, now=now, nodes=NODES_AT_ONCE * BATCH)
+                )
+                await self._clock.sleep(REST_SECONDS)
+            if edge is None:
+                self._after = BEFORE_ALL[1]
+                break
+            self._after = edge
+            in_vain = 0 if ids else in_vain + 1
+        return removed
 
     async def _forget_gatherings(self, before: int) -> None:
         """Forget what gathered submits; where none is over this only reads."""

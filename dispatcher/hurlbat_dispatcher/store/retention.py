@@ -16,9 +16,6 @@ from hurlbat_dispatcher.store.statement import AnyOf, Ask, Rows, Statement, bind
 DAY_MS = 86_400_000
 LANE_MS = 2 * DAY_MS
 """How long a lane must not have been used to be forgotten: two days."""
-NODES_AT_ONCE = 4
-"""So many times as many nodes go with their workflows at once as runs; the rest goes later."""
-
 _IDS = ("tenant", "ids")
 _TENANT = bind("tenant", sa.Integer())
 _KEY_HOLDS = sa.exists().where(
@@ -34,18 +31,29 @@ _OF_A_WORKFLOW = sa.or_(run.c.node.is_not(None), run.c.was_node.is_not(None))
 _STAYS_WITH_IT = sa.and_(
     _OF_A_WORKFLOW, sa.exists().where(_workflow.c.tenant == run.c.tenant, _workflow.c.id == run.c.parent)
 )
-_OLD = Statement(
-    sa.select(run.c.id, run.c.kind)
-    .where(
-        run.c.tenant == _TENANT,
-        run.c.finished_at < bind("before", sa.BigInteger()),
-        run.c.id > bind("after", run.c.id.type),
-    )
-    .where(run.c.id < bind("until", run.c.id.type), run.c.holds_until.is_(None), ~_KEY_HOLDS, ~_STAYS_WITH_IT)
+_MAY_GO = (
+    run.c.tenant == _TENANT,
+    run.c.finished_at < bind("before", sa.BigInteger()),
+    run.c.holds_until.is_(None),
+    ~_KEY_HOLDS,
+    ~_STAYS_WITH_IT,
+)
+_WITHIN = (run.c.id > bind("after", run.c.id.type), run.c.id <= bind("until", run.c.id.type))
+EDGE = Statement(
+    sa.select(run.c.id)
+    .where(run.c.tenant == _TENANT, *_WITHIN)
     .order_by(run.c.id)
-    .limit(bind("most", sa.Integer()))
-    .with_for_update(skip_locked=True),
-    ("tenant", "before", "after", "until", "now", "most"),
+    .limit(inline(1))
+    .offset(bind("most", sa.Integer())),
+    ("tenant", "after", "until", "most"),
+)
+"""The last of some runs, whatever has become of them; `most` is one less than how many."""
+OLD = Statement(
+    sa.select(run.c.id).where(*_MAY_GO, *_WITHIN).order_by(run.c.id), ("tenant", "before", "now", "after", "until")
+)
+_STILL_OLD = Statement(
+    sa.select(run.c.id, run.c.kind).where(*_MAY_GO, AnyOf(run.c.id, "ids", "uuid")).with_for_update(skip_locked=True),
+    ("tenant", "before", "now", "ids"),
 )
 NODES_OF = Statement(
     sa.select(run.c.id, run.c.kind)
@@ -161,24 +169,39 @@ _DELETE_SHAPE = Statement(
 )
 
 
-def remove_finished(tenant: int, *, before: int, now: int, after: str, most: int) -> Generator[Ask, Rows, list[str]]:
-    """Remove some runs that finished before then (ms), oldest first, from the id `after` on; return their ids.
+def old_runs(
+    tenant: int, *, before: int, now: int, after: str, most: int
+) -> Generator[Ask, Rows, tuple[list[str], str | None]]:
+    """Read which of the next runs behind the id `after` finished before then (ms), and where the next look begins.
 
-    The nodes of workflows go with them.
+    It looks at `most` runs, the oldest first. None when no older ones are left.
     """
-    until = f"{before >> 16:08x}-{before & 0xFFFF:04x}-7000-8000-000000000000"
-    rows = yield _OLD.fetch(tenant, before, after, until, now, most)
-    ids = [row[0] for row in rows]
-    yield from _remove(tenant, ids)
-    flows, left = [row[0] for row in rows if row[1] == RunKind.WORKFLOW], NODES_AT_ONCE * most
+    until = first_id(before)
+    rows = yield EDGE.fetch(tenant, after, until, most - 1)
+    edge = rows[0][0] if rows else None
+    rows = yield OLD.fetch(tenant, before, now, after, edge or until)
+    return [row[0] for row in rows], edge
+
+
+def remove_runs(tenant: int, ids: Sequence[str], *, before: int, now: int, nodes: int) -> Generator[Ask, Rows, int]:
+    """Remove those of the runs that finished before then (ms) and may still go; return how many.
+
+    The nodes of workflows go with them; of very many, more than `nodes`, some go later.
+    """
+    rows = yield _STILL_OLD.fetch(tenant, before, now, list(ids))
+    yield from _remove(tenant, [row[0] for row in rows])
+    flows, left = [row[0] for row in rows if row[1] == RunKind.WORKFLOW], nodes
     while flows and left > 0:
-        nodes = yield NODES_OF.fetch(tenant, flows, left)
-        yield from _remove(tenant, [row[0] for row in nodes])
-        left -= len(nodes)
-        flows = [row[0] for row in nodes if row[1] == RunKind.WORKFLOW]
-    if len(ids) < most:
-        yield FORGET_LANES.write([(now - LANE_MS,)])
-    return ids
+        below = yield NODES_OF.fetch(tenant, flows, left)
+        yield from _remove(tenant, [row[0] for row in below])
+        left -= len(below)
+        flows = [row[0] for row in below if row[1] == RunKind.WORKFLOW]
+    return len(rows)
+
+
+def forget_lanes(now: int) -> Generator[Ask, Rows, None]:
+    """Forget lanes that have not been used for long."""
+    yield FORGET_LANES.write([(now - LANE_MS,)])
 
 
 def _remove(tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, None]:
@@ -202,6 +225,11 @@ def old_shapes(
 def remove_shapes(tenant: int, keys: Sequence[ShapeKey]) -> Generator[Ask, Rows, None]:
     """Forget graphs of workflows."""
     yield _DELETE_SHAPE.write([(tenant, *key) for key in keys])
+
+
+def first_id(at: int) -> str:
+    """Return the smallest id that a run can have which was made then (ms) or later."""
+    return f"{at >> 16:08x}-{at & 0xFFFF:04x}-7000-8000-000000000000"
 
 
 def made_at(run_id: str) -> int:
