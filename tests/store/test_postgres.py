@@ -338,6 +338,47 @@ async def test_who_stands_still_in_the_middle_of_a_turn_loses_the_lanes_though_n
         stopped.terminate()
 
 
+async def test_who_stands_still_while_it_migrates_holds_up_nobody_for_ever(
+    postgres_url: str, store: PostgresDatabase
+) -> None:
+    stopped = await asyncpg.connect(
+        postgres_url.replace("+asyncpg", ""), server_settings={"application_name": "hurlbat"}
+    )
+    await stopped.execute("BEGIN")
+    await stopped.fetchval(str(postgres._ONE_AT_A_TIME.compile(compile_kwargs={"literal_binds": True})))
+    await stopped.prepare("SELECT 4711")
+    next_one = PostgresDatabase(postgres_url, stall=0.2)
+    await next_one.open()
+    try:
+        async with asyncio.timeout(60):
+            await next_one.migrate()
+        assert stopped.is_closed()
+    finally:
+        await next_one.close()
+        stopped.terminate()
+
+
+async def test_a_database_that_stands_still_before_it_tells_its_version_is_trouble(
+    postgres_url: str, store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "STATEMENT_SECONDS", 0.5)
+    holding = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await holding.execute("BEGIN")
+    await holding.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+    waiting = PostgresDatabase(postgres_url)
+    await waiting.open()
+    try:
+        async with asyncio.timeout(60):
+            with pytest.raises(DatabaseTrouble, match="does not answer"):
+                await waiting.prepare()
+        await holding.execute("ROLLBACK")
+        monkeypatch.undo()
+        await waiting.prepare()
+    finally:
+        await waiting.close()
+        holding.terminate()
+
+
 async def test_who_is_asked_to_cut_off_others_leaves_those_alone_that_only_read_or_have_just_spoken(
     postgres_url: str, store: PostgresDatabase
 ) -> None:

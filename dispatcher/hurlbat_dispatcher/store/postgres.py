@@ -4,6 +4,7 @@ Statements go through asyncpg directly; ids are text on our side and `uuid` on t
 """
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -52,9 +53,10 @@ _END_WHO_BLOCKS = _END_STALLED + "AND pid = ANY (pg_blocking_pids($2))"
 The database does it itself for who is idle in a transaction, but not between the steps of one statement.
 """
 _END_WHO_HOLDS = _END_STALLED + (
-    "AND datname = current_database() AND application_name = 'hurlbat' AND backend_xid IS NOT NULL"
+    "AND datname = current_database() AND application_name = 'hurlbat' AND (backend_xid IS NOT NULL "
+    "OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'))"
 )
-"""The same for servers that hold rows which nobody waits for, as others pass over what is locked."""
+"""The same for servers that hold rows which nobody waits for, as others pass over what is locked, or that migrate."""
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -117,16 +119,17 @@ class PostgresDatabase:
     async def migrate(self) -> None:
         """Bring the schema up to this version, one server at a time."""
         try:
-            await upgrade(self._engine_or_trouble(), before=_ONE_AT_A_TIME)
+            await self._watched(upgrade(self._engine_or_trouble(), before=_ONE_AT_A_TIME))
         except (*_LOST, DBAPIError) as error:
             raise _trouble(error) from error
 
     async def prepare(self) -> None:
         """Make the schema where there is none; an older one is for `hurlbat migrate`, as other servers may use it."""
         try:
-            known = await has_schema(self._engine_or_trouble())
-            if known:
-                await check_version(self._engine_or_trouble())
+            async with asyncio.timeout(STATEMENT_SECONDS):
+                known = await self._watched(has_schema(self._engine_or_trouble()))
+                if known:
+                    await self._watched(check_version(self._engine_or_trouble()))
         except (*_LOST, DBAPIError) as error:
             raise _trouble(error) from error
         if not known:
@@ -275,6 +278,18 @@ class PostgresDatabase:
             return
         if ended:
             log.warning("a server that holds on to rows and does nothing was cut off", connections=len(ended))
+
+    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what may have to wait for another server; say so, and cut off who only stands in the way."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=self._stall))[0]:
+                log.warning("the schema is waited for: another server migrates it, or the database stands still")
+                await self.cut_off()
+        finally:
+            if task.cancel():
+                await asyncio.wait({task})
+        return task.result()
 
     async def _reconnect(self) -> asyncpg.Connection:
         try:
