@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import httpx
 import respx
@@ -15,7 +16,10 @@ from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.heard import Delivery, Detached, Ended, Heard
 from hurlbat_dispatcher.push.request import Target
 from hurlbat_dispatcher.push.transport import Transport
+from hurlbat_dispatcher.simulation.loop import VirtualLoop
 
+VIRTUAL_TIME: Final[tuple[str, dict[str, Any]]] = "asyncio", {"loop_factory": VirtualLoop}
+"""The backend of tests whose time passes only when nothing else is to be done: nothing is measured or waited for."""
 URL = "https://x.example/hurlbat"
 KEY = "whsec_" + "A" * 32
 PROTOCOL = Target("billing", URL, Mode.PROTOCOL, (KEY,), {"authorization": "Bearer x"})
@@ -28,7 +32,7 @@ RUN_B = "0199a3c0-0000-7000-8000-00000000000b"
 
 
 class StillClock:
-    """A clock that stands at one moment for whoever asks for the time; sleeping is real."""
+    """A clock that stands at one moment for whoever asks for the time; sleeping is the loop's."""
 
     def now_ms(self) -> int:
         return 1_700_000_000_123

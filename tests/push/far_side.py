@@ -21,8 +21,10 @@ from hurlbat_dispatcher.push.guard import Guard, parse_networks
 from hurlbat_dispatcher.push.transport import Transport
 
 LOOPBACK = Guard(parse_networks("127.0.0.0/8"))
-PATIENT = Limits(total=8, connect=8)
-FOREVER = 30.0
+LONG = 120.0
+"""Seconds that no exchange of a test takes, however long its machine stands still."""
+PATIENT = Limits(total=LONG, connect=LONG, head=LONG)
+FOREVER = 3600.0
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 

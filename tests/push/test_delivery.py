@@ -25,6 +25,7 @@ from tests.push.delivering import (
     RUN_B,
     STREAM,
     URL,
+    VIRTUAL_TIME,
     Pieces,
     deliver,
     make_client,
@@ -32,6 +33,13 @@ from tests.push.delivering import (
 )
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The far side is in memory: time is virtual."""
+    return VIRTUAL_TIME
+
 
 PROBLEM = {"content-type": "application/problem+json"}
 

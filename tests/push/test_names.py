@@ -11,7 +11,18 @@ from hurlbat_dispatcher.push.exchange import Limits
 from hurlbat_dispatcher.push.guard import Guard, parse_networks
 from hurlbat_dispatcher.push.resolver import Resolver
 from hurlbat_dispatcher.push.transport import Transport
-from tests.push.far_side import FOREVER, LOOPBACK, answering, failure_of, fetch, listening, polite, transporting
+from tests.push.far_side import (
+    FOREVER,
+    LONG,
+    LOOPBACK,
+    PATIENT,
+    answering,
+    failure_of,
+    fetch,
+    listening,
+    polite,
+    transporting,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +107,7 @@ async def test_a_name_that_hangs_is_given_up_and_others_feel_nothing() -> None:
 
     async with listening(polite) as server, transporting(Transport(LOOPBACK, lookup=lookup)) as transport:
         slow = [
-            asyncio.create_task(failure_of(transport, f"http://slow-{n % 3}.example/", Limits(total=5, connect=0.5)))
+            asyncio.create_task(failure_of(transport, f"http://slow-{n % 3}.example/", Limits(total=LONG, connect=0.5)))
             for n in range(30)
         ]
         assert await fetch(transport, server.url(host="quick.example")) == (200, b"{}")
@@ -155,7 +166,7 @@ async def test_a_request_that_is_given_up_while_its_name_is_looked_up_was_never_
 
     async def post(transport: Transport, url: str) -> None:
         sending = lambda: told.append(url)  # noqa: E731
-        async with transport.post(url, headers={}, body=b"", limits=Limits(total=60), last_look=sending) as response:
+        async with transport.post(url, headers={}, body=b"", limits=PATIENT, last_look=sending) as response:
             await response.read()
 
     async with listening(polite) as server:

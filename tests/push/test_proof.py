@@ -13,9 +13,16 @@ from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.signing import HEADER_SIGNATURE, verify
 from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.proof import ProofFailed
-from tests.push.delivering import KEY, MARK, PROTOCOL, URL, StillClock, make_client
+from tests.push.delivering import KEY, MARK, PROTOCOL, URL, VIRTUAL_TIME, StillClock, make_client
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The far side is in memory: time is virtual."""
+    return VIRTUAL_TIME
+
 
 _MANIFEST = Manifest(sdk="test/1", max_batch=8, tasks=(TaskPolicy(name="bill", retries=3),))
 _DESCRIBED = httpx.Response(200, headers=MARK, content=_MANIFEST.model_dump_json())

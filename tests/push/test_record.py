@@ -1,14 +1,16 @@
 """What is remembered of a delivery: how long each step took, over real connections."""
 
+import asyncio
 import dataclasses
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
 import respx
 
 from hurlbat_dispatcher.domain.workers import Mode
-from hurlbat_dispatcher.push.exchange import MAX_KEPT_BYTES, Limits, TransportFailure
+from hurlbat_dispatcher.push.exchange import MAX_KEPT_BYTES, Exchange, Limits, Phase, TransportFailure
 from hurlbat_dispatcher.push.record import Record, timings
 from hurlbat_dispatcher.push.transport import Transport
 from tests.push.delivering import PROTOCOL, URL, deliver, make_client, run
@@ -34,11 +36,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param}
 
 
-async def _taken(transport: Transport, url: str, limits: Limits = PATIENT) -> dict[str, object]:
-    """Post, and return the timings as they are stored."""
+async def _taken(
+    transport: Transport, url: str, limits: Limits = PATIENT, opened: Callable[[], None] = lambda: None
+) -> dict[str, object]:
+    """Post, and return the timings as they are stored; `opened` is called when the head of the answer has come."""
     record = Record("d", "w", Mode.PROTOCOL, url, 0, {}, 2, "", 1)
     try:
         async with transport.post(url, headers={}, body=b"{}", limits=limits, record=record) as response:
+            opened()
             await response.read()
     except TransportFailure as failure:
         record.trouble = failure.message
@@ -68,22 +73,34 @@ async def test_an_address_without_tls_has_neither_a_name_to_look_up_nor_a_handsh
         assert _took(await _taken(transport, server.url())) == {"connect", "first_byte", "total"}
 
 
-async def test_an_exchange_that_ends_on_the_way_says_how_far_it_came() -> None:
+async def test_an_exchange_that_ends_on_the_way_says_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = Exchange.enter
+
+    def soon_over(exchange: Exchange, phase: Phase) -> None:
+        enter(exchange, phase)
+        if phase is Phase.HANDSHAKING:  # so far it has come when its time is over
+            exchange.timer.reschedule(asyncio.get_running_loop().time() + 0.05)
+
+    monkeypatch.setattr(Exchange, "enter", soon_over)
     async with listening(hang) as server, transporting() as transport:
-        handshake = await _taken(transport, server.url(scheme="https"), Limits(total=5, connect=1))
-        silence = await _taken(transport, server.url(), Limits(total=0.1))
+        handshake = await _taken(transport, server.url(scheme="https"))
+        silence = await _taken(transport, server.url(), dataclasses.replace(PATIENT, total=0.1))
     assert _took(handshake) == {"connect", "total"}
     assert _took(silence) == {"connect", "total"}
 
 
 async def test_the_first_byte_is_that_of_the_head_however_long_the_body_takes() -> None:
+    came = asyncio.Event()
+
     async def script(talk: Talk) -> None:
         await talk.request()
         await talk.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
-        await talk.drip(b"{}", 0.1)
+        await came.wait()
+        await asyncio.sleep(0.1)
+        await talk.say(b"{}")
 
     async with listening(script) as server, transporting() as transport:
-        found = await _taken(transport, server.url())
+        found = await _taken(transport, server.url(), opened=came.set)
     assert isinstance(found["first_byte"], float)
     assert isinstance(found["total"], float)
     assert found["total"] - found["first_byte"] > 0.05

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
@@ -28,9 +29,28 @@ from hurlbat_dispatcher.domain.outcome import ErrorCode, Failed, PushedBack, Suc
 from hurlbat_dispatcher.push import client as client_module
 from hurlbat_dispatcher.push.heard import Beat, Delivery, Detached, Ended, Logged, Progressed, Started
 from hurlbat_dispatcher.push.lines import LineSplitter, read
-from tests.push.delivering import PROTOCOL, RUN_A, RUN_B, STREAM, URL, Pieces, Result, deliver, make_client, run
+from tests.push.delivering import (
+    PROTOCOL,
+    RUN_A,
+    RUN_B,
+    STREAM,
+    URL,
+    VIRTUAL_TIME,
+    Pieces,
+    Result,
+    deliver,
+    make_client,
+    run,
+)
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The far side is in memory: time is virtual."""
+    return VIRTUAL_TIME
+
 
 _BOTH = (run(RUN_A), run(RUN_B))
 

@@ -12,6 +12,7 @@ from hurlbat_dispatcher.push.exchange import Limits
 from hurlbat_dispatcher.push.guard import Guard, parse_networks
 from hurlbat_dispatcher.push.transport import Transport
 from tests.push.far_side import (
+    LONG,
     LOOPBACK,
     OK,
     PATIENT,
@@ -89,7 +90,7 @@ async def test_a_server_without_tls_is_a_tls_error() -> None:
 
 async def test_a_handshake_that_never_ends_times_out_before_sending() -> None:
     async with listening(hang) as server, transporting() as transport:
-        failure = await failure_of(transport, server.url(scheme="https"), Limits(total=5, connect=0.2))
+        failure = await failure_of(transport, server.url(scheme="https"), Limits(total=LONG, connect=0.2))
     assert (failure.code, failure.sent) == (ErrorCode.CONNECT_TIMEOUT, False)
 
 
@@ -176,7 +177,7 @@ async def _hang_connect(talk: Talk) -> None:
 )
 async def test_a_proxy_that_does_not_let_us_through_is_our_own_fault(url: str, script: Script) -> None:
     async with listening(script) as server, transporting(_proxy(server.port)) as transport:
-        failure = await failure_of(transport, url, Limits(total=5, connect=0.5))
+        failure = await failure_of(transport, url, Limits(total=LONG, connect=0.5))
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.PROXY_ERROR, False, True)
 
 

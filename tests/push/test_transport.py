@@ -1,6 +1,7 @@
 """The transport against servers that misbehave on the wire. Deadlines are short; nothing here waits for luck."""
 
 import asyncio
+import dataclasses
 import gzip
 import random
 import time
@@ -13,6 +14,7 @@ from hurlbat_dispatcher.push.exchange import Limits
 from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.transport import Transport
 from tests.push.far_side import (
+    LONG,
     LOOPBACK,
     OK,
     PATIENT,
@@ -143,8 +145,8 @@ def _with(header: bytes, body: bytes = b"{}") -> bytes:
     ],
 )
 async def test_what_a_hostile_server_does_ends_with_its_code(script: Script, code: ErrorCode) -> None:
-    limits = Limits(total=0.8) if code is ErrorCode.ATTEMPT_TIMEOUT else PATIENT
-    async with listening(script) as server, transporting() as transport, asyncio.timeout(30):
+    limits = Limits(total=0.3, connect=LONG) if code is ErrorCode.ATTEMPT_TIMEOUT else PATIENT
+    async with listening(script) as server, transporting() as transport:
         failure = await failure_of(transport, server.url(), limits)
         again = await failure_of(transport, server.url(), limits)
     assert (failure.code, failure.sent, failure.local) == (code, True, False)
@@ -210,7 +212,9 @@ async def test_an_address_that_swallows_everything_times_out_before_sending() ->
                 filler.setblocking(False)
                 filler.connect_ex(address)
             async with transporting() as transport:
-                failure = await failure_of(transport, f"http://127.0.0.1:{address[1]}/", Limits(total=5, connect=0.3))
+                failure = await failure_of(
+                    transport, f"http://127.0.0.1:{address[1]}/", Limits(total=LONG, connect=0.3)
+                )
         finally:
             for filler in fillers:
                 filler.close()
@@ -226,9 +230,9 @@ async def test_waiting_for_a_free_connection_is_our_own_fault() -> None:
         await hang(talk)
 
     async with listening(script) as server, transporting(Transport(LOOPBACK, max_connections=1)) as one:
-        slow = asyncio.create_task(failure_of(one, server.url(), Limits(total=5)))
+        slow = asyncio.create_task(failure_of(one, server.url()))
         await arrived.wait()
-        failure = await failure_of(one, server.url(), Limits(total=5, connect=0.2))
+        failure = await failure_of(one, server.url(), Limits(total=LONG, connect=0.2))
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.CONNECT_FAILED, False, True)
@@ -274,14 +278,14 @@ async def test_leaving_an_answer_early_closes_its_connection() -> None:
     async with listening(script) as server, transporting() as transport:
         async with transport.post(server.url(), headers={}, body=b"{}", limits=PATIENT) as response:
             assert response.status == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             await closed.wait()
 
 
 async def test_silence_in_a_body_is_told_from_a_body_that_takes_too_long() -> None:
     script = answering(_HEAD + b"content-length: 9\r\n\r\n{}", then=hang)
     async with listening(script) as server, transporting() as transport:
-        failure = await failure_of(transport, server.url(), Limits(total=5, silence=0.1))
+        failure = await failure_of(transport, server.url(), dataclasses.replace(PATIENT, silence=0.1))
     assert failure.code == ErrorCode.HEARTBEAT_LOST
 
 
@@ -291,7 +295,7 @@ async def test_an_exchange_that_is_finishing_ends_without_a_failure() -> None:
     async with (
         listening(script) as server,
         transporting() as transport,
-        transport.post(server.url(), headers={}, body=b"{}", limits=Limits(total=5)) as response,
+        transport.post(server.url(), headers={}, body=b"{}", limits=PATIENT) as response,
     ):
         async for chunk in response.chunks():
             heard.append(chunk)
@@ -309,7 +313,7 @@ async def test_a_body_of_several_megabytes_arrives_whole() -> None:
 
     body = random.Random(2).randbytes(5_000_000)
     async with listening(script) as server, transporting() as transport:
-        await fetch(transport, server.url(), Limits(total=30), body)
+        await fetch(transport, server.url(), PATIENT, body)
     assert got == [body]
 
 
