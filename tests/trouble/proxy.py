@@ -128,18 +128,14 @@ class Proxy:
             await asyncio.sleep(0.01)
 
 
-def _commits(data: bytes) -> bool:
-    return any(commit in data for commit in COMMITS)
-
-
 @contextmanager
 def proxy_to(port: int) -> Iterator[Proxy]:
     """Carry connections to the port for as long as the block lasts."""
     proxy = Proxy(port)
     proxy._thread.start()
-    proxy._ready.wait(10)
+    assert proxy._ready.wait(120)
     try:
         yield proxy
     finally:
         proxy._loop.call_soon_threadsafe(proxy._closed.set)
-        proxy._thread.join(10)
+        proxy._thread.join(120)

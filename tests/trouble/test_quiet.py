@@ -42,7 +42,7 @@ async def test_a_server_in_trouble_asks_its_database_twice_a_second(tmp_path: Pa
         made.append(Flaky(url, clock))
         return made[0]
 
-    engine = Engine(Settings(database_url=sqlite_url), Outside(database=database))
+    engine = Engine(Settings(database_url=sqlite_url, lease=3600), Outside(database=database))
     await engine.start()
     with structlog.testing.capture_logs() as logs:
         made[0].failing = True
