@@ -81,13 +81,13 @@ class Exchange:
 
     async def finish(self) -> "Exchange":
         """Return once the application has answered."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self.task
         return self
 
     async def until(self, count: int, type: str) -> list[dict[str, Any]]:
         """Return all lines once so many of one type have come."""
-        async with asyncio.timeout(30), self._news:
+        async with asyncio.timeout(120), self._news:
             await self._news.wait_for(lambda: sum(line["type"] == type for line in self.lines) >= count)
         return self.lines
 

@@ -39,7 +39,7 @@ class FakeServer:
 
     async def asked(self, call: str, times: int = 1) -> None:
         """Return once the call was made so often."""
-        async with asyncio.timeout(30), self._news:
+        async with asyncio.timeout(120), self._news:
             await self._news.wait_for(lambda: self.calls().count(call) >= times)
 
     def attach(self, hurlbat: Hurlbat) -> None:

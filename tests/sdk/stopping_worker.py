@@ -1,6 +1,7 @@
-"""A worker with a task that takes long, to be told to stop in the middle of it."""
+"""A worker with a task that takes as long as its caller likes, to be told to stop in the middle of it."""
 
 import asyncio
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -10,8 +11,10 @@ hurlbat = Hurlbat()
 
 
 @hurlbat.task
-async def slow(seconds: float) -> str:
-    await asyncio.sleep(seconds)
+async def slow(end: str) -> str:
+    """Go on until there is a file of this name."""
+    while not Path(end).exists():  # noqa: ASYNC110, ASYNC240  # another process makes it
+        await asyncio.sleep(0.02)
     return "done"
 
 

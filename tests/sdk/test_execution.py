@@ -275,7 +275,7 @@ async def test_a_sync_task_beyond_its_time_sees_the_flag_and_its_end_changes_not
         await gate.wait()
 
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("slow", execution_timeout=0.05), a_run("neighbour")))
-    assert await asyncio.to_thread(seen.wait, 30)
+    assert await asyncio.to_thread(seen.wait, 120)
     gate.set()
     await exchange.finish()
     assert [line["type"] for line in exchange.lines if line["run_id"] == "run-slow"] == ["started", "result"]
@@ -309,7 +309,7 @@ async def test_sync_tasks_beyond_the_threads_wait_and_say_started_only_when_they
 
     @hurlbat.task
     def hold() -> None:
-        gate.wait(10)
+        gate.wait(120)
 
     runs = [a_run("hold", run_id=f"run-{number}") for number in range(3)]
     exchange = Exchange(hurlbat.asgi(), delivery(*runs))

@@ -581,14 +581,14 @@ async def test_who_gives_back_does_not_wait_behind_who_waits_for_that(monkeypatc
     def connection() -> Iterator[None]:
         if not free.acquire(blocking=False):
             waiting.set()
-            assert free.acquire(timeout=30)
+            assert free.acquire(timeout=120)
         yield
         free.release()
 
     @hurlbat.task
     async def use(first: bool, _: Annotated[None, Depends(connection)]) -> str:
         if first:
-            await asyncio.to_thread(waiting.wait, 30)
+            await asyncio.to_thread(waiting.wait, 120)
         return "done"
 
     runs = [a_run("use", number == 0, run_id=f"run-{number}") for number in range(3)]
@@ -606,7 +606,7 @@ async def test_a_sync_task_opens_nothing_before_it_has_a_thread_and_starts_then(
 
     @hurlbat.task
     def use(_: Annotated[None, Depends(lend)]) -> None:
-        gate.wait(30)
+        gate.wait(120)
 
     exchange = Exchange(hurlbat.asgi(), delivery(*[a_run("use", run_id=name) for name in "abc"]))
     await exchange.until(1, "started")

@@ -87,7 +87,7 @@ class Lifespan:
 
     async def tell(self, what: str) -> dict[str, Any]:
         self.said.put_nowait({"type": f"lifespan.{what}"})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await self.heard.get()
 
     async def _hear(self, message: Any) -> None:

@@ -164,7 +164,7 @@ async def test_a_sync_task_within_starts_when_it_has_a_thread_and_so_does_its_mi
 
     @hurlbat.task
     def use() -> None:
-        gate.wait(30)
+        gate.wait(120)
 
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("use", run_id="a"), a_run("use", run_id="b")))
     await exchange.until(1, "started")

@@ -135,12 +135,12 @@ class Life:
         return await self._hear("lifespan.shutdown")
 
     async def gone(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self.task
 
     async def _hear(self, message: str) -> dict[str, Any]:
         self._heard.put_nowait({"type": message})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await self.said.get()
 
     async def _send(self, message: dict[str, Any]) -> None:

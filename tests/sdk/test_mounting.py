@@ -113,7 +113,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
     server = Announced(uvicorn.Config(app, log_level="warning", lifespan="on"))
     task = asyncio.create_task(server.serve([listener]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await server.up.wait()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

@@ -191,7 +191,7 @@ async def test_a_sync_task_that_does_not_look_is_not_said_to_have_stopped(
 
     @hurlbat.task
     def deaf() -> str:
-        gate.wait(10)
+        gate.wait(120)
         return "done"
 
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("deaf")))
@@ -209,7 +209,7 @@ async def test_a_sync_task_that_waits_for_a_thread_never_starts_once_it_is_cance
     @hurlbat.task
     def hold(ctx: Context) -> None:
         started.append(ctx.run_id)
-        gate.wait(10)
+        gate.wait(120)
 
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("hold", run_id="a"), a_run("hold", run_id="b")))
     await exchange.until(1, "started")

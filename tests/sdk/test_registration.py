@@ -37,7 +37,7 @@ def a_worker(server: FakeServer, **settings: Any) -> Hurlbat:
 
 
 async def logged(caplog: pytest.LogCaptureFixture, said: str) -> logging.LogRecord:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:
             for record in caplog.records:
                 if said in record.getMessage():
@@ -116,7 +116,7 @@ async def test_a_worker_without_a_secret_says_what_is_missing(
 
 async def test_the_app_stops_while_it_still_tries(server: FakeServer) -> None:
     server.on("POST /workers", httpx.ConnectError("refused"))
-    async with asyncio.timeout(5), a_worker(server).lifespan():
+    async with asyncio.timeout(120), a_worker(server).lifespan():
         await server.asked("POST /workers")
 
 

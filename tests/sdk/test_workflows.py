@@ -691,7 +691,7 @@ async def test_a_task_that_goes_on_after_its_cancellation_is_logged_and_holds_no
     gate, told_to_stop = threading.Event(), asyncio.Event()
 
     def stubborn() -> str:
-        gate.wait(30)
+        gate.wait(120)
         return "late"
 
     async def stubborn_async() -> str:
@@ -699,7 +699,7 @@ async def test_a_task_that_goes_on_after_its_cancellation_is_logged_and_holds_no
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             told_to_stop.set()
-        await asyncio.to_thread(gate.wait, 30)
+        await asyncio.to_thread(gate.wait, 120)
         return "late"
 
     hurlbat.task(name="t")(stubborn if manner == "sync" else stubborn_async)
@@ -731,7 +731,7 @@ async def test_a_task_that_never_stops_is_given_back_by_a_drain(
     exchange = Exchange(hurlbat.asgi(), delivery(a_run("deaf")))
     await exchange.until(1, "started")
     await Exchange(hurlbat.asgi(), cancellation(("run-deaf", 1))).finish()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await hurlbat.workbench.drain(0.05)
         assert "did not end in time and is given back" in caplog.text
         over.set()
