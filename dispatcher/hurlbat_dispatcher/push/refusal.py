@@ -15,6 +15,8 @@ from hurlbat_dispatcher.telling import rfc3339
 
 _LONG_AGO_MS = 30 * 86_400_000
 """After so long nobody is told of a key that has ended."""
+_CLOSE_SECONDS = 30.0
+"""Clocks that differ by less refuse nothing, and each time by another fraction: that is not told."""
 
 
 def explained(words: Words, target: Target, body: bytes, now: int) -> Words:
@@ -45,7 +47,9 @@ def _found(received: Received, body: bytes) -> str:
 
 
 def _skew(seconds: float | None) -> str:
-    return "" if seconds is None else f"; clock skew {seconds:+g} s (the worker's clock minus this server's)"
+    if seconds is None or abs(seconds) < _CLOSE_SECONDS:
+        return ""
+    return f"; clock skew {seconds:+.0f} s (the worker's clock minus this server's)"
 
 
 def _keys(target: Target, now: int) -> list[str]:
