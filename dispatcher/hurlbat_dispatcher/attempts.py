@@ -53,7 +53,7 @@ class Attempts:
         before = min(run.attempt + 1, run.attempt + 1 if cursor is None else _number(cursor))
         first = max(1, before - limit)
         found = attempts_of(run, rows, delivery, range(first, before))
-        items = [AttemptView(one, sentence(one, max_attempts=run.max_attempts)) for one in reversed(found)]
+        items = [AttemptView(one, sentence(one)) for one in reversed(found)]
         return Page(items, str(first) if items and first > 1 else None)
 
     async def get(self, run_id: str, number: int) -> AttemptView:
@@ -68,7 +68,7 @@ class Attempts:
         delivery = None
         if attempt.delivery is not None:
             delivery = await available(self._deliveries.find(attempt.delivery))
-        said = sentence(attempt, max_attempts=run.max_attempts)
+        said = sentence(attempt)
         if delivery is None:
             return AttemptView(attempt, said)
         return AttemptView(attempt, said, delivery, await self._message(run, attempt, delivery["request"]["url"]))
@@ -87,7 +87,7 @@ class Attempts:
             run.id,
             run.task,
             attempt.attempt,
-            run.max_attempts,
+            attempt.max_attempts,
             run.input,
             run.metadata,
             (task.execution_timeout if task else 300_000) / 1000,

@@ -39,6 +39,9 @@ def why_ended(run: Run) -> str:
         said = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
         used = f"all {run.max_attempts} tries were used" if run.max_attempts > 1 else "it had one try"
         tail = used if run.tries >= run.max_attempts else "it is not to be repeated"
+        free = run.attempt - run.tries
+        if free:
+            tail += f"; {free} of its attempts {'was' if free == 1 else 'were'} not charged"
         return f"It failed{at} after attempt {run.attempt}: {said or 'no reason was given'} ({tail})."
     displaced = next((entry for entry in reversed(run.timeline) if entry.kind == "displaced"), None)
     if run.state is RunState.CANCELLED and run.reason == "concurrency" and displaced is not None:

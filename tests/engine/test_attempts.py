@@ -69,9 +69,7 @@ async def test_every_attempt_of_a_run_has_its_own_delivery_and_sentence(world: W
     first, second = await _look(world, run.id, 1), await _look(world, run.id, 2)
 
     assert (first.attempt.state, first.attempt.charged, first.attempt.code) == ("failed", True, "task_error")
-    assert first.sentence == (
-        "It failed (task_error: no such key) and counts against max_attempts (2); the run was due again."
-    )
+    assert first.sentence == ("It failed (task_error: no such key) as try 1 of 2; the run was due again.")
     assert first.attempt.delivery == worker.headers[0]["webhook-id"]
     assert (second.attempt.state, second.attempt.code) == ("completed", None)
     assert second.attempt.delivery == worker.headers[1]["webhook-id"]
@@ -81,6 +79,21 @@ async def test_every_attempt_of_a_run_has_its_own_delivery_and_sentence(world: W
     rest = await world.engine.attempts.list(run.id, cursor=listed.next_cursor)
     assert [(one.attempt.attempt, one.delivery) for one in rest.items] == [(1, None)]
     assert rest.next_cursor is None
+
+
+async def test_after_a_replay_an_attempt_shows_what_was_sent_to_it_then(world: World) -> None:
+    worker = await world.worker("w", TWICE)
+    run = await world.ended(await world.submit())
+    await world.engine.replay_run(run.id)
+    run = await world.ended(run.id)
+    sent = [call.max_attempts for call in worker.calls]
+
+    messages = [(await _look(world, run.id, number)).message for number in (1, 2)]
+
+    assert sent == [2, 3]  # one try was used of two, and as many are allowed again
+    assert [json.loads(one or "")["data"]["runs"][0]["max_attempts"] for one in messages] == sent
+    timeline = (await world.engine.get_run(run.id)).timeline
+    assert all("max_attempts" not in row.detail for row in timeline)  # that is the run's own affair
 
 
 async def test_what_another_server_has_sent_is_shown_once_it_is_stored(owner: World, other: World) -> None:
@@ -201,7 +214,7 @@ async def test_a_replay_keeps_what_the_life_before_was_sent(world: World) -> Non
     again = await _look(world, run.id, 1)
 
     assert (again.attempt, again.sentence, again.delivery) == (first.attempt, first.sentence, first.delivery)
-    assert first.sentence == "It failed (task_error: no such key), and the run with it."
+    assert first.sentence == "It failed (task_error: no such key) as try 1 of 1, and the run with it."
     assert (await _look(world, run.id, 2)).attempt.delivery != first.attempt.delivery
 
 

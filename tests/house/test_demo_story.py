@@ -1,5 +1,7 @@
 """The demo tells timelines for people."""
 
+import pytest
+
 from hurlbat_app.demo.story import Moment, ending, tell
 
 RUN = {
@@ -42,6 +44,21 @@ def test_a_timeline_is_told_in_order_with_the_start_of_every_attempt() -> None:
         (1.5, 'completed with {"EUR": 1.08}'),
     ]
     assert ending(RUN) == "completed after 1.50 s and 2 attempts"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "tries", "said"),
+    [
+        (0, 0, ""),
+        (1, 1, " and 1 attempt"),
+        (1, 0, " and 1 attempt (not charged)"),
+        (3, 0, " and 3 attempts (none charged)"),
+        (4, 4, " and 4 attempts"),
+        (5, 4, " and 5 attempts (1 of them not charged)"),
+    ],
+)
+def test_attempts_that_cost_no_try_are_told_as_such(attempt: int, tries: int, said: str) -> None:
+    assert ending(RUN | {"attempt": attempt, "tries": tries}) == f"completed after 1.50 s{said}"
 
 
 def test_what_a_run_has_come_to_is_told_of_its_last_end_alone() -> None:

@@ -38,8 +38,19 @@ def moment(entry: Mapping[str, Any], run: Mapping[str, Any]) -> Moment:
 def ending(run: Mapping[str, Any]) -> str:
     """Return how the run ended, in a few words."""
     begun, ended = _seconds(run["created_at"]), _seconds(run["finished_at"] or run["created_at"])
-    attempts = f" and {run['attempt']} attempt{'' if run['attempt'] == 1 else 's'}" if run["attempt"] else ""
-    return f"{run['state']} after {ended - begun:.2f} s{attempts}"
+    return f"{run['state']} after {ended - begun:.2f} s{_attempts(run)}"
+
+
+def _attempts(run: Mapping[str, Any]) -> str:
+    """Return how often a run was started, and how many of these starts were not charged, where some were not."""
+    count = run["attempt"]
+    free = count - run.get("tries", count)
+    said = f" and {count} attempt{'' if count == 1 else 's'}" if count else ""
+    if not free:
+        return said
+    if free < count:
+        return f"{said} ({free} of them not charged)"
+    return f"{said} ({'not' if count == 1 else 'none'} charged)"
 
 
 def short(value: Any) -> str:

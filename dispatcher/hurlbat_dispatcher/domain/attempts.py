@@ -5,6 +5,7 @@ for those before.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -49,6 +50,10 @@ class Attempt:
     """What came of it after it was over."""
     delivery: str | None = None
     kind: str | None = None
+    tries: int = 0
+    """How many of the run's attempts were charged up to this one."""
+    max_attempts: int = 1
+    """How many might be, when it was made; each replay allows more."""
 
 
 _PUT_BACK: Final = {
@@ -85,18 +90,34 @@ def attempts_of(
     late = {row.attempt: str(row.detail.get("outcome")) for row in rows if row.kind == "late"}
     wanted = range(1, run.attempt + 1) if numbers is None else numbers
     found = [told.get(n) or Attempt(run.id, n, run.task, AttemptState.PUT_BACK, charged=False) for n in wanted]
-    return [replace(one, late=late.get(one.attempt)) for one in found]
+    charged = sorted(number for number, one in told.items() if one.charged is not False)
+    return [
+        replace(
+            one,
+            late=late.get(one.attempt),
+            tries=bisect_right(charged, one.attempt),
+            max_attempts=_max_attempts(run, rows, one.attempt),
+        )
+        for one in found
+    ]
 
 
-def sentence(attempt: Attempt, *, max_attempts: int) -> str:
+def _max_attempts(run: Run, rows: Sequence[TimelineEntry], number: int) -> int:
+    """Return how many attempts might be charged when this one was made: the first replay after it says so."""
+    replays = (row for row in rows if row.kind == "replayed" and row.attempt >= number)
+    kept = next((row.detail.get("max_attempts") for row in replays), None)
+    return run.max_attempts if kept is None else int(kept)
+
+
+def sentence(attempt: Attempt) -> str:
     """Say what was made of an attempt."""
-    said = _verdict(attempt, max_attempts)
+    said = _verdict(attempt)
     if attempt.late is not None:
         said += f" An answer that came after that ({attempt.late}) changed nothing."
     return said
 
 
-def _verdict(attempt: Attempt, max_attempts: int) -> str:
+def _verdict(attempt: Attempt) -> str:
     of = f" by worker {attempt.worker}" if attempt.worker else ""
     what = attempt.message or attempt.code or "no reason was given"
     why = f"{attempt.code}: {attempt.message}" if attempt.code and attempt.message else what
@@ -108,9 +129,9 @@ def _verdict(attempt: Attempt, max_attempts: int) -> str:
         case AttemptState.CANCELLED:
             return f"The run was cancelled while it ran: {what}."
         case AttemptState.FAILED if attempt.due_at is not None:
-            return f"It failed ({why}) and counts against max_attempts ({max_attempts}); the run was due again."
+            return f"It failed ({why}) as try {attempt.tries} of {attempt.max_attempts}; the run was due again."
         case AttemptState.FAILED:
-            return f"It failed ({why}), and the run with it."
+            return f"It failed ({why}) as try {attempt.tries} of {attempt.max_attempts}, and the run with it."
     if attempt.kind is not None:
         detail = f" ({attempt.message})" if attempt.message else ""
         return f"{_PUT_BACK[attempt.kind]}{detail}. It does not count against max_attempts; the run was due again."

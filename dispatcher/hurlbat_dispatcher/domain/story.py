@@ -23,8 +23,8 @@ from hurlbat_dispatcher.domain.runs import Run, RunKind, TimelineEntry
 AFTER_THE_END: Final = frozenset({"callback", "callback_failed"})
 """Kinds of rows that are written with the end of a run, or after it."""
 _BEFORE_THE_START: Final = frozenset({"moved", "gathered"})
-_HIDDEN: Final = frozenset({"started_at", "worker", "delivery"})
-"""Columns of which the row of an end keeps what they said: they are told by the start."""
+_HIDDEN: Final = frozenset({"started_at", "worker", "delivery", "max_attempts"})
+"""Columns of which the row of an end keeps what they said: they are told by the start, or by the run."""
 
 
 def tell(run: Run, rows: Sequence[TimelineEntry]) -> tuple[TimelineEntry, ...]:

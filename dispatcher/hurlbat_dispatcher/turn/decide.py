@@ -135,6 +135,7 @@ def replay(
     finished_at, error = ledger.endings.get(row.id, (None, None))
     failure = {name: value for name, value in json.loads(error or "{}").items() if name in ("code", "type", "message")}
     ended = {"was": row.state, "finished_at": finished_at, "reason": row.reason} | failure | _sent_by(row)
+    ended["max_attempts"] = row.max_attempts
     ledger.note(row, "replayed", ended | {"started_at": row.started_at, "worker": row.worker} | _due_first(row))
     ledger.replays.append(
         (row.tries + more, rank(ledger.now, row.priority), ledger.now, expires_at, row.tenant, row.id)
