@@ -45,6 +45,8 @@ class PlainHandler(SloppyHandler):
             case "conform.sleep" | "conform.echo" if "202" in self.faults:
                 threading.Thread(target=self.later, args=(self.server, run), daemon=True).start()
                 return self.say(202, b"", **{"hurlbat-async": "1"})
+        if "remembers-success" in self.faults:
+            self.server.seen.append(run["run_id"])
         if "no-echo" in self.faults:
             return self.say(204, b"")
         return self.say(200, json.dumps(run["input"]).encode())

@@ -94,7 +94,7 @@ def test_people_are_told_of_every_check_and_at_the_end_how_many(worker: str) -> 
     )
     assert "skipped rotation.each                 Each of the secrets that were given is good alone.\n" in done.stdout
     assert "              Only one secret was given.\n" in done.stdout
-    assert re.search(r"\n\n16 passed, 0 failed, 1 skipped, in \d+\.\d s\.\n$", done.stdout)
+    assert re.search(r"\n\n22 passed, 0 failed, 1 skipped, in \d+\.\d s\.\n$", done.stdout)
     assert "rotation.last" not in done.stdout
     assert "reachable" not in done.stdout
 

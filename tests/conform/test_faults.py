@@ -11,18 +11,22 @@ from tests.conform.plain_worker import PlainHandler
 from tests.conform.sloppy import SECRET, Sloppy
 
 AT_ONCE = 8
+PATIENCE = 60.0
+"""Seconds for an answer: these workers, and who looks at them, are all in one process, which may stand still."""
 LARGE = ("sizes",)
 REFUSALS = {
     *("signatures.unsigned", "signatures.wrong-key", "signatures.changed-body", "signatures.old", "signatures.ahead"),
     *("signatures.garbage-id", "signatures.garbage-timestamp", "signatures.garbage-signature"),
     *("signatures.other-id", "signatures.other-message", "rotation.foreign"),
+    *("signatures.part", "signatures.other-kind", "signatures.two-values", "signatures.every-message"),
 }
+NO_AGE_CHECK = {"signatures.old", "signatures.ahead", "signatures.two-values"}
 OF_SIGNATURES: dict[str, set[str]] = {
-    "no-age-check": {"signatures.old", "signatures.ahead"},
+    "no-age-check": NO_AGE_CHECK,
     "takes-the-future": {"signatures.ahead"},
     "first-signature-only": {"signatures.good-among-bad", "rotation.last", "rotation.after-unknown"},
     "last-signature-only": {"signatures.good-among-bad", "rotation.first"},
-    "takes-unsigned": {"signatures.unsigned", "signatures.garbage-signature"},
+    "takes-unsigned": {"signatures.unsigned", "signatures.garbage-signature", "signatures.every-message"},
     "believes": REFUSALS
     - {"signatures.unsigned", "signatures.old", "signatures.ahead", "signatures.garbage-timestamp"},
     "exact-case": {"signatures.header-case"},
@@ -31,7 +35,23 @@ OF_SIGNATURES: dict[str, set[str]] = {
     "garbage-crashes": {
         *("reachable.mark-on-errors", "signatures.unsigned", "signatures.good-among-bad"),
         *("signatures.garbage-timestamp", "signatures.garbage-signature"),
+        *("signatures.part", "signatures.every-message"),
     },
+    "compares-a-prefix": {"signatures.part"},
+    "compares-a-suffix": {"signatures.part"},
+    "compares-what-came": {"signatures.part", "signatures.garbage-signature"},
+    "stops-at-no-base64": {"signatures.part"},
+    "ignores-letter-case": {"signatures.part"},
+    "any-of-good-length": {
+        *("signatures.wrong-key", "signatures.changed-body", "signatures.other-id", "signatures.other-message"),
+        *("signatures.part", "signatures.every-message", "signatures.two-values", "rotation.foreign"),
+        "signatures.garbage-id",
+    },
+    "ignores-the-kind": {"signatures.other-kind"},
+    "age-by-the-last": {"signatures.two-values"},
+    "verifies-probes-alone": {"signatures.every-message"},
+    "no-skew": {"signatures.skew"},
+    "signs-latin-1": {"signatures.other-letters", "delivery.echo", "failures.failed"},
 }
 OF_THE_HEAD: dict[str, set[str]] = {
     "no-mark": {"reachable.mark", "reachable.mark-on-errors", "delivery.mark"},
@@ -47,11 +67,14 @@ OF_THE_HEAD: dict[str, set[str]] = {
 }
 OF_RUNS: dict[str, set[str]] = {
     "null-is-empty": {"delivery.echo"},
+    "loses-names": {"delivery.echo"},
+    "short-numbers": {"batches.long-numbers"},
+    "forgets": {"delivery.again"},
     "ascii": {"delivery.echo", "failures.failed"},
     "unknown-task-crashes": {"delivery.unknown-task", "batches.one-fails"},
     "unknown-task-by-another-name": {"delivery.unknown-task"},
     "checks-target+crashes-on-another-target": {"delivery.wrong-target"},
-    "runs-twice": {"delivery.twice"},
+    "runs-twice": {"delivery.twice", "delivery.again"},
     "answers-one-of-many": {"batches.all"},
     "failure-stops-neighbours": {"batches.one-fails"},
     "one-after-the-other": {"batches.slow"},
@@ -89,15 +112,17 @@ OF_STREAMS: dict[str, set[str]] = {
     "goes-on-when-stopped": {"cancel.ends"},
     "says-stopped-of-all": {"cancel.unknown"},
     "202": set(),
-    "202+reports-nothing": {"delivery.result", "reports.complete"},
     "202+wrong-token": {"reports.token"},
     "202+no-reported-heartbeats": {"reports.heartbeats"},
     "202+beats-after-the-end": {"reports.over"},
 }
+NEVER_REPORTED = {"delivery.result", "reports.complete"}
+TRIES = 8
+"""How often a worker is looked at with no patience: one that stands still in that time has other failures as well."""
 OF_PLAIN_WORKERS: dict[str, set[str]] = {
     "": set(),
     "refuses-with-400": set(),
-    "no-age-check": {"signatures.old", "signatures.ahead"},
+    "no-age-check": NO_AGE_CHECK,
     "first-signature-only": {"signatures.good-among-bad", "rotation.last", "rotation.after-unknown"},
     "redirects": {"reachable.no-redirect"},
     "knows-one-task": {"signatures.good"},
@@ -108,6 +133,7 @@ OF_PLAIN_WORKERS: dict[str, set[str]] = {
     "unreadable-retry-after": {"failures.retry-words"},
     "retry-after-on-500": {"failures.retry-words"},
     "remembers-failures": {"failures.same-id"},
+    "remembers-success": {"delivery.done-again"},
     "fails-as-200": {"failures.no-retry", "failures.retry-words", "failures.same-id"},
     "202": set(),
 }
@@ -121,7 +147,7 @@ async def looked_at(faults: list[str], **options: Any) -> dict[str, Report]:
     async def look(fault: str) -> Report:
         async with turn:
             with Sloppy(*fault.split("+"), handler=handler) as worker:
-                return await examine(worker.url, SECRET, timeout=4, **options)
+                return await examine(worker.url, SECRET, timeout=PATIENCE, **options)
 
     return dict(zip(faults, await asyncio.gather(*[look(fault) for fault in faults]), strict=True))
 
@@ -157,6 +183,17 @@ async def test_every_fault_of_a_plain_worker_gets_the_failures_it_deserves_and_n
 
 
 @pytest.mark.anyio
+async def test_what_is_never_reported_is_told_when_the_patience_is_at_its_end() -> None:
+    for _ in range(TRIES):
+        with Sloppy("202", "reports-nothing") as worker:
+            report = await examine(worker.url, SECRET, timeout=1, skip=LARGE)
+        if {finding.check for finding in report.failed} == NEVER_REPORTED:
+            break
+
+    assert {finding.check for finding in report.failed} == NEVER_REPORTED
+
+
+@pytest.mark.anyio
 async def test_what_is_too_small_or_too_large_is_told() -> None:
     deserved = {
         "": set[str](),
@@ -177,7 +214,7 @@ async def test_a_stream_that_stays_open_is_told() -> None:
 
 
 def test_every_check_has_a_fault_that_it_finds() -> None:
-    found = {"streams.ends", "sizes.input", "sizes.delivery", "sizes.too-large", "sizes.long-answer"}
+    found = {"streams.ends", "sizes.input", "sizes.delivery", "sizes.too-large", "sizes.long-answer", *NEVER_REPORTED}
     for deserved in (TOGETHER, ALONE, OF_STREAMS, OF_PLAIN_WORKERS):
         found = found.union(*deserved.values())
 

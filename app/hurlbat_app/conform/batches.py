@@ -6,11 +6,14 @@ from hurlbat.conformance import ECHO, FAIL, SLEEP
 from hurlbat_app.conform.bench import SLOWER, Bench
 from hurlbat_app.conform.checks import Check
 from hurlbat_app.conform.delivery import RESULT, one_result, same
+from hurlbat_app.conform.exchange import ending
 from hurlbat_app.conform.streams import STARTED, TYPE, must_stream
 from hurlbat_app.conform.verdicts import Failed, Skipped
 
 GROUP: Final = "batches"
 ALL: Final = f"{GROUP}.all"
+_LONG_NUMBERS: Final = f"[{'1' * 40},{'1' * 400},0.{'1' * 400}]"
+"""What no integer and no 64-bit float has in full, and a server takes."""
 
 
 async def _all(bench: Bench) -> str:
@@ -37,6 +40,17 @@ async def _one_fails(bench: Bench) -> str:
     if (delivery.output(first), delivery.output(last)) != ("first", "last"):
         raise Failed("beside a run that failed the others had outputs that are not theirs")
     return "one failed, its neighbours have completed"
+
+
+async def _long_numbers(bench: Bench) -> str:
+    _needs_room(bench, 2)
+    bench.needs(ECHO)
+    long, neighbour = bench.run(ECHO, None)._replace(input=_LONG_NUMBERS), bench.run(ECHO, "a neighbour")
+    delivery = await bench.deliver(long, neighbour)
+    if delivery.output(neighbour) != "a neighbour":
+        raise Failed("beside a run with long numbers another one had an output that is not its own")
+    one_result(delivery, long)
+    return f"the run with numbers of 400 digits {ending(delivery.result(long).said)}"
 
 
 async def _slow(bench: Bench) -> str:
@@ -80,6 +94,15 @@ CHECKS: Final = (
         "They belong to other callers, and know nothing of each other.",
         "Catch what each run raises, and answer for it alone.",
         _one_fails,
+        after=(RESULT, ALL),
+    ),
+    Check(
+        GROUP,
+        "long-numbers",
+        "Numbers of any length spoil no more than their own run.",
+        "Callers may send them. Where they stop the parser, all runs of the delivery fail for what is in one.",
+        "Keep each input as raw JSON until its task reads it, and let a number that does not fit fail that run alone.",
+        _long_numbers,
         after=(RESULT, ALL),
     ),
     Check(

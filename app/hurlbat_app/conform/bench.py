@@ -33,7 +33,7 @@ EXECUTION_TIMEOUT: Final = 60.0
 LINGER_SECONDS: Final = 0.5
 NAP_SECONDS: Final = 1.0
 NAP_HEARTBEAT: Final = 0.2
-SLOWER: Final = (1, 4)
+SLOWER: Final = (1, 4, 6)
 """What is judged by time is looked at again so many times as slowly before it is held against the worker."""
 
 

@@ -19,7 +19,7 @@ STOPPED: Final = f"{GROUP}.stopped"
 CANCEL_SECONDS: Final = 10.0
 SLEEPS: Final = 30.0
 """Seconds, far longer than anybody waits here."""
-_TRIES: Final = 4
+_TRIES: Final = 8
 """A worker that does not say when a run has begun may not have begun it at the first."""
 
 
@@ -79,12 +79,13 @@ async def _stop(bench: Bench) -> _Stop:
 async def _stopping(bench: Bench) -> _Stop:
     run = bench.run(SLEEP, {"seconds": SLEEPS})
     async with bench.delivering([run], patience=SLEEPS) as delivery:
-        begun = await delivery.until(lambda: delivery.started(run) or delivery.accepted, _patience(bench, 2.0))
+        await delivery.until(lambda: delivery.started(run) or delivery.accepted, _patience(bench, 2.0))
         if delivery.ended_at is not None and not delivery.accepted:
             raise Failed(delivery.without(run))
         answer = None
-        for _ in range(1 if begun else _TRIES):
-            if not begun or delivery.accepted:
+        told = delivery.started(run)
+        for _ in range(1 if told else _TRIES):
+            if not told:
                 await soon()
             sent_at = time.monotonic()
             answer = await _cancel(bench, run.run_id)

@@ -7,6 +7,7 @@ from hurlbat_app.conform import (
     cancelling,
     delivery,
     failures,
+    forgeries,
     manifest,
     plain,
     reachable,
@@ -21,6 +22,7 @@ from hurlbat_app.conform.checks import Check
 _ORDER: Final = (
     reachable.CHECKS,
     signatures.CHECKS,
+    forgeries.CHECKS,
     rotation.CHECKS,
     manifest.CHECKS,
     delivery.CHECKS,

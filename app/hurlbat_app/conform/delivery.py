@@ -27,6 +27,7 @@ _TEXTS: Final = (
     " leading and trailing ",
 )
 _NUMBERS: Final = (0, -1, 9_007_199_254_740_991, -9_007_199_254_740_991, 0.1, -1.5e-300, 1.7976931348623157e308, 5e-324)
+_NAMES: Final = {"Größe 日本": 1, "__proto__": {"a": 1}, "constructor": 2, "a.b": 3, "$ref": 4, " ": 5, "run_id": 6}
 _EMPTY: Final[tuple[Any, ...]] = (None, False, True, "", [], {}, [[]], [None], {"": ""}, {"a": None, "b": {}})
 """Values that an echo gives back: integers as far as a 64-bit float has them all."""
 
@@ -70,12 +71,13 @@ async def _echo(bench: Bench) -> str:
     for level in range(_DEPTH):
         deep = [deep] if level % 2 else {"deeper": deep}
     # what is empty goes alone as well: null, false and "" are what is most easily taken for nothing
-    for value in (list(_TEXTS), list(_NUMBERS), deep, list(_EMPTY), *_EMPTY):
+    for value in (list(_TEXTS), list(_NUMBERS), _NAMES, deep, list(_EMPTY), *_EMPTY):
         run = bench.run(ECHO, value)
         sent, came = _difference(value, (await bench.deliver(run)).output(run))
         if not same(sent, came):
             raise Failed(f"{_short(sent)} came back as {_short(came)}")
-    return f"{len(_TEXTS)} texts, {len(_NUMBERS)} numbers, {len(_EMPTY)} empty values, {_DEPTH} levels"
+    counts = f"{len(_TEXTS)} texts, {len(_NUMBERS)} numbers, {len(_NAMES)} names, {len(_EMPTY)} empty values"
+    return f"{counts}, {_DEPTH} levels"
 
 
 async def _unknown_members(bench: Bench) -> str:
@@ -143,6 +145,22 @@ async def _twice(bench: Bench) -> str:
     if outputs[0] != outputs[1]:
         raise Failed(f"both were run: one gave {_short(outputs[0])}, the other {_short(outputs[1])}")
     return "run once, and both deliveries were answered with its result"
+
+
+async def _again(bench: Bench) -> str:
+    """Send an attempt again that has ended, with another input: if it is remembered, it has the first one's output."""
+    bench.needs(ECHO)
+    first = bench.run(ECHO, "first")
+    delivery = await bench.deliver(first)
+    output = delivery.output(first)
+    if delivery.accepted:
+        raise Skipped("the worker answers 202, and need not report twice")
+    second = await bench.deliver(first._replace(input='"again"'))
+    if not second.results(first) and second.status in (409, 429, 503):
+        return f"it was refused with {second.status}"
+    if not same(second.output(first), output):
+        raise Failed(f"it was run again: at first it gave {_short(output)}, then {_short(second.output(first))}")
+    return "answered with the result that it had"
 
 
 def same(one: Any, other: Any) -> bool:
@@ -233,6 +251,15 @@ CHECKS: Final = (
         "Remember (run_id, attempt) for ten minutes: attach a repeat to what is running, and repeat the result of what "
         "has ended. Test one instance: others of it do not know what this one has.",
         _twice,
+        after=(RESULT,),
+    ),
+    Check(
+        GROUP,
+        "again",
+        "An attempt that has ended is not run again when it is sent again.",
+        "A proxy that has lost the answer may repeat the request just then: the customer would pay twice.",
+        "Remember (run_id, attempt) with its result for some minutes after its end, and answer a repeat with it.",
+        _again,
         after=(RESULT,),
     ),
 )

@@ -31,6 +31,16 @@ async def _completes(bench: Bench) -> str:
     return f"{delivery.status}; the output is {_output(delivery)}"
 
 
+async def _done_again(bench: Bench) -> str:
+    run = bench.run_any()
+    first, second = await bench.deliver(run), await bench.deliver(run)
+    if not 200 <= first.status < 300:
+        raise Failed(first.without(run))
+    if not 200 <= second.status < 300:
+        raise Failed(f"a run was answered {first.status}, and {second.status} when it was sent again")
+    return f"{first.status}, then {second.status}"
+
+
 async def _identity(bench: Bench) -> str:
     headers = (await bench.deliver(bench.run_any())).headers
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -141,6 +151,16 @@ CHECKS: Final = (
         "What is changed on the way is stored like that.",
         "Send the output as JSON in UTF-8.",
         _echo,
+        PLAIN,
+        after=(RESULT,),
+    ),
+    Check(
+        "delivery",
+        "done-again",
+        "A run that was done is answered 2xx when it is sent again.",
+        "It comes again because the first answer was lost: a 409 now fails a run whose work is done.",
+        "Remember what you have answered to a webhook-id, and answer the same again.",
+        _done_again,
         PLAIN,
         after=(RESULT,),
     ),

@@ -13,15 +13,17 @@ from hurlbat_app.conform.verdicts import Failed, Hopeless
 
 GROUP: Final = "signatures"
 TEN_MINUTES: Final = 600
+TWO_MINUTES: Final = 120
 _VERIFY: Final = (
     "Verify webhook-signature over id.timestamp.body, with the raw bytes of the body, before anything else."
 )
 
 _GARBAGE: Final[dict[str, tuple[str | bytes, ...]]] = {
     HEADER_ID: ("", "a.b", "x" * 4_000, b"\xff\xfe"),
-    HEADER_TIMESTAMP: ("", "soon", "-1", "1e9", "12.5", "9" * 400, b"\xd9\xa1\xd9\xa2"),
+    HEADER_TIMESTAMP: ("", "soon", "-1", "1e9", "1e999", "12.5", "nan", "0x7fffffff", "9" * 400, b"\xd9\xa1\xd9\xa2"),
     HEADER_SIGNATURE: ("", "v1", "v1,", ",", "v1,!!!", "v1,\t,", "v1a,AAAA", "v1,=" * 500, b"v1,\xff\xfe"),
 }
+_LETTERS: Final = "Grüße, Ω, 日本語, 👩‍👩‍👧"
 
 
 async def good(bench: Bench) -> str:
@@ -87,6 +89,24 @@ def _timed(ahead: int, what: str) -> Callable[[Bench], Awaitable[str]]:
         return refuses(bench, await bench.ask(body, bench.signed(body, message_id=message_id, ahead=ahead)), what)
 
     return look
+
+
+async def _skewed(bench: Bench) -> str:
+    for ahead, side in ((-TWO_MINUTES, "ago"), (TWO_MINUTES, "ahead")):
+        message_id, body = bench.harmless()
+        answer = await bench.ask(body, bench.signed(body, message_id=message_id, ahead=ahead))
+        if not answer.ok:
+            raise Failed(f"a request that was signed two minutes {side} was answered {answer.told}")
+    return "two minutes in either direction"
+
+
+async def _other_letters(bench: Bench) -> str:
+    message_id, body = bench.harmless()
+    body = body.replace(b'"data":{', f'"data":{{"padding":"{_LETTERS}",'.encode(), 1)
+    answer = await bench.ask(body, bench.signed(body, message_id=message_id))
+    if answer.status in (401, 403):  # what else it may dislike is told by other checks
+        raise Failed(f"a good request with {_LETTERS} in its body was answered {answer.told}")
+    return str(answer.status)
 
 
 def _garbage(header: str) -> Callable[[Bench], Awaitable[str]]:
@@ -195,6 +215,16 @@ CHECKS: Final = (
         "Refuse a webhook-timestamp that is more than five minutes from your clock, in either direction.",
         _timed(TEN_MINUTES, "a request that was signed ten minutes ahead"),
     ),
+    Check(
+        GROUP,
+        "skew",
+        "A request that was signed two minutes ago, or two minutes ahead, is taken.",
+        "Clocks differ. A worker that allows for nothing answers 401 when one of them is a little off: it is rejected, "
+        "and its runs wait.",
+        "Allow for five minutes between webhook-timestamp and your clock, in either direction.",
+        _skewed,
+        BOTH,
+    ),
     _refused(
         "garbage-id",
         "Garbage in webhook-id is refused with 401.",
@@ -229,6 +259,16 @@ CHECKS: Final = (
         "One recorded signature would open the door for any message.",
         _VERIFY,
         _other_message,
+    ),
+    Check(
+        GROUP,
+        "other-letters",
+        "A body with other letters than ASCII is taken.",
+        "Who verifies text in another encoding answers 401 to the first input with an umlaut: the worker is rejected, "
+        "and all its runs wait.",
+        "Compute the signature over the bytes of the body as they came, before anything makes text of them.",
+        _other_letters,
+        BOTH,
     ),
     Check(
         GROUP,

@@ -1,6 +1,7 @@
 """Whether the answer to a delivery is a stream that tells what happens when it happens."""
 
 from itertools import pairwise
+from math import inf
 from typing import Any, Final
 
 from hurlbat.wire import STREAM_TYPE, StartedLine
@@ -17,6 +18,8 @@ MISSED: Final = 3
 """Heartbeats that may be missed before the server cuts a stream."""
 AFTERMATH_SECONDS: Final = 2.0
 """How long the server leaves a stream open after its last result."""
+ENDS: Final = 3
+"""How many streams must stay open for too long before that is held against the worker."""
 
 
 def must_stream(bench: Bench) -> None:
@@ -102,12 +105,16 @@ async def _identity(bench: Bench) -> str:
 
 async def _ends(bench: Bench) -> str:
     delivery = await _stream(bench)
-    result = delivery.result(delivery.runs[0])
+    for tries in reversed(range(ENDS)):
+        result = delivery.result(delivery.runs[0])
+        lasted = (delivery.ended_at or inf) - result.at
+        if lasted <= AFTERMATH_SECONDS:
+            return f"{max(lasted, 0.0):.2f} s after the last result"
+        if tries:  # who stood still for once does not leave its streams open
+            delivery = await _any(bench)
     if delivery.ended_at is None:
         raise Failed(f"{2 * AFTERMATH_SECONDS:g} s after the last result the stream was still open")
-    if (lasted := delivery.ended_at - result.at) > AFTERMATH_SECONDS:
-        raise Failed(f"the stream ended {lasted:.1f} s after the last result")
-    return f"{max(lasted, 0.0):.2f} s after the last result"
+    raise Failed(f"the stream ended {lasted:.1f} s after the last result")
 
 
 def _silence(nap: Nap) -> float:
@@ -128,9 +135,13 @@ async def _nap(bench: Bench, slowness: int) -> Nap:
 async def _delivered(bench: Bench) -> Delivery:
     """Deliver one run of any task, once for all who look at it."""
     if "any" not in bench.scenes:
-        bench.scenes["any"] = await bench.deliver(bench.run_any(), linger=2 * AFTERMATH_SECONDS)
+        bench.scenes["any"] = await _any(bench)
     found: Delivery = bench.scenes["any"]
     return found
+
+
+async def _any(bench: Bench) -> Delivery:
+    return await bench.deliver(bench.run_any(), linger=2 * AFTERMATH_SECONDS)
 
 
 async def _stream(bench: Bench) -> Delivery:

@@ -51,7 +51,7 @@ def perform(task: str, input: Any, cancelled: Event) -> Any:
         return {"state": "failed", "error": {"type": "unknown_task", "message": f"{task} is not served here"}}
     try:
         output = TASKS[task](input, cancelled)
-        if len(json.dumps(output)) > 1024 * 1024:
+        if len(json.dumps(output, allow_nan=False)) > 1024 * 1024:
             raise Failure("an output of more than 1 MiB", retryable=False)
         return {"state": "completed", "output": output}
     except Exception as error:
