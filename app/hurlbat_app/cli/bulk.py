@@ -20,9 +20,13 @@ COUNT_SECONDS: Final = 300.0
 AWAY_SECONDS: Final = 60.0
 """How long the server may be away while it is at it: it goes on after a restart."""
 
-OneRun = Annotated[str | None, typer.Argument(help="The run's id. Or say by --task, --state, … which runs.")]
+OneRun = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="The run's id. Or say by --task, --state, … which runs.")
+]
 OfTask = Annotated[str | None, typer.Option("--task", help="All runs of this task.")]
-InState = Annotated[list[str] | None, typer.Option("--state", help="All runs in this state; several times for more.")]
+InState = Annotated[
+    list[str] | None, typer.Option("--state", metavar="STATE", help="All runs in this state; several times for more.")
+]
 After = Annotated[str | None, typer.Option("--created-after", help="Created then or later: 2027-01-31T12:00:00Z.")]
 Before = Annotated[str | None, typer.Option("--created-before", help="Created before: 2027-01-31T12:00:00Z.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many runs it would be.")]

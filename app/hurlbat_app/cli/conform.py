@@ -45,10 +45,16 @@ def conform_command(
     worker: Annotated[str, typer.Option(help="What it is called: its HURLBAT_WORKER, if it has one.")] = "conform",
     task: Annotated[str | None, typer.Option(help="A task of its own, for the checks that need any.")] = None,
     input: Annotated[str | None, typer.Option(help="That task's input: JSON, @file, or - for standard input.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="name=value, sent with every request. Repeatable.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Sent with every request. Repeatable.")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.5, max=300, help="Seconds that it gets for an answer.")] = 10.0,
-    only: Annotated[list[str] | None, typer.Option(help="Make only these: a group or a check. Repeatable.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Leave these out: a group or a check. Repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Make only these: a group or a check. Repeatable.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Leave these out: a group or a check. Repeatable.")
+    ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Only tell all checks, and why they matter.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

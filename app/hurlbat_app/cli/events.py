@@ -16,12 +16,12 @@ KNOWN = 200
 """How a server answers a push of an event that it has."""
 
 events = typer.Typer(help="Push, list, show and replay events.", no_args_is_help=True, add_completion=False)
-EventId = Annotated[str, typer.Argument(help="The event's id.")]
+EventId = Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id.")]
 
 
 @events.command("push")
 def push_event(
-    key: Annotated[str, typer.Argument(help="What has happened, such as order.paid.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="What has happened, such as order.paid.")],
     payload: Annotated[
         str | None, typer.Option("--payload", "-p", help="JSON, @file, or - for standard input.")
     ] = None,

@@ -19,7 +19,10 @@ def _expressions() -> None:
 
 @expressions.command("check")
 def check(
-    expression: Annotated[str, typer.Argument(help="The expression, such as input.user_id; in quotes for the shell.")],
+    expression: Annotated[
+        str,
+        typer.Argument(metavar="EXPRESSION", help="The expression, such as input.user_id; in quotes for the shell."),
+    ],
     input: Annotated[
         str | None, typer.Option("--input", "-i", help="JSON to try it on, or @file, or - for standard input.")
     ] = None,

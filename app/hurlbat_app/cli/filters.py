@@ -15,7 +15,7 @@ filters = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-Task = Annotated[str, typer.Argument(help="The task's name.")]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
 
 
 @filters.command("list")
@@ -52,7 +52,7 @@ def add_filter(
 @filters.command("remove")
 def remove_filter(
     task: Task,
-    filter_id: Annotated[str, typer.Argument(help="The filter's id.")],
+    filter_id: Annotated[str, typer.Argument(metavar="FILTER_ID", help="The filter's id.")],
     url: Url = None,
     token: Token = None,
 ) -> None:

@@ -14,24 +14,24 @@ COMMANDS = {
     "dev": ("hurlbat_app.cli.dev:dev", "Run a server for development, on this machine only."),
     "demo": (
         "hurlbat_app.demo.command:demo",
-        "Start a server and a worker, run a few tasks and show what happened.",
+        "Run a few tasks on a server and a worker, and show what happens.",
     ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, watch, move, cancel and replay runs."),
     "attempts": (
         "hurlbat_app.cli.attempts:attempts",
-        "List and show what was sent to workers and what came back, and make curl commands of it.",
+        "Show what was sent to workers and what came back, also as curl.",
     ),
     "workers": (
         "hurlbat_app.cli.workers:workers",
-        "Add, change, list, prove, pause and remove workers, and rotate their secrets.",
+        "Add, list, prove, pause and remove workers, rotate their secrets.",
     ),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "workflows": ("hurlbat_app.cli.workflows:workflows", "List, show, set and delete workflows."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
     "schedules": (
         "hurlbat_app.cli.schedules:schedules",
-        "Make, change, list, pause, trigger and delete schedules, and ask for their times.",
+        "Make, change, list, pause, trigger and delete schedules.",
     ),
     "rate-limits": (
         "hurlbat_app.cli.rate_limits:rate_limits",
@@ -47,11 +47,15 @@ COMMANDS = {
 """Where each command is, and what it is for."""
 
 
+MARKUP = None
+"""Help is plain text: as markup, what stands in brackets would be dropped, such as the variable that an option is."""
+
+
 class Later(TyperCommand):
     """A command that is imported when it is called. A group of commands works as well."""
 
     def __init__(self, name: str, place: str, help: str) -> None:
-        super().__init__(name, help=help)
+        super().__init__(name, help=help, short_help=help)
         self._place = place
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,27 +66,34 @@ class Later(TyperCommand):
 class Commands(TyperGroup):
     """All commands, in the order of the table."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return their names."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """Return one by name."""
-        return Later(cmd_name, *COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: Later(name, *told) for name, told in COMMANDS.items()}
 
 
 def load(place: str) -> Any:
     """Return the command, or group of commands, at `module:name`."""
     module, _, name = place.partition(":")
     found = getattr(import_module(module), name)
-    if isinstance(found, typer.Typer):
-        return typer.main.get_command(found)
-    alone = typer.Typer(add_completion=False)
-    alone.command(name)(found)
-    return typer.main.get_command(alone)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(found)
+        found = alone
+    found.rich_markup_mode = MARKUP
+    return _with_whole_sentences(typer.main.get_command(found))
 
 
-app = typer.Typer(name="hurlbat", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+def _with_whole_sentences(command: Any) -> Any:
+    """Let a group's list say of each command what it is for; what is not called short is cut where it is long."""
+    for one in getattr(command, "commands", {}).values():
+        one.short_help = " ".join((one.help or "").partition("\n\n")[0].split())
+        _with_whole_sentences(one)
+    return command
+
+
+app = typer.Typer(
+    name="hurlbat", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=MARKUP
+)
 
 
 def _say_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from hurlbat_app.cli.show import print_columns, print_rate_limit, rate_limit_cel
 rate_limits = typer.Typer(
     help="Set, list, show, delete, pause and resume rate limits.", no_args_is_help=True, add_completion=False
 )
-Key = Annotated[str, typer.Argument(help="The key.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
 Dynamic = Annotated[bool, typer.Option("--dynamic", help="A key that comes of a task's dynamic_key.")]
 
 
@@ -46,8 +46,8 @@ def list_rate_limits(
 @rate_limits.command("set")
 def set_rate_limit(
     key: Key,
-    limit: Annotated[int, typer.Argument(help="So many units; 0 lets nothing start.")],
-    duration: Annotated[float, typer.Argument(help="In any so many seconds.")],
+    limit: Annotated[int, typer.Argument(metavar="LIMIT", help="So many units; 0 lets nothing start.")],
+    duration: Annotated[float, typer.Argument(metavar="SECONDS", help="In any so many seconds.")],
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,

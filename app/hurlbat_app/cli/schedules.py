@@ -17,7 +17,7 @@ schedules = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-Name = Annotated[str, typer.Argument(help="The schedule's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 Expression = Annotated[str | None, typer.Option("--cron", help='As in a crontab, such as "*/15 8-18 * * mon-fri".')]
 RunAt = Annotated[str | None, typer.Option(help="Fire once, at this time, e.g. 2027-01-31T12:00:00Z.")]
 Zone = Annotated[str | None, typer.Option("--timezone", help="Of the IANA database, such as Europe/Berlin; else UTC.")]
@@ -64,7 +64,7 @@ def show_schedule(name: Name, as_json: AsJson = False, url: Url = None, token: T
 
 @schedules.command("create")
 def create_schedule(
-    task: Annotated[str, typer.Argument(help="The task's name.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
     name: Annotated[str | None, typer.Option(help="The schedule's name; without one it gets one.")] = None,
     cron: Expression = None,
     run_at: RunAt = None,
@@ -167,7 +167,9 @@ def list_fires(
 
 @schedules.command("preview")
 def preview(
-    expression: Annotated[str, typer.Argument(help='As in a crontab, such as "*/15 8-18 * * mon-fri".')],
+    expression: Annotated[
+        str, typer.Argument(metavar="EXPRESSION", help='As in a crontab, such as "*/15 8-18 * * mon-fri".')
+    ],
     timezone: Zone = None,
     count: Count = 10,
     as_json: AsJson = False,

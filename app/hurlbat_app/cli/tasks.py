@@ -14,7 +14,7 @@ tasks = typer.Typer(
     help="List, show, pause and resume the tasks that workers serve.", no_args_is_help=True, add_completion=False
 )
 tasks.add_typer(filters, name="filters")
-Name = Annotated[str, typer.Argument(help="The task's name.")]
+Name = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
 
 
 @tasks.command("list")

@@ -17,7 +17,7 @@ Run = Mapping[str, Any]
 
 
 def show_tree(
-    run_id: Annotated[str, typer.Argument(help="The run's id.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,

@@ -13,7 +13,7 @@ from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_rows
 
 webhooks = typer.Typer(help="Set, list, show and delete incoming webhooks.", no_args_is_help=True, add_completion=False)
-Name = Annotated[str, typer.Argument(help="The webhook's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name.")]
 
 _SECRETS: Final = {"basic": "passwords", "api_key": "keys"}
 """What the secrets of an authentication are called, where they are not `secrets`."""

@@ -18,7 +18,7 @@ workers = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-Name = Annotated[str, typer.Argument(help="The worker's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")]
 
 Window = Annotated[
     str | None, typer.Option(help="How many of its slots are used: a number pins it, auto lets it adapt.")
@@ -35,7 +35,8 @@ def add_worker(
     window: Window = None,
     mode: Annotated[str | None, typer.Option(help="protocol or plain.")] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="A task of a plain worker: its name, or its policy in JSON. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A task of a plain worker: its name, or its policy in JSON. Repeatable."),
     ] = None,
     secret: Annotated[
         str | None,
@@ -44,8 +45,12 @@ def add_worker(
             help="The signing secret; of several the first. The server makes one without.",
         ),
     ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="name=value. Repeatable.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="name=value, sent with every request. Repeatable.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Which tasks may ask for in a worker. Repeatable.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Sent with every request. Repeatable.")
+    ] = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,

@@ -14,7 +14,7 @@ from hurlbat_app.cli.show import flow_rows, print_columns, print_rows, way_rows
 workflows = typer.Typer(help="List, show, set and delete workflows.", no_args_is_help=True, add_completion=False)
 _NOT_ITS = {"slot_cost": 1, "labels": {}, "sticky": None, "batch_size": None, "on_failure": None}
 """Members of tasks that a workflow does not have, or otherwise."""
-Name = Annotated[str, typer.Argument(help="The workflow's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 
 
 @workflows.command("list")
@@ -57,7 +57,9 @@ def show_workflow(name: Name, as_json: AsJson = False, url: Url = None, token: T
 @workflows.command("put")
 def put_workflow(
     name: Name,
-    file: Annotated[str, typer.Argument(help="JSON with its nodes, a file's name, or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON with its nodes, a file's name, or - for standard input.")
+    ],
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
