@@ -17,6 +17,11 @@ from hurlbat.wire import HEADER_KEY_IDS
 
 QUIET_SECONDS: Final = 10.0
 """After a warning the next ones are only counted for so long: anybody may send what is refused."""
+STRANGER: Final = (
+    "a request that does not say that it is from a server was refused with 401, as it must be (when a server proves "
+    "this worker, three of them are its own checks, and nothing is wrong)"
+)
+"""Which of them are a server's own is not to be told here: a worker that can might refuse these, and take others."""
 MAX_NAMED: Final = 8
 """Versions and key ids of a request that are repeated to it."""
 
@@ -58,17 +63,17 @@ class Refusals:
         return told
 
     def _log(self, told: Mapping[str, Any], keys: Sequence[str]) -> None:
-        level = logging.INFO
-        if told["key_ids"]:  # it says that it is from a server; what the net is full of does not
-            now = self._monotonic()
-            if now < self._quiet_until:
-                self._untold += 1
-                return
-            self._quiet_until = now + QUIET_SECONDS
-            level = logging.WARNING
-        more, self._untold = (f" ({self._untold} more were refused before)" if self._untold else ""), 0
         ours = " ".join(map(key_id, keys)) or "none"
-        logger.log(level, "a request was refused with 401: %s. The keys here: %s%s", told["detail"], ours, more)
+        if not told["key_ids"]:  # what the net is full of, and what a server sends to see that it is refused
+            logger.info("%s: %s. The keys here: %s", STRANGER, told["detail"], ours)
+            return
+        now = self._monotonic()
+        if now < self._quiet_until:
+            self._untold += 1
+            return
+        self._quiet_until = now + QUIET_SECONDS
+        more, self._untold = (f" ({self._untold} more were refused before)" if self._untold else ""), 0
+        logger.warning("a request was refused with 401: %s. The keys here: %s%s", told["detail"], ours, more)
 
 
 def _facts(headers: Mapping[str, str], body: bytes, now: float, keys: Sequence[str]) -> dict[str, Any]:

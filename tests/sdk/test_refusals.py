@@ -172,7 +172,23 @@ def test_what_does_not_say_that_it_is_from_a_server_is_no_warning(caplog: pytest
     assert caplog.records == []
     caplog.set_level(logging.INFO)
     Refusals().members(SignatureWrong("no"), {}, b"", 0.0, [SECRET])
-    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    [record] = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith(
+        "a request that does not say that it is from a server was refused with 401, as"
+    )
+    assert "three of them are its own checks, and nothing is wrong): no. Here came 0 bytes" in record.getMessage()
+
+
+def test_a_stranger_takes_nothing_from_what_is_counted_of_servers(caplog: pytest.LogCaptureFixture) -> None:
+    now = [100.0]
+    refusals = Refusals(lambda: now[0])
+    named = {HEADER_KEY_IDS: "01234567"}
+    for headers in (named, named, {}):
+        refusals.members(SignatureWrong("no"), headers, b"", 0.0, [SECRET])
+    now[0] += 11
+    refusals.members(SignatureWrong("no"), named, b"", 0.0, [SECRET])
+    assert caplog.records[-1].getMessage().endswith("(1 more were refused before)")
 
 
 @pytest.mark.parametrize("key", [SECRET, OTHER, PUBLIC], ids=["first", "second", "public"])
