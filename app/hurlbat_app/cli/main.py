@@ -14,24 +14,24 @@ COMMANDS = {
     "dev": ("hurlbat_app.cli.dev:dev", "Run a server for development, on this machine only."),
     "demo": (
         "hurlbat_app.demo.command:demo",
-        "Run a few tasks on a server and a worker, and show what happens.",
+        "Start a server and a worker, run a few tasks and show what happened.",
     ),
     "run": ("hurlbat_app.cli.runs:run", "Submit a run."),
     "runs": ("hurlbat_app.cli.runs:runs", "List, show, watch, move, cancel and replay runs."),
     "attempts": (
         "hurlbat_app.cli.attempts:attempts",
-        "Show what was sent to workers and what came back, also as curl.",
+        "List and show what was sent to workers and what came back, and make curl commands of it.",
     ),
     "workers": (
         "hurlbat_app.cli.workers:workers",
-        "Add, list, prove, pause and remove workers, rotate their secrets.",
+        "Add, change, list, prove, pause and remove workers, and rotate their secrets.",
     ),
     "tasks": ("hurlbat_app.cli.tasks:tasks", "List, show, pause and resume the tasks that workers serve."),
     "workflows": ("hurlbat_app.cli.workflows:workflows", "List, show, set and delete workflows."),
     "events": ("hurlbat_app.cli.events:events", "Push, list, show and replay events."),
     "schedules": (
         "hurlbat_app.cli.schedules:schedules",
-        "Make, change, list, pause, trigger and delete schedules.",
+        "Make, change, list, pause, trigger and delete schedules, and ask for their times.",
     ),
     "rate-limits": (
         "hurlbat_app.cli.rate_limits:rate_limits",
