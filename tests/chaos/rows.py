@@ -21,6 +21,8 @@ _OWNER: Final = "SELECT owner FROM shard"
 _KINDS: Final = MAY_HAVE_RUN | NEVER_RAN | {CHARGED, REPLAYED}
 
 Record = tuple[Any, ...]
+PATIENCE: Final = 90.0
+"""Seconds until a database that is there, and stands still, counts as away."""
 
 
 class Away(Exception):
@@ -44,11 +46,11 @@ class PostgresRows:
     async def ask(self, sql: str) -> list[Record]:
         """Return the rows, by a connection of its own."""
         try:
-            connection = await asyncpg.connect(self._url().replace("+asyncpg", ""), timeout=5)
+            connection = await asyncpg.connect(self._url().replace("+asyncpg", ""), timeout=PATIENCE)
             try:
-                return [tuple(record) for record in await connection.fetch(sql, timeout=30)]
+                return [tuple(record) for record in await connection.fetch(sql, timeout=PATIENCE)]
             finally:
-                await connection.close(timeout=5)
+                await connection.close(timeout=PATIENCE)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Away(str(error)) from error
 
@@ -62,7 +64,7 @@ class SqliteRows:
     async def ask(self, sql: str) -> list[Record]:
         """Return the rows."""
         try:
-            with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=5)) as connection:
+            with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=PATIENCE)) as connection:
                 return connection.execute(sql).fetchall()
         except sqlite3.OperationalError as error:
             raise Away(str(error)) from error

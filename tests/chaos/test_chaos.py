@@ -16,13 +16,14 @@ from tests.chaos.play import Played, play
 from tests.chaos.report import report
 from tests.chaos.stage import LEASE, Stage, set_stage
 from tests.support.postgres import Cluster, running_cluster
+from tests.support.stands import UNHURRIED
 
 pytestmark = pytest.mark.anyio
 
 RATE: Final = 15.0
 BOUND: Final = 120.0
 """Seconds in which everything has to end; far more than it takes, as nothing here is to fail for want of a CPU."""
-TAKEOVER: Final = LEASE + 40
+TAKEOVER: Final = LEASE + 90
 """The same for another server to take the lanes."""
 POLL: Final = 0.1
 
@@ -50,7 +51,7 @@ async def test_no_run_fails_while_three_servers_under_load_are_replaced_one_afte
     tmp_path: Path, postgres_cluster: Cluster
 ) -> None:
     with postgres_cluster.database() as name:
-        async with set_stage(tmp_path, postgres_cluster, name, settings={}) as stage:
+        async with set_stage(tmp_path, postgres_cluster, name, settings=UNHURRIED) as stage:
 
             async def roll() -> list[Struck]:
                 return [await strike(stage, Fault(Kind.SERVERS_ROLLED, 0, 0.0))]

@@ -24,8 +24,9 @@ from hurlbat_dispatcher.store.statement import Ask, Fetch, Prepared, Rows, Scrip
 from hurlbat_dispatcher.turn.fence import NotOwner
 from tests.interleavings.schedules import Choose, Step
 
-GLANCE = 0.001
-"""Seconds after which a statement that has not ended is asked about; how long it takes changes nothing else."""
+GLANCE, LONGEST = 0.001, 0.03
+"""Seconds after which a statement that has not ended is asked about, at first and at last: what waits for a lock is
+found at once, and what only waits for a CPU is not asked about so often that it gets none. They change nothing else."""
 _LOCKING = re.compile(r"\bFOR (UPDATE|SHARE)\b")
 _NEW_ROWS = re.compile(r"INSERT INTO (run|timeline) ")
 """New rows with keys that nobody else makes: they wait for nobody, and nobody for them."""
@@ -153,10 +154,12 @@ class Side:
 
     async def settle(self, watcher: asyncpg.Connection, others: frozenset[int]) -> bool:
         """Wait until the step has ended, or waits for a lock that one of the others has; tell whether it has ended."""
+        glance = GLANCE
         while self._doing is not None and not self._doing.done():
-            await asyncio.wait({self._doing}, timeout=GLANCE)
+            await asyncio.wait({self._doing}, timeout=glance)
             if self._doing.done():
                 break
+            glance = min(2 * glance, LONGEST)
             blockers = await watcher.fetchval("SELECT pg_blocking_pids($1)", self.pid)
             if blockers and others.issuperset(blockers):
                 return False

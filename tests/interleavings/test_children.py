@@ -23,7 +23,7 @@ async def test_a_child_beside_the_cancellation_of_its_parent_is_refused_or_cance
 async def test_a_child_beside_a_cancellation_elsewhere_is_refused_or_cancelled_once_the_owner_hears(
     stage: Stage,
 ) -> None:
-    outcome = await stage.show(scene(FLYING), does(PEER, cancel(FLYING)), does(OWNER, child(1), tick, tick))
+    outcome = await stage.show(scene(FLYING), does(PEER, cancel(FLYING)), does(OWNER, child(1), tick))
     assert outcome.broken == {}
     assert ("cancelled 1",) in outcome.endings
     assert ("cancelled 1", "cancelled 0") in outcome.endings
