@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.bugs import BUGS, Bug
 from tests.sim.planted import load
-from tests.sim.regressions import REGRESSIONS, Regression
+from tests.sim.regressions import REGRESSIONS
 from tests.sim.telling import Told, tell
 
 SEEDS = 300
@@ -29,10 +29,9 @@ def test_there_are_enough_of_them() -> None:
     assert len(BUGS) >= 15
 
 
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda one: one.bug)
-def test_what_went_wrong_once_goes_well_and_would_be_found_again(regression: Regression) -> None:
-    assert regression.bug in BUGS  # so that it is found, whatever seed shows it now
-    assert not tell(regression.seed).violations, regression.says
+def test_what_went_wrong_once_would_be_found_again() -> None:
+    """Whatever seed shows it now; that those which showed it go well is looked at with the others (`test_seeds`)."""
+    assert {regression.bug for regression in REGRESSIONS} <= set(BUGS)
 
 
 def _told(bug: Bug) -> Iterator[Told]:
