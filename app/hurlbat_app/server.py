@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Generator
 import uvicorn
 
 from hurlbat_app.api import create_app
+from hurlbat_app.files import make_room
 from hurlbat_dispatcher import DatabaseTrouble, Engine, Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -77,6 +78,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
     Raises what the engine's start raises, but for `DatabaseTrouble`: then it is tried again, while health is told and
     everything else is refused.
     """
+    make_room(settings.max_connections)
     engine = Engine(settings)
     http = _Http(
         uvicorn.Config(

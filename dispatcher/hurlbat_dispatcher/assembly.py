@@ -279,7 +279,9 @@ async def _build(settings: Settings, outside: Outside, store: Database) -> Parts
     )
     own = own_destinations(settings.host, settings.port, settings.base_url)
     guard = Guard(settings.allowed_networks, own=own)
-    network = Transport(guard, transport=outside.network, proxy=settings.proxy)
+    network = Transport(
+        guard, transport=outside.network, proxy=settings.proxy, max_connections=settings.max_connections
+    )
     await network.start()
     parts = Parts(
         settings, clock, ids, store, registry, desk, network, lease_tokens, Waiters(), Telemetry(), tokens, first

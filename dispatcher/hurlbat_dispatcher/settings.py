@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hurlbat_dispatcher.push.room import MAX_CONNECTIONS
+
 PREFIX: Final = "HURLBAT_"
 DAY: Final = 86_400.0
 YEAR: Final = 365 * DAY
@@ -205,6 +207,8 @@ class Settings(BaseModel):
     """Submits that may wait for the writer before more are refused with 503."""
     heartbeat: Annotated[float, _seconds(0.05, 3600)] = 5.0
     lease: Annotated[float, _seconds(0.1, 86_400)] = 15.0
+    max_connections: Annotated[int, _whole(10, 60_000)] = MAX_CONNECTIONS
+    """Connections to workers at once; one worker has half of them at most."""
     drain_seconds: Annotated[float, _seconds(0, 86_400)] = 25.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _one_of("debug", "info", "warning", "error")] = (
         "info"

@@ -236,6 +236,38 @@ async def test_waiting_for_a_free_connection_is_our_own_fault() -> None:
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
     assert (failure.code, failure.sent, failure.local) == (ErrorCode.CONNECT_FAILED, False, True)
+    assert "at most, and to one worker half of them (HURLBAT_MAX_CONNECTIONS)" in failure.message
+
+
+async def test_a_worker_that_takes_long_does_not_keep_others_from_their_connections() -> None:
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    async def slow(talk: Talk) -> None:
+        await talk.request()
+        arrived.put_nowait(None)
+        await hang(talk)
+
+    async def quick(talk: Talk) -> None:
+        while True:
+            await talk.request()
+            await talk.say(OK)
+
+    async with (
+        listening(slow) as hog,
+        listening(quick) as other,
+        transporting(Transport(LOOPBACK, max_connections=4)) as transport,
+    ):
+        hanging = [asyncio.create_task(fetch(transport, hog.url())) for _ in range(20)]
+        try:
+            async with asyncio.timeout(LONG):
+                for _ in range(2):
+                    await arrived.get()
+                assert [await fetch(transport, other.url()) for _ in range(5)] == [(200, b"{}")] * 5
+            assert arrived.empty()
+        finally:
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
 
 async def test_the_pool_is_clean_after_hundreds_of_aborted_requests() -> None:
@@ -252,7 +284,7 @@ async def test_the_pool_is_clean_after_hundreds_of_aborted_requests() -> None:
                 await together.wait()  # passes only when every connection of the pool is in use at once
             await talk.say(OK)
 
-    async with listening(script) as server, transporting(Transport(LOOPBACK, max_connections=most)) as transport:
+    async with listening(script) as server, transporting(Transport(LOOPBACK, max_connections=2 * most)) as transport:
 
         async def aborted() -> None:
             task = asyncio.create_task(fetch(transport, server.url(), PATIENT, b"abort"))

@@ -13,7 +13,7 @@ import functools
 import io
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from hurlbat_dispatcher.domain.outcome import ErrorCode
 from hurlbat_dispatcher.push.exchange import MAX_HEAD_BYTES, Exchange, Phase, TransportFailure
 from hurlbat_dispatcher.push.guard import DestinationBlocked, Guard
 from hurlbat_dispatcher.push.resolver import Resolver
+from hurlbat_dispatcher.push.room import MAX_CONNECTIONS, Room
 
 EXTENSION: Final = "hurlbat.exchange"
 """The request's extension that holds its `Exchange`."""
@@ -52,17 +53,18 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         resolver: Resolver,
         *,
         proxy: str | None = None,
-        max_connections: int = 2_000,
+        max_connections: int = MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._guard = guard
         self._resolver = resolver
         self._proxy = URL(proxy) if proxy else None
+        self._room = Room(max_connections)
         connector = _Connector(
             guard,
             resolver=_GuardedResolver(guard, resolver),
             ssl=_timed(ssl_context or ssl.create_default_context()),
-            limit=max_connections,
+            limit=0,  # the room is ours, shared by need
             keepalive_timeout=IDLE_SECONDS,
             use_dns_cache=False,
         )
@@ -79,7 +81,20 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         """Send the request and return its answer as soon as the head has come. Raises `TransportFailure`."""
         exchange: Exchange = request.extensions[EXTENSION]
         exchange.proxied = self._proxy is not None
+        exchange.room = self._room.most
         exchange.enter(Phase.QUEUED)
+        worker = str(request.url)
+        await self._room.enter(worker)
+        leave = functools.partial(self._room.leave, worker)
+        try:
+            answer = await self._send(request, exchange)
+        except BaseException:
+            leave()
+            raise
+        exchange.enter(Phase.READING)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, exchange, leave))
+
+    async def _send(self, request: httpx.Request, exchange: Exchange) -> aiohttp.ClientResponse:
         token = _EXCHANGE.set(exchange)
         try:
             if exchange.proxied:
@@ -103,8 +118,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             raise TransportFailure(
                 ErrorCode.PROXY_ERROR, "the proxy wants other credentials (407)", sent=False, local=True
             )
-        exchange.enter(Phase.READING)
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, exchange))
+        return answer
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -121,9 +135,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The answer's body as it comes off the wire, neither decoded nor cut."""
 
-    def __init__(self, answer: aiohttp.ClientResponse, exchange: Exchange) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, exchange: Exchange, leave: Callable[[], None]) -> None:
         self._answer = answer
         self._exchange = exchange
+        self._leave: Callable[[], None] | None = leave
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._answer.content
@@ -135,6 +150,9 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._answer.close()
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
 
 
 class _Connector(aiohttp.TCPConnector):

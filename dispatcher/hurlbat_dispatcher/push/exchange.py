@@ -77,6 +77,8 @@ class Exchange:
     refusal: str | None = None
     """Why it must not be sent, by the last look."""
     phase: Phase = Phase.QUEUED
+    room: int = 0
+    """How many connections there may be at once."""
     received: int = 0
     lost: BaseException | None = None
     """What ended the connection, where that was an error."""
@@ -154,7 +156,10 @@ class Exchange:
         """Return what it means that the timer ran out in this phase."""
         match self.phase:
             case Phase.QUEUED:
-                message = f"no connection became free within {self.limits.connect:g} s"
+                message = (
+                    f"no connection became free within {self.limits.connect:g} s: this server opens "
+                    f"{self.room:,} at most, and to one worker half of them (HURLBAT_MAX_CONNECTIONS)"
+                )
                 return TransportFailure(ErrorCode.CONNECT_FAILED, message, sent=False, local=True)
             case Phase.RESOLVING | Phase.CONNECTING | Phase.TUNNELLING | Phase.HANDSHAKING if self.proxied:
                 message = f"no connection through the proxy within {self.limits.connect:g} s"

@@ -17,6 +17,7 @@ from hurlbat_dispatcher.push.exchange import Exchange, LastLook, Limits, Phase, 
 from hurlbat_dispatcher.push.guard import Guard
 from hurlbat_dispatcher.push.record import Record
 from hurlbat_dispatcher.push.resolver import Lookup, Resolver
+from hurlbat_dispatcher.push.room import MAX_CONNECTIONS
 
 Network = httpx.AsyncBaseTransport
 """What can take the network's place; named here so that nobody else needs httpx."""
@@ -90,7 +91,7 @@ class Transport:
         *,
         transport: Network | None = None,
         proxy: str | None = None,
-        max_connections: int = 2_000,
+        max_connections: int = MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,
         lookup: Lookup | None = None,
     ) -> None:
