@@ -10,8 +10,8 @@ from hurlbat_dispatcher import Settings
 _CHATTY = ("httpx", "httpcore", "aiosqlite", "alembic", "asyncio", "uvicorn.error")
 
 
-def configure_logs(settings: Settings) -> None:
-    """Send all logs of this process through one handler."""
+def configure_logs(settings: Settings, handler: logging.Handler | None = None) -> None:
+    """Send all logs of this process through one handler: this one, else one that writes to standard error."""
     before: list[structlog.types.Processor] = [
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.add_log_level,
@@ -38,8 +38,9 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    if handler is None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())

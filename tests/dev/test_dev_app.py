@@ -58,7 +58,7 @@ class Dev:
         self.app_port = free_port()
         port = free_port()
         command = ["hurlbat_app.cli.main", "dev", "--port", str(port), "--app-port", str(self.app_port), *options]
-        self.process: Server = processes.listen(command, port)
+        self.process: Server = processes.listen(command, port, COLUMNS="1000")  # a sentence is a line
         self._folder = folder
 
     def write(self, text: str) -> None:
@@ -78,7 +78,8 @@ class Dev:
             f"{self.process.url}/runs" + (f"?wait={wait}" if wait else ""),
             json={"task": task, "input": input},
             headers={"authorization": f"Bearer {token}"},
-            timeout=SECONDS + 10,
+            timeout=2 * SECONDS,
+            trust_env=False,
         )
         run: dict[str, Any] = answer.raise_for_status().json()
         return run
@@ -244,7 +245,7 @@ def test_a_wsgi_app_is_served_with_reload_too(processes: Processes, tmp_path: Pa
     dev.write(WSGI.replace("NUMBER", "1000"))
     dev.until("is ready: serves add", 2)
     after = dev.run("add", 1)
-    hello = httpx.get(f"http://127.0.0.1:{dev.app_port}/hello").text
+    hello = httpx.get(f"http://127.0.0.1:{dev.app_port}/hello", timeout=SECONDS, trust_env=False).text
 
     assert dev.process.terminate() == 0
     assert (before["output"], after["output"], hello) == (2, 1001, "hello")

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,11 +18,12 @@ from hurlbat.errors import SecretInvalid
 from hurlbat.signing import check_key, new_secret
 from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
-from hurlbat_app.cli.serve import read_settings, say, say_exports, serve_with
+from hurlbat_app.cli.serve import read_settings, serve_with
 from hurlbat_app.dev.finding import NoApp, no_module, parts_of
 from hurlbat_app.dev.runlines import RunLines
-from hurlbat_app.dev.running import DevApp
+from hurlbat_app.dev.running import DevApp, places_of, url_of
 from hurlbat_app.dev.screen import Screen
+from hurlbat_app.dev.voice import Voice
 from hurlbat_app.dev.watching import Watch
 from hurlbat_app.local import free_port
 from hurlbat_dispatcher import Engine, Settings
@@ -45,7 +46,7 @@ def dev(
         int | None,
         typer.Option(min=0, max=65_535, help=f"Port of the app.  [default: {APP_PORT}, or a free one]"),
     ] = None,
-    logs: Annotated[bool, typer.Option("--logs", help="Print what the app's tasks log.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Print what tasks log, and every start.")] = False,
     reload: Annotated[bool, typer.Option(help="Start the app again when a Python file here changes.")] = True,
     worker: Annotated[
         list[str] | None,
@@ -56,20 +57,21 @@ def dev(
     secret: Annotated[
         str | None,
         typer.Option(
-            envvar="HURLBAT_SIGNING_SECRET", help="The workers' signing secret; one is made and kept without."
+            envvar="HURLBAT_SIGNING_SECRET",
+            help="The workers' signing secret; without it one is made and kept beside the database.",
         ),
     ] = None,
 ) -> None:
     """Run a server for development, on this machine only; with --app also the app, and nothing is to be configured.
 
-    The --app is started again when its files change, its tasks are listed, and runs are told while they happen. Workers
+    Runs are told while they happen. The --app is started again when its files change, and its tasks are listed. Workers
     on loopback addresses are allowed and may use plain http. Each --worker is registered, proved when it answers, and
     asked for its tasks again when it comes back or changes.
     """
     if app is not None:
         _check_app(app, path)
-    elif (path, app_port, logs, reload) != (None, None, False, True):
-        sentence = "--path, --app-port, --logs and --no-reload say how to run an --app, and none is given."
+    elif (path, app_port, reload) != (None, None, True):
+        sentence = "--path, --app-port and --no-reload say how to run an --app, and none is given."
         raise Failure(sentence, Exit.BAD_INPUT)
     settings = read_settings(host="127.0.0.1", port=port, database_url=database)
     settings = settings.model_copy(update={"allowed_networks": (*settings.allowed_networks, *LOOPBACK)})
@@ -81,27 +83,29 @@ def dev(
     if (worker or app) and given is None:
         exports["HURLBAT_SIGNING_SECRET"] = _kept(settings, "secret", new_secret)
     signing = given or exports.get("HURLBAT_SIGNING_SECRET", "")
-    watches = [Watch(url, signing) for url in worker or []]
-    if app is None:
-        serve_with(settings, _Beside(watches, exports))
-        return
-
     settings = settings.model_copy(update=_unless_given(drain_seconds=DRAIN_SECONDS, log_level="warning"))
     screen = Screen()
-    running = DevApp(
-        app,
-        _port_of_app(app_port),
-        screen,
-        path=path,
-        secret=signing,
-        token=settings.api_token.get_secret_value() if settings.api_token else "",
-        shown={"HURLBAT_TOKEN": exports["HURLBAT_TOKEN"]} if "HURLBAT_TOKEN" in exports else {},
-        reload=reload,
-    )
+    watches = [Watch(url, signing, screen) for url in worker or []]
+    running = None
+    if app is not None:
+        running = DevApp(
+            app,
+            _port_of_app(app_port),
+            screen,
+            path=path,
+            secret=signing,
+            token=settings.api_token.get_secret_value() if settings.api_token else "",
+            shown={"HURLBAT_TOKEN": exports["HURLBAT_TOKEN"]} if "HURLBAT_TOKEN" in exports else {},
+            reload=reload,
+        )
+    lines = RunLines(screen.say, screen.paint, logs=logs)
+    # who says how the log should be gets it as it is
+    voice = None if _given("log_level", "log_format") else Voice(screen, {watch.name for watch in watches})
     try:
-        serve_with(settings, _Beside(watches, exports, running, RunLines(screen.say, screen.paint, logs=logs)))
+        serve_with(settings, _Beside(screen, watches, exports, lines, running), voice)
     finally:  # the server may have waited for the app's last answers
-        running.stop()
+        if running is not None:
+            running.stop()
 
 
 class _Beside:
@@ -109,45 +113,64 @@ class _Beside:
 
     def __init__(
         self,
+        screen: Screen,
         watches: Sequence[Watch],
-        exports: dict[str, str],
-        app: DevApp | None = None,
-        lines: RunLines | None = None,
+        exports: Mapping[str, str],
+        lines: RunLines,
+        app: DevApp | None,
     ) -> None:
+        self._screen = screen
         self._watches = watches
         self._exports = exports
-        self._app = app
         self._lines = lines
+        self._app = app
 
     async def __call__(self, engine: Engine) -> None:
         """Watch the workers and run the app until cancelled. Raises `Failure` where the app cannot be begun with."""
-        say(f"Hurlbat listens on {engine.settings.base_url}, for development")
-        if self._app is None or self._watches:
-            url = engine.settings.base_url
-            say_exports("What the commands and the workers need:", HURLBAT_URL=url, **self._exports)
+        self._screen.say(f"Hurlbat listens on {url_of(engine)}, for development")
+        self._show(engine)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._lines.tell(engine))
                 for watch in self._watches:
                     group.create_task(watch.run(engine))
                 if self._app is not None:
                     group.create_task(self._app.run(engine))
-                if self._lines is not None:
-                    group.create_task(self._lines.tell(engine))
         except ExceptionGroup as together:
             failures = together.subgroup(Failure)
             if failures is None:
                 raise
             raise failures.exceptions[0] from None
         except asyncio.CancelledError:
-            if self._app is not None:
-                say(f"stopping; runs may go on for {engine.settings.drain_seconds:g} s, Ctrl-C again stops at once")
+            seconds = engine.settings.drain_seconds
+            self._screen.say(f"stopping; runs may go on for {seconds:g} s, Ctrl-C again stops at once")
             raise
+
+    def _show(self, engine: Engine) -> None:
+        """Show what is known before anything answers; an app shows where it is when it is there."""
+        if self._app is None:
+            self._screen.places(*places_of(engine), *(("worker", watch.url) for watch in self._watches))
+        secret = self._exports.get("HURLBAT_SIGNING_SECRET")
+        if self._watches and secret is not None:
+            self._screen.exports("where the worker runs", {"HURLBAT_SIGNING_SECRET": secret})
+        if self._app is None:
+            needed = {name: value for name, value in self._exports.items() if name == "HURLBAT_TOKEN"}
+            self._screen.exports(
+                "in another terminal", {"HURLBAT_URL": url_of(engine), **needed}, "hurlbat workers list"
+            )
+        if self._watches or self._app is None:
+            self._screen.say("")
+
+
+def _given(*names: str) -> bool:
+    """Tell whether one of these settings was given."""
+    given = environment()
+    return any(f"HURLBAT_{name.upper()}" in given for name in names)
 
 
 def _unless_given(**values: Any) -> dict[str, Any]:
     """Return those settings that nobody has given."""
-    given = environment()
-    return {name: value for name, value in values.items() if f"HURLBAT_{name.upper()}" not in given}
+    return {name: value for name, value in values.items() if not _given(name)}
 
 
 def _check_app(app: str, path: str | None) -> None:

@@ -53,9 +53,9 @@ def read_settings(**overrides: Any) -> Settings:
         raise Failure("\n         ".join(sentences), Exit.BAD_INPUT) from None
 
 
-def serve_with(settings: Settings, beside: Beside) -> None:
-    """Serve until a signal comes. Raises `Failure` with one sentence where that cannot be."""
-    _begin_to_log(settings)
+def serve_with(settings: Settings, beside: Beside, log: logging.Handler | None = None) -> None:
+    """Serve until a signal comes; `log` takes what is logged. Raises `Failure` where that cannot be."""
+    _begin_to_log(settings, log)
     try:
         listening, settings = listen(settings)
     except CannotListen as error:
@@ -64,8 +64,8 @@ def serve_with(settings: Settings, beside: Beside) -> None:
         run_loop(serve_until_stopped(settings, listening, beside))
 
 
-def _begin_to_log(settings: Settings) -> None:
-    configure_logs(settings)
+def _begin_to_log(settings: Settings, handler: logging.Handler | None = None) -> None:
+    configure_logs(settings, handler)
     for sentence in unknown_variables(environment()):
         _log.warning(sentence)
 

@@ -1,1 +1,1 @@
-"""`hurlbat dev --app`: the app in a process of its own that starts again when a file changes, and what it tells."""
+"""`hurlbat dev`: the app in a process of its own that starts again when a file changes, workers, and what is told."""

@@ -66,6 +66,12 @@ async def place(target: str, base: str, found: Found, name: str, path: str | Non
     )
 
 
+async def described(url: str, name: str, key: str) -> Manifest | None:
+    """Return what the worker at a URL says that it serves, or None where none answers that."""
+    async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as http:
+        return _manifest_of(await _ask(http, url, name, key))
+
+
 async def _ask(http: httpx.AsyncClient, url: str, name: str, key: str) -> httpx.Response | None:
     """Return the answer to a signed `describe`, or None where there was none."""
     now = time.time()

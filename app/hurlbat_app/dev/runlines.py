@@ -25,6 +25,7 @@ SUM_SECONDS: Final = 1.0
 """How often is told how many were left out."""
 MOST_KNOWN: Final = 5_000
 """Runs of which is known what was told."""
+HELD: Final = "waits, as its worker refuses what it is sent"
 _LOGS: Final = frozenset({"log", "progress"})
 _QUIET: Final = frozenset({"created", "scheduled", "moved", "gathered", "node", "callback"})
 _NOT_BEGUN: Final = frozenset({"not_sent", "not_started", "pushed_back", "held"})
@@ -150,7 +151,8 @@ class RunLines:
     def _line(self, entry: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         kind = entry["kind"]
         mark, color = _MARKS.get(kind, ("·", "bright_black"))
-        said = moment(entry, run).text
+        # why a worker refuses everything is told of the worker, and not of each of its runs again
+        said = moment(entry, run).text if kind != "held" else HELD
         if kind == run["state"] and entry is run["timeline"][-1]:
             said = _end(run, said)
         when = datetime.fromisoformat(entry["at"]).astimezone().strftime("%H:%M:%S")

@@ -16,7 +16,7 @@ from watchfiles import PythonFilter, awatch
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.dev.placing import NotPlaced, Place, place
 from hurlbat_app.dev.process import AppProcess
-from hurlbat_app.dev.screen import Screen
+from hurlbat_app.dev.screen import Screen, gist
 from hurlbat_app.dev.words import Found, Refused, Serving
 from hurlbat_dispatcher import Engine, Problem, Worker, WorkerSpec, WorkerState
 
@@ -128,9 +128,9 @@ class DevApp:
     async def _place(self, engine: Engine, found: Found) -> None:
         """Find the app's worker, and register it until it is ready."""
         self._name = found.names[0] if found.names else self._target
-        for url in [url for url in found.servers if url.rstrip("/") != _url(engine)][:1]:
+        for url in [url for url in found.servers if url.rstrip("/") != url_of(engine)][:1]:
             self._screen.warn(
-                f"the app says itself that its server is {url}: what it submits goes there, and not to {_url(engine)}; "
+                f"the app says itself that its server is {url}: what it submits goes there, not to {url_of(engine)}; "
                 "leave url= out of Hurlbat(), so that HURLBAT_URL says it"
             )
         try:
@@ -143,9 +143,9 @@ class DevApp:
             worker, problem = await self._prove(engine, placed)
             if worker is not None and worker.state is WorkerState.READY:
                 break
-            if problem != told:
+            if gist(problem) != told:
                 self._screen.warn(problem)
-                told = problem
+                told = gist(problem)
             await asyncio.sleep(PROVE_SECONDS)
         self._tell(engine, found, placed)
         await self._warn_of_others(engine, worker)
@@ -172,18 +172,14 @@ class DevApp:
             self._screen.changes(before.manifest, placed.manifest)
             self._screen.note(ready)
             return
-        settings = engine.settings
         again = "starts again when a file changes" if self._reload else "does not start again by itself"
         self._screen.places(
-            {
-                "server": f"{_url(engine)}  ({settings.database_file or 'PostgreSQL'})",
-                "API": f"{_url(engine)}/docs",
-                "app": f"{self._base}  ({self._target}, {found.interface.upper()}; {again})",
-                "worker": placed.url,
-            }
+            *places_of(engine),
+            ("app", f"{self._base}  ({self._target}, {found.interface.upper()}; {again})"),
+            ("worker", placed.url),
         )
         self._screen.tasks(placed.manifest)
-        self._screen.first_steps(placed.manifest, {"HURLBAT_URL": _url(engine), **self._shown})
+        self._screen.first_steps(placed.manifest, {"HURLBAT_URL": url_of(engine), **self._shown})
         self._screen.note(ready)
 
     async def _warn_of_others(self, engine: Engine, worker: Worker) -> None:
@@ -212,16 +208,22 @@ class DevApp:
         inherited.pop("HURLBAT_PUBLIC_URL", None)
         inherited.setdefault("HURLBAT_GRACE", f"{GRACE_SECONDS:g}")
         return inherited | {
-            "HURLBAT_URL": _url(engine),
+            "HURLBAT_URL": url_of(engine),
             "HURLBAT_TOKEN": self._token,
             "HURLBAT_SIGNING_SECRET": self._secret,
             "PYTHONUNBUFFERED": "1",
         }
 
 
-def _url(engine: Engine) -> str:
+def url_of(engine: Engine) -> str:
     """Return where the server is from here, whatever workers elsewhere are told."""
     return f"http://{engine.settings.host}:{engine.settings.port}"
+
+
+def places_of(engine: Engine) -> list[tuple[str, str]]:
+    """Return where the server is, and what it says of itself."""
+    kept = engine.settings.database_file or "PostgreSQL"
+    return [("server", f"{url_of(engine)}  ({kept})"), ("API", f"{url_of(engine)}/docs")]
 
 
 def _listed(files: set[str]) -> str:

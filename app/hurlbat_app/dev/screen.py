@@ -1,7 +1,8 @@
-"""What `hurlbat dev --app` shows: where everything is, what the app's tasks are, and what changes."""
+"""What `hurlbat dev` shows: where everything is, what the app's tasks are, and what changes."""
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import click
 from hurlbat.policy import Manifest, TaskPolicy
 from hurlbat.triggers import Cron
 from hurlbat_app.cli.serve import say
+from hurlbat_app.cli.wrapping import wrapped
 
 MOST_TASKS = 50
 """Tasks that are listed; of more only the number is told."""
@@ -29,20 +31,24 @@ class Screen:
 
     def warn(self, sentence: str) -> None:
         """Say what is wrong, and what to do."""
-        self.say(self.paint(f"! {sentence}", "red"))
+        self.say(self.paint(wrapped(f"! {sentence}", 2), "red"))
 
     def note(self, sentence: str) -> None:
-        """Say what happens."""
+        """Say what happens, in one line: somebody may look for it."""
         self.say(self.paint(f"· {sentence}", "cyan"))
+
+    def remark(self, sentence: str) -> None:
+        """Say what is good to know, and nothing to be mended."""
+        self.say(self.paint(wrapped(f"· {sentence}", 2), "cyan"))
 
     def paint(self, text: str, colour: str) -> str:
         """Return a text in a colour."""
         return click.style(text, fg=colour) if self._colours else text
 
-    def places(self, rows: Mapping[str, str]) -> None:
+    def places(self, *rows: tuple[str, str]) -> None:
         """Show what is where."""
-        width = max(map(len, rows))
-        lines = "\n".join(f"    {what.ljust(width)}  {where}" for what, where in rows.items() if where)
+        width = max(len(what) for what, _ in rows)
+        lines = "\n".join(f"    {what.ljust(width)}  {where}" for what, where in rows)
         self.say(f"\n{lines}")
 
     def tasks(self, manifest: Manifest) -> None:
@@ -55,12 +61,16 @@ class Screen:
         listed = "\n".join(lines) or "      none; declare one by @hurlbat.task"
         self.say(f"\n    tasks\n{listed}")
 
+    def exports(self, where: str, variables: Mapping[str, str], *commands: str) -> None:
+        """Show which variables are needed somewhere, and what to call there."""
+        lines = [*(f"export {name}={value}" for name, value in variables.items()), *commands]
+        self.say("\n".join([f"\n    {where}", *(f"      {line}" for line in lines)]))
+
     def first_steps(self, manifest: Manifest, variables: Mapping[str, str]) -> None:
         """Show how to run a task from another terminal."""
-        exports = "\n".join(f"      export {name}={value}" for name, value in variables.items())
         task = next((task for task in manifest.tasks), None)
-        command = "\n      hurlbat runs list" if task is None else f"\n      {first_run(task)}"
-        self.say(f"\n    in another terminal\n{exports}{command}\n")
+        self.exports("in another terminal", variables, "hurlbat runs list" if task is None else first_run(task))
+        self.say("")
 
     def changes(self, before: Manifest, after: Manifest) -> None:
         """Tell which tasks came, went or changed."""
@@ -72,6 +82,11 @@ class Screen:
             self.note(f"task {name} has gone")
         for name in [name for name in new if name in old and new[name] != old[name]]:
             self.note(f"task {name} has changed  {_triggers(new[name])}".rstrip())
+
+
+def gist(sentence: str) -> str:
+    """Return a sentence without its figures: what is said again and again has other times and counts in it."""
+    return re.sub(r"[\d.:+-]+", "", sentence)
 
 
 def first_run(task: TaskPolicy) -> str:
