@@ -1,9 +1,11 @@
 """`hurlbat attempts`."""
 
 import json
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,14 +18,16 @@ from hurlbat_app.cli.environment import environment
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns, print_rows
+from hurlbat_app.cli.wrapping import wrapped
 
 attempts = typer.Typer(
     help="List and show what was sent to workers and what came back, and make curl commands of it.",
     no_args_is_help=True,
     add_completion=False,
 )
+_JSON = re.compile(r"application/([\w.-]+\+)?json(;.*)?")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
-Number = Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Which attempt; the last one without.")]
+Number = Annotated[int | None, typer.Argument(metavar="N", min=1, help="Which attempt; the last one without.")]
 
 
 @attempts.command("list")
@@ -41,12 +45,12 @@ def list_attempts(
         typer.echo(response.text)
         return
     page: dict[str, Any] = response.json()
-    rows = [
-        (one["attempt"], one["state"], _charged(one), one["worker"], one["started_at"], printable(one["sentence"]))
-        for one in page["items"]
-    ]
+    rows = [(one["attempt"], one["state"], _charged(one), one["worker"], one["started_at"]) for one in page["items"]]
     print_columns(
-        ("attempt", "state", "charged", "worker", "started", ""), rows, nothing="The run has not started yet."
+        ("attempt", "state", "charged", "worker", "started"),
+        rows,
+        nothing="The run has not started yet.",
+        below=_once([printable(one["sentence"]) for one in page["items"]]),
     )
     if page["next_cursor"]:
         typer.echo(f"There are more: --cursor {page['next_cursor']}")
@@ -150,7 +154,7 @@ def _print(one: Mapping[str, Any]) -> None:
             *([("took", _timings(one["timings"]))] if one["timings"] else []),
         ]
     )
-    typer.echo(f"  {printable(one['sentence'])}")
+    typer.echo(wrapped(f"  {printable(one['sentence'])}", 2))
     if one["request"] is None:
         typer.echo("\nNothing is kept of what was sent.")
     else:
@@ -174,7 +178,24 @@ def _print_response(response: Mapping[str, Any]) -> None:
     for name, value in response["headers"].items():
         typer.echo(printable(f"  {name}: {value}"))
     typer.echo("")
-    typer.echo(printable(response["body"]).rstrip())
+    typer.echo(_readable(response))
+
+
+def _readable(response: Mapping[str, Any]) -> str:
+    """Return the body of an answer; JSON, such as of a problem, with a line for each member."""
+    text = printable(response["body"]).rstrip()
+    if not _JSON.fullmatch(response["headers"].get("content-type", "")) or response["cut"]:
+        return text
+    try:
+        lines = json.dumps(json.loads(text), indent=2, ensure_ascii=False).split("\n")
+    except ValueError:
+        return text
+    return "\n".join(wrapped(line, len(line) - len(line.lstrip()) + 2) for line in lines)
+
+
+def _once(sentences: Sequence[str]) -> list[str]:
+    """Return sentences for one below the other, without those that only say again what stands above."""
+    return ["The same." if before == one else one for before, one in pairwise(["", *sentences])]
 
 
 def _timings(timings: Mapping[str, Any]) -> str:

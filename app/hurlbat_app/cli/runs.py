@@ -9,22 +9,24 @@ import typer
 
 from hurlbat_app.cli import bulk
 from hurlbat_app.cli.failure import Exit, Failure
+from hurlbat_app.cli.paging import listed, print_more
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import TIMEOUT, AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import FINAL, print_columns, print_run, standing
 from hurlbat_app.cli.tree import show_tree
 from hurlbat_app.cli.watching import watch_run
+from hurlbat_app.cli.wrapping import wrapped
 
 POLL_SECONDS = 30.0
 SOON_SECONDS = 3.0
 """After so long it is told what holds a run that has not started."""
 
 runs = typer.Typer(help="List, show, watch, move, cancel and replay runs.", no_args_is_help=True, add_completion=False)
-RunId = Annotated[str, typer.Argument(help="The run's id.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
 
 def run(
-    task: Annotated[str, typer.Argument(help="The task's name.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
     input: Annotated[str, typer.Option("--input", "-i", help="JSON, @file, or - for standard input.")] = "null",
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and show what happened.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Wait no longer than so many seconds.")] = None,
@@ -95,7 +97,7 @@ def _say_why(remote: Remote, run_id: str) -> bool:
     explanation = remote.find(f"/runs/{run_id}/explain")
     holds = explanation is not None and explanation["state"] == "queued"
     if holds:
-        typer.echo(f"The run waits. {explanation['summary']}", err=True)
+        typer.echo(wrapped(f"The run waits. {explanation['summary']}"), err=True)
     return holds
 
 
@@ -127,14 +129,13 @@ def list_runs(
         "parent": parent,
         "root": root,
         "kind": kind,
-        "limit": limit,
         "cursor": cursor,
     }
-    response = Remote(url, token).get("/runs", query)
+    remote = Remote(url, token)
     if as_json:
-        typer.echo(response.text)
+        typer.echo(remote.get("/runs", {**query, "limit": limit}).text)
         return
-    page: dict[str, Any] = response.json()
+    page = listed(remote, "/runs", query, limit)
     heads = ["id", "task", "state", "attempt", "worker", "created"]
     members = ["id", "task", "state", "attempt", "worker", "created_at"]
     if delayed:
@@ -142,9 +143,9 @@ def list_runs(
     if parent is not None or root is not None:
         heads.insert(1, "node")
         members.insert(1, "node")
-    print_columns(heads, [[run[name] for name in members] for run in page["items"]], nothing="There are no such runs.")
-    if page["next_cursor"]:
-        typer.echo(f"There are more: --cursor {page['next_cursor']}")
+    nothing = "No such runs were found so far." if page["next_cursor"] else "There are no such runs."
+    print_columns(heads, [[run[name] for name in members] for run in page["items"]], nothing=nothing)
+    print_more(page, limit)
 
 
 @runs.command("show")
@@ -156,7 +157,7 @@ def show_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: Tok
     run: dict[str, Any] = json.loads(text)
     if run["state"] in ("queued", "suspended") and not as_json:
         explained: dict[str, Any] = remote.get(_path(run_id, "explain")).json()
-        typer.echo(f"  {explained['summary']} More: hurlbat runs explain {run_id}")
+        typer.echo(wrapped(f"  {explained['summary']} More: hurlbat runs explain {run_id}", 2))
 
 
 @runs.command("explain")
@@ -167,9 +168,9 @@ def explain_run(run_id: RunId, as_json: AsJson = False, url: Url = None, token: 
         typer.echo(text)
         return
     found: dict[str, Any] = json.loads(text)
-    typer.echo(found["summary"])
+    typer.echo(wrapped(found["summary"]))
     if found["frees"]:
-        typer.echo(f"Freed by: {found['frees'][:1].lower()}{found['frees'][1:]}")
+        typer.echo(wrapped(f"Freed by: {found['frees'][:1].lower()}{found['frees'][1:]}"))
     if found["earliest_start"]:
         typer.echo(f"The earliest start is {found['earliest_start']}.")
     heads = ("budget", "name", "key", "used", "of", "takes", "room", "occupied by")
@@ -245,7 +246,11 @@ def replay_run(
     created_before: bulk.Before = None,
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Of a workflow: failed (the default), start, or a node; several times for more."),
+        typer.Option(
+            "--from",
+            metavar="NODE",
+            help="Of a workflow: failed (the default), start, or a node; several times for more.",
+        ),
     ] = None,
     dry_run: bulk.DryRun = False,
     yes: bulk.Yes = False,

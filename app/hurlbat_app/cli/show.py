@@ -1,4 +1,4 @@
-"""Print runs, workers, tasks and rate limits for people. What goes into a pipe is not cut to the width of a screen."""
+"""Print runs, workers, tasks and rate limits for people: sentences are wrapped, tables are as wide as they must be."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,27 +6,35 @@ from typing import Any
 
 import typer
 
-from hurlbat_app.demo.story import ending, short, tell
+from hurlbat_app.cli.wrapping import wrapped
+from hurlbat_app.demo.story import Moment, ending, short, tell
 
 FINAL = frozenset({"completed", "failed", "cancelled", "skipped"})
 
 
-def print_columns(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
-    """Print rows below their heads, or a sentence where there are none."""
+def print_columns(
+    heads: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str, below: Sequence[str] = ()
+) -> None:
+    """Print rows under their heads, each with what stands `below` it, or a sentence where there are none."""
     if not rows:
         typer.echo(nothing)
         return
     texts = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(heads, *texts, strict=True)]
-    for row in [[head.upper() for head in heads], *texts]:
+    indent = " " * (widths[0] + 2)
+    for row, sentence in zip(
+        [[head.upper() for head in heads], *texts], ["", *(below or [""] * len(texts))], strict=True
+    ):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if sentence:
+            typer.echo(wrapped(indent + sentence, len(indent)))
 
 
 def print_run(run: Mapping[str, Any]) -> None:
     """Print a run's story: what happened, how long after its submit, and how it ended."""
     typer.echo(f"{run['task']}  {run['id']}")
     for moment in tell(run):
-        typer.echo(f"  {moment.after:9.3f} s  {moment.text}")
+        print_moment(moment)
     if run.get("nodes"):
         heads = ("  node", "task", "state", "run", "reason")
         rows = [(f"  {one['name']}", one["task"], one["state"], one["run"], one["reason"]) for one in run["nodes"]]
@@ -37,12 +45,17 @@ def print_run(run: Mapping[str, Any]) -> None:
     if run["state"] in FINAL:
         print_run_end(run)
     else:
-        typer.echo(f"  {standing(run)}")
+        typer.echo(wrapped(f"  {standing(run)}", 2))
+
+
+def print_moment(moment: Moment) -> None:
+    """Print something that happened to a run."""
+    typer.echo(wrapped(f"  {moment.after:9.3f} s  {moment.text}", 15))
 
 
 def print_run_end(run: Mapping[str, Any]) -> None:
     """Print how a run ended, and where its error came from."""
-    typer.echo(f"  {ending(run)}")
+    typer.echo(wrapped(f"  {ending(run)}", 2))
     _print_stack(run["error"] or {})
 
 
@@ -194,4 +207,4 @@ def rate_limit_cells(one: Mapping[str, Any]) -> tuple[Any, ...]:
 def print_rows(rows: Sequence[tuple[str, Any]]) -> None:
     """Print what is said of one thing, each below a name."""
     for name, value in rows:
-        typer.echo(f"  {name:<10} {value}")
+        typer.echo(wrapped(f"  {name:<10} {value}", 13))

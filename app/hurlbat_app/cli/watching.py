@@ -10,7 +10,7 @@ import typer
 
 from hurlbat_app.cli.failure import Exit, Failure
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
-from hurlbat_app.cli.show import FINAL, print_run_end
+from hurlbat_app.cli.show import FINAL, print_moment, print_run_end
 from hurlbat_app.demo.story import moment
 
 AGAIN_SECONDS = 1.0
@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
 
 def watch_run(
-    run_id: Annotated[str, typer.Argument(help="The run's id.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -64,8 +64,7 @@ def _print(entry: dict[str, Any], run: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(entry))
         return
-    said = moment(entry, run)
-    typer.echo(f"  {said.after:9.3f} s  {said.text}")
+    print_moment(moment(entry, run))
 
 
 def _followed(remote: Remote, path: str) -> Iterator[Event]:
