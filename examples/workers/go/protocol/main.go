@@ -42,7 +42,7 @@ func deliver(w http.ResponseWriter, runs []signed.Run, heartbeat time.Duration) 
 		go execute(run, lines)
 	}
 	stream := json.NewEncoder(w)
-	for missing := len(runs); missing > 0; http.NewResponseController(w).Flush() {
+	for missing := len(runs); missing > 0; {
 		select {
 		case line := <-lines:
 			stream.Encode(line)
@@ -51,6 +51,9 @@ func deliver(w http.ResponseWriter, runs []signed.Run, heartbeat time.Duration) 
 			}
 		case <-time.After(heartbeat):
 			stream.Encode(object{"type": "heartbeat"})
+		}
+		if len(lines) == 0 { // each line goes out at once, and those that are there together in one piece
+			http.NewResponseController(w).Flush()
 		}
 	}
 }
