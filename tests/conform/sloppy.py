@@ -252,6 +252,8 @@ class SloppyHandler(BaseHTTPRequestHandler):
         if kind != "v1":
             return False
         decoded, expected = lenient_base64(signature), lenient_base64(good[3:])
+        if "crashes-on-other-lengths" in self.faults and len(decoded) != len(expected):
+            raise RuntimeError("on purpose")
         if "compares-a-prefix" in self.faults:
             return decoded[:8] == expected[:8]
         if "compares-a-suffix" in self.faults:

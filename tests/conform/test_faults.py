@@ -37,6 +37,7 @@ OF_SIGNATURES: dict[str, set[str]] = {
         *("signatures.garbage-timestamp", "signatures.garbage-signature"),
         *("signatures.part", "signatures.every-message"),
     },
+    "crashes-on-other-lengths": {"signatures.part", "signatures.garbage-signature", "signatures.good-among-bad"},
     "compares-a-prefix": {"signatures.part"},
     "compares-a-suffix": {"signatures.part"},
     "compares-what-came": {"signatures.part", "signatures.garbage-signature"},
