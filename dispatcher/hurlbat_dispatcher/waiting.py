@@ -209,6 +209,7 @@ class Waiting:
                 left = until - asyncio.get_running_loop().time()
                 if run.is_final or left <= 0 or self.over:
                     return run
+                del run  # with all its input, which is not held on to while nothing happens
                 await _settled(future, left)
             finally:
                 self._waiters.leave(run_id, future)
@@ -218,16 +219,18 @@ class Waiting:
 
         The answer to the submit says how it stands, so it need not be looked at before something happens to it.
         """
-        future = self._waiters.enter(run_id)
+        named, future = run_id, self._waiters.enter(run_id)
         try:
             run = await submitted
-            if run.id == run_id and not run.is_final and not self.over:
+            new, over, run_id = run.id == run_id, run.is_final, run.id
+            del run
+            if new and not over and not self.over:
                 until = asyncio.get_running_loop().time() + seconds
                 await _settled(future, seconds)
                 seconds = max(0.0, until - asyncio.get_running_loop().time())
         finally:
-            self._waiters.leave(run_id, future)
-        return await self.end_of(run.id, seconds)
+            self._waiters.leave(named, future)
+        return await self.end_of(run_id, seconds)
 
     async def watch(self, run_id: str) -> Watch:
         """Begin to watch a run. Raises `NotFound`, `Unavailable`."""

@@ -20,10 +20,13 @@ from tests.store.rows import ask, insert, new_run, tell
 
 pytestmark = pytest.mark.anyio
 
+LONG = 120.0
+"""Seconds that nothing takes, however long a machine stands still."""
+
 
 @pytest.fixture
 async def store(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
-    opened = PostgresDatabase(postgres_url)
+    opened = PostgresDatabase(postgres_url, stall=LONG)
     await opened.open()
     await opened.migrate()
     yield opened
@@ -32,7 +35,7 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
 
 @pytest.fixture
 async def other(postgres_url: str, store: PostgresDatabase) -> AsyncIterator[PostgresDatabase]:
-    opened = PostgresDatabase(postgres_url)
+    opened = PostgresDatabase(postgres_url, stall=LONG)
     await opened.open()
     yield opened
     await opened.close()
@@ -40,7 +43,7 @@ async def other(postgres_url: str, store: PostgresDatabase) -> AsyncIterator[Pos
 
 async def until(condition: object) -> None:
     assert callable(condition)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LONG):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -208,7 +211,6 @@ def continued(pid: int) -> Iterator[None]:
 async def test_a_backend_that_does_not_answer_is_given_up(
     store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 1.0)
     first = store._writer
     assert first is not None
     pid = first.get_server_pid()
@@ -217,9 +219,12 @@ async def test_a_backend_that_does_not_answer_is_given_up(
         yield from insert(new_run())
         if at == "COMMIT":
             os.kill(pid, signal.SIGSTOP)
+            monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.3)
 
+    if at == "BEGIN":
+        monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.3)
     with stopped(pid) if at == "BEGIN" else continued(pid):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             with pytest.raises(DatabaseTrouble, match="does not answer") as trouble:
                 await store.write(script())
         monkeypatch.undo()
@@ -231,10 +236,10 @@ async def test_a_backend_that_does_not_answer_is_given_up(
 async def test_a_reader_that_does_not_answer_is_given_up_and_replaced(
     store: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.2)
     [(pid,)] = await store.read(ask("SELECT pg_backend_pid()"))
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.2)
     with stopped(pid):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             with pytest.raises(DatabaseTrouble, match="does not answer"):
                 await store.read(ask("SELECT 1"))
             monkeypatch.undo()
@@ -244,13 +249,13 @@ async def test_a_reader_that_does_not_answer_is_given_up_and_replaced(
 async def test_notifications_do_not_pile_up_behind_a_connection_that_does_not_answer(
     store: PostgresDatabase, other: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "TALK_SECONDS", 0.2)
     heard: list[str] = []
     await store.listen(lambda _: None)
     await other.listen(heard.append)
     assert store._listener is not None
+    monkeypatch.setattr(postgres, "TALK_SECONDS", 1.5)
     with stopped(store._listener.get_server_pid()):
-        async with asyncio.timeout(10):  # each of them would wait for its own 0.2 s
+        async with asyncio.timeout(LONG):  # each of a hundred would wait for its own 1.5 s
             telling = [asyncio.ensure_future(store.notify(str(n))) for n in range(1_000)]
             await asyncio.sleep(0)
             assert store._waiting == postgres.MAX_NOTIFICATIONS
@@ -266,11 +271,15 @@ async def test_a_server_that_is_not_there_is_trouble_in_a_sentence() -> None:
         await store.open()
 
 
-async def test_a_transaction_that_idles_is_ended_by_the_database(store: PostgresDatabase) -> None:
+async def test_a_transaction_that_idles_is_ended_by_the_database(postgres_url: str) -> None:
     """Or a server that hangs in the middle of a turn would hold its locks beyond its lease."""
-    [(timeout,)] = await store.write(ask("SELECT current_setting('idle_in_transaction_session_timeout')"))
+    usual = PostgresDatabase(postgres_url)
+    await usual.open()
+    try:
+        [(timeout,)] = await usual.write(ask("SELECT current_setting('idle_in_transaction_session_timeout')"))
+    finally:
+        await usual.close()
     assert timeout == "10s"
-    await store.write(tell("SELECT 1"))
 
 
 @pytest.mark.parametrize(("lease", "left_alone"), [(3.0, "3s"), (15.0, "10s")])
@@ -286,6 +295,13 @@ async def test_a_server_that_stands_still_in_a_transaction_holds_up_others_for_l
     assert timeout == left_alone
 
 
+def hasty(url: str) -> PostgresDatabase:
+    """Return a database that gives others little time to stand still, and itself as much as it needs."""
+    made = PostgresDatabase(url, stall=0.2)
+    made._settings["idle_in_transaction_session_timeout"] = "0"
+    return made
+
+
 async def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_who_waits(
     postgres_url: str, store: PostgresDatabase
 ) -> None:
@@ -293,10 +309,10 @@ async def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_who_w
     await stopped.execute("BEGIN")
     await stopped.execute("SELECT * FROM shard FOR UPDATE")
     await stopped.prepare("SELECT 4711")  # parsed and never bound: the backend waits for us, and is not idle
-    waiting = PostgresDatabase(postgres_url, stall=0.2)
+    waiting = hasty(postgres_url)
     await waiting.open()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             await waiting.write(tell("UPDATE shard SET epoch = 8"))
         assert await store.read(ask("SELECT epoch FROM shard")) == [(8,)]
         assert stopped.is_closed()
@@ -315,7 +331,7 @@ async def test_who_stands_still_in_the_middle_of_a_turn_loses_the_lanes_though_n
     await stopped.execute("BEGIN")
     await stopped.execute("SELECT * FROM shard FOR UPDATE")
     await stopped.prepare("SELECT 4711")
-    next_one = PostgresDatabase(postgres_url, stall=0.2)
+    next_one = hasty(postgres_url)
     await next_one.open()
     owners: list[str | None] = []
     lease = Lease(
@@ -327,7 +343,7 @@ async def test_who_stands_still_in_the_middle_of_a_turn_loses_the_lanes_though_n
         handed_over=lambda: None,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONG):
             while "next" not in owners:
                 await lease.run_once()
         assert owners[0] == "stopped", "it was not locked"
@@ -347,10 +363,10 @@ async def test_who_stands_still_while_it_migrates_holds_up_nobody_for_ever(
     await stopped.execute("BEGIN")
     await stopped.fetchval(str(postgres._ONE_AT_A_TIME.compile(compile_kwargs={"literal_binds": True})))
     await stopped.prepare("SELECT 4711")
-    next_one = PostgresDatabase(postgres_url, stall=0.2)
+    next_one = hasty(postgres_url)
     await next_one.open()
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONG):
             await next_one.migrate()
         assert stopped.is_closed()
     finally:
@@ -368,7 +384,7 @@ async def test_a_database_that_stands_still_before_it_tells_its_version_is_troub
     waiting = PostgresDatabase(postgres_url)
     await waiting.open()
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONG):
             with pytest.raises(DatabaseTrouble, match="does not answer"):
                 await waiting.prepare()
         await holding.execute("ROLLBACK")
@@ -386,21 +402,41 @@ async def test_who_is_asked_to_cut_off_others_leaves_those_alone_that_only_read_
     reading = await asyncpg.connect(url, server_settings=ours)
     foreign = await asyncpg.connect(url)
     busy = await asyncpg.connect(url, server_settings=ours)
-    hasty, patient = PostgresDatabase(postgres_url, stall=0), PostgresDatabase(postgres_url, stall=60)
-    await hasty.open()
+    at_once, patient = PostgresDatabase(postgres_url, stall=0), PostgresDatabase(postgres_url, stall=LONG)
+    await at_once.open()
     await patient.open()
     try:
         await reading.execute("BEGIN")
         await reading.execute("SELECT * FROM shard")
         await foreign.execute("BEGIN")
         await foreign.execute("SELECT pg_current_xact_id()")  # as whoever locks a row has
-        await hasty.cut_off()
+        await at_once.cut_off()
         await busy.execute("BEGIN")
         await busy.execute("SELECT pg_current_xact_id()")
         await patient.cut_off()
         assert [await one.fetchval("SELECT 1") for one in (reading, foreign, busy)] == [1, 1, 1]
     finally:
-        await hasty.close()
+        await at_once.close()
         await patient.close()
         for one in (reading, foreign, busy):
             one.terminate()
+
+
+async def test_who_listens_and_reads_nothing_is_cut_off(postgres_url: str, store: PostgresDatabase) -> None:
+    deaf = await asyncpg.connect(postgres_url.replace("+asyncpg", ""), server_settings={"application_name": "hurlbat"})
+    await deaf.add_listener("hurlbat", lambda *_: None)
+    deaf._transport.pause_reading()
+    at_once = PostgresDatabase(postgres_url, stall=0)
+    await at_once.open()
+    shout = "SELECT pg_notify('hurlbat', repeat('x', 7000) || n) FROM generate_series(1, 2000) n"  # all must differ
+    find = f"SELECT wait_event FROM pg_stat_activity WHERE pid = {deaf.get_server_pid()}"
+    try:
+        async with asyncio.timeout(LONG):
+            while await store.read(ask(find)) != [("ClientWrite",)]:
+                await store.write(ask(shout))
+            await at_once.cut_off()
+            while await store.read(ask(find)):
+                await asyncio.sleep(0.01)
+    finally:
+        await at_once.close()
+        deaf.terminate()

@@ -53,10 +53,15 @@ _END_WHO_BLOCKS = _END_STALLED + "AND pid = ANY (pg_blocking_pids($2))"
 The database does it itself for who is idle in a transaction, but not between the steps of one statement.
 """
 _END_WHO_HOLDS = _END_STALLED + (
-    "AND datname = current_database() AND application_name = 'hurlbat' AND (backend_xid IS NOT NULL "
+    "AND datname = current_database() AND application_name = 'hurlbat' "
+    "AND (backend_xid IS NOT NULL OR (state = 'idle' AND wait_event = 'ClientWrite') "
     "OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'))"
 )
-"""The same for servers that hold rows which nobody waits for, as others pass over what is locked, or that migrate."""
+"""The same for servers that hold rows which nobody waits for, as others pass over what is locked, or that migrate.
+
+And for those that are told what they do not read: while one of them lags behind, PostgreSQL keeps every notification,
+until there is no room for more.
+"""
 _LOST = (
     OSError,
     asyncpg.InterfaceError,

@@ -18,6 +18,7 @@ from hurlbat_dispatcher.store.schema import (
     dispatcher,
     idempotency,
     inline,
+    lane,
     run,
     schedule,
     timeline,
@@ -344,10 +345,11 @@ IN_FLIGHT = Statement(sa.select(*_FLIGHT).where(RUNNING).order_by(run.c.id))
 IN_HOLD = Statement(sa.select(*_FLIGHT).where(HELD).order_by(run.c.id))
 BACKING_OFF = Statement(
     sa.select(run.c.id, run.c.lane, run.c.priority, run.c.joined_at, run.c.started_at)
-    .where(DELAYED, run.c.joined_at.is_not(None))
+    .join(lane, lane.c.id == run.c.lane)
+    .where(DELAYED, run.c.joined_at.is_not(None), lane.c.draws.like(inline('{"groups"%')))
     .order_by(run.c.id)
 )
-"""Runs that were due before, and will be again."""
+"""Runs in groups that were due before, and will be again."""
 BEFORE_ALL = (-(1 << 62), "00000000-0000-0000-0000-000000000000")
 
 # -- idempotency -----------------------------------------------------------------------------------------------------
