@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partialmethod
 
 import pytest
 import structlog
 
 from hurlbat_dispatcher import migrate
-from tests.engine.world import LEASE, World, settings_for
+from hurlbat_dispatcher.push.client import PushClient
+from tests.engine.world import SOON, World, settings_for
 from tests.support.postgres import Cluster
 
 CLEAR = (
@@ -24,6 +26,23 @@ def short_logs() -> None:
     """Write tracebacks plainly: with all their variables, one takes longer than the test that provokes it."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, plain])
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a healthy server give nothing up because its machine, or a part of it, stands still for a while."""
+    for limit in (
+        "push.client.CANCEL_SECONDS",
+        "push.proof.PROOF_SECONDS",
+        "store.dial.CONNECT_SECONDS",
+        "store.kinds.STALL_SECONDS",
+        "store.postgres.READER_SECONDS",
+        "store.postgres.TALK_SECONDS",
+        "store.postgres.TRANSACTION_SECONDS",
+    ):
+        monkeypatch.setattr(f"hurlbat_dispatcher.{limit}", SOON)
+    patient = partialmethod(PushClient.__init__, connect_timeout=SOON, head_timeout=SOON)
+    monkeypatch.setattr(PushClient, "__init__", patient)
 
 
 @pytest.fixture(scope="session")
@@ -75,22 +94,16 @@ async def shared(postgres_url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def lease() -> float:
-    """Seconds of the leases of `owner` and `other`. A test that waits for the end of one takes others."""
-    return LEASE
-
-
-@pytest.fixture
-async def owner(postgres_url: str, lease: float, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def owner(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A first server, which starts the runs; no sweep lends a hand."""
     monkeypatch.setattr("hurlbat_dispatcher.assembly.SWEEP_SHARED", 3600.0)
-    async with World(postgres_url, lease=lease) as world:
+    async with World(postgres_url) as world:
         yield world
 
 
 @pytest.fixture
-async def other(owner: World, lease: float) -> AsyncIterator[World]:
+async def other(owner: World) -> AsyncIterator[World]:
     """A second server, of which the first knows."""
-    async with World(owner.settings.database_url, owner.network, lease=lease) as world:
+    async with World(owner.settings.database_url, owner.network) as world:
         await owner.until(lambda: owner.parts.desk.peers == (world.parts.desk.me,))
         yield world

@@ -23,7 +23,7 @@ from hurlbat_dispatcher.loops import bulk
 from hurlbat_dispatcher.store.database import DatabaseTrouble
 from hurlbat_dispatcher.turn.operations import Cancel, Operation, Replay
 from tests.engine.far_side import Call
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def waiting(world: World, *tasks: str) -> None:
 
 async def done(world: World, operation: BulkOperation) -> BulkOperation:
     """Wait for the end of an operation."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         while (found := await world.engine.bulk.get(operation.id)).state is not OperationState.DONE:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return found
@@ -308,7 +308,7 @@ async def test_what_a_killed_server_left_is_done_to_its_end_and_to_no_run_twice(
         runs = await world.submit_all(8)
     there = held_at(world, where)
     begun = await world.engine.bulk.start(kind, RunFilter("echo"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         await there.wait()
     so_far = await world.engine.bulk.get(begun.id)
     if kind is REPLAY:
@@ -337,7 +337,7 @@ async def test_a_server_that_stops_leaves_it_to_the_next(local: World, monkeypat
     await local.submit_all(8)
     there = held_at(local, "advance")
     begun = await local.engine.bulk.start(CANCEL, RunFilter("echo"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         await there.wait()
 
     await local.engine.stop(0)
@@ -353,7 +353,7 @@ async def test_another_server_takes_up_what_a_dead_one_left_and_leaves_alone_wha
     await owner.submit_all(3)
     there = held_at(owner, "advance")
     begun = await owner.engine.bulk.start(CANCEL, RunFilter("echo"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         await there.wait()
 
     await other.parts.bulk_work.run_once()

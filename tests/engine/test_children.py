@@ -13,7 +13,7 @@ from hurlbat_dispatcher.checkup import strict_checkup
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.store import kin
 from hurlbat_dispatcher.turn.operations import Submit
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -395,7 +395,7 @@ async def one_after_the_other(world: World, parent: Run, *asked: Awaitable[Any])
             await side.execute(f"SELECT * FROM run WHERE id = '{parent.id}' FOR UPDATE")
             for one in asked:
                 tasks.append(asyncio.ensure_future(one))
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(SOON):
                     while await side.fetchval(BLOCKED) < len(tasks):  # noqa: ASYNC110  # a lock sets no event
                         await asyncio.sleep(0.02)
         return list(await asyncio.gather(*tasks, return_exceptions=True))

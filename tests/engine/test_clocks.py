@@ -24,7 +24,10 @@ class Wrong(SystemClock):
         return super().now_ms() + AN_HOUR_MS
 
 
-async def test_a_server_an_hour_ahead_warns_and_works_by_the_clock_of_the_database(postgres_url: str) -> None:
+async def test_a_server_an_hour_ahead_warns_and_works_by_the_clock_of_the_database(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hurlbat_dispatcher.clock.PROMPT", 20.0)  # a slow answer says enough of an hour
     world = World(postgres_url)
     world.engine = Engine(world.settings, Outside(clock=Wrong(), network=world.network.transport()))
     with capture_logs() as logs:

@@ -24,7 +24,7 @@ from hurlbat_dispatcher import (
 )
 from hurlbat_dispatcher.loops.retention import Retention
 from hurlbat_dispatcher.turn.operations import Operation, Publish
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -411,7 +411,7 @@ async def test_two_servers_that_take_in_an_event_at_once_store_it_once(owner: Wo
             "VALUES (1, 'e1', 'key', '1', '{}', 'another', 1)"
         )
         both = [asyncio.ensure_future(world.engine.events.publish(spec)) for world in (owner, other)]
-        async with asyncio.timeout(20):  # both have seen that it is new, and wait for the row
+        async with asyncio.timeout(SOON):  # both have seen that it is new, and wait for the row
             while await side.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await held.rollback()
@@ -531,7 +531,7 @@ async def test_the_last_free_place_for_a_filter_is_given_away_once(owner: World,
             asyncio.ensure_future(world.engine.events.filters.create("echo", scope=scope))
             for world, scope in ((owner, "a"), (other, "b"))
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SOON):
             while await side.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await held.rollback()

@@ -12,7 +12,7 @@ from hurlbat_dispatcher.checkup import strict_checkup
 from hurlbat_dispatcher.store.postgres import CHANNEL
 from tests.engine.far_side import Call, FakeWorker
 from tests.engine.gathered import BATCH, LEADING, TRAILING, count_runs, numbers, passes, policy, retain, said, submit
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -305,7 +305,7 @@ async def _held(world: World, lock: str, asked: Any) -> list[Accepted]:
         async with side.transaction():
             await side.execute(lock)
             tasks = [asyncio.ensure_future(one) for one in asked]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(SOON):
                 while await side.fetchval(BLOCKED) < len(tasks):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         return list(await asyncio.gather(*tasks))

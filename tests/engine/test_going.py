@@ -32,7 +32,6 @@ def writes(world: World, before: Callable[[Any], None]) -> None:
     world.parts.database.write = write  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("lease", [3.0])
 async def test_a_hand_over_that_failed_is_done_with_the_next_renewal(owner: World, other: World) -> None:
     worker = await busy(owner, other, plain=True)
     await owner.submit(input="1")
@@ -45,7 +44,9 @@ async def test_a_hand_over_that_failed_is_done_with_the_next_renewal(owner: Worl
             raise DatabaseTrouble("away for a moment")
 
     writes(owner, once)
-    stopping = asyncio.ensure_future(owner.engine.stop(60))
+    stopping = asyncio.ensure_future(owner.engine.stop(SOON))
+    await owner.until(lambda: len(failed) == 1)
+    await owner.parts.lease.run_once()
     run = await other.submit(input="2")
     await other.until(lambda: any(call.run_id == run.id for call in worker.calls))
     assert (len(failed), stopping.done()) == (1, False)
@@ -61,7 +62,7 @@ async def test_servers_that_stop_together_do_not_keep_each_other_busy(owner: Wor
     renewals = []
     for world in (owner, other):
         writes(world, lambda script: renewals.append(script) if script.__name__ == renew.__name__ else None)
-    stopping = [asyncio.ensure_future(world.engine.stop(60)) for world in (owner, other)]
+    stopping = [asyncio.ensure_future(world.engine.stop(SOON)) for world in (owner, other)]
     for _ in range(200):
         await asyncio.sleep(0.005)  # long enough for hundreds
     worker.gate.set()
@@ -101,7 +102,6 @@ async def test_a_run_whose_cancellation_is_heard_before_its_start_is_not_sent(ow
     assert worker.calls == []
 
 
-@pytest.mark.parametrize("lease", [3.0])
 async def test_an_attempt_that_was_rescued_while_its_server_connected_is_not_sent(owner: World, other: World) -> None:
     worker = await owner.worker("w", RETRIED, slots=8)
     await other.until(lambda: "echo" in other.parts.registry.tasks)
@@ -126,7 +126,9 @@ async def test_an_attempt_that_was_rescued_while_its_server_connected_is_not_sen
             raise DatabaseTrouble("this server cannot reach the database")
 
     writes(other, away)
-    await owner.tick()  # it learns until when the other one lives
+    other.parts.lease._until = 0.001
+    await owner.change(f"UPDATE dispatcher SET lease_until = 1 WHERE id = '{other.parts.desk.me}'")
+    await owner.tick(sweep=True)
     ended = await owner.ended(run)
     assert not other.parts.lease.holds()
     connected.set()

@@ -15,7 +15,7 @@ from hurlbat_dispatcher.turn.crank import turn
 from hurlbat_dispatcher.turn.fence import NotOwner
 from hurlbat_dispatcher.turn.operations import Tick
 from tests.engine.far_side import Call, accepted
-from tests.engine.world import World, refused
+from tests.engine.world import SOON, World, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +95,7 @@ async def test_a_key_that_somebody_else_is_just_storing_is_waited_for_and_found(
     again = asyncio.ensure_future(shared.engine.submit(asked._replace(idempotency_key="new")))
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             while await other.rows(waits) != [(1,)]:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     finally:

@@ -13,7 +13,7 @@ from tests.engine.world import LEASE, World, refused
 pytestmark = pytest.mark.anyio
 
 SLOW = {"name": "echo", "retries": 1, "backoff": {"strategy": "fixed", "initial": 3600, "jitter": False}}
-LATELY_MS = int(LEASE * 1000) - 30_000
+LATELY_MS = int(LEASE * 1000) - 120_000
 """So long ago was the last renewal of a lease that it ends soon."""
 FAILURE = FailedLine("", 0, "KeyError", "no such key", stack="here")
 

@@ -23,7 +23,7 @@ from tests.engine.scheduled import (
     runs,
     was_due,
 )
-from tests.engine.world import World
+from tests.engine.world import SOON, World
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +95,7 @@ async def test_what_came_due_while_no_server_ran_is_fired_at_the_start(local: Wo
 
     await local.restart()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         while not await runs(local):  # noqa: ASYNC110  # rows set no events
             await asyncio.sleep(0.01)
     assert await outcomes(local) == [(due_at, "started")]
@@ -112,7 +112,7 @@ async def test_more_schedules_than_one_turn_takes_are_all_fired(local: World) ->
     await local.change(f"UPDATE schedule SET expression = NULL, run_at = {due_at}, next_at = {due_at}")
     await local.tick()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SOON):
         while len(found := await runs(local)) < 250:  # noqa: ASYNC110  # rows set no events
             await asyncio.sleep(0.01)
     assert len({json.loads(run.trigger or "{}")["schedule"] for run in found}) == 250
@@ -206,7 +206,7 @@ async def test_of_very_many_missed_times_the_newest_thousand_are_made_up_for(loc
 
     await local.change(f"UPDATE schedule SET expression = '{EVEN}', next_at = {long_ago}")
     await local.tick()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SOON):
         while (await local.engine.schedules.get("s")).next_at < await now_of(local) - SECOND:  # type: ignore[operator]  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await local.engine.schedules.pause("s")
@@ -239,7 +239,7 @@ async def test_much_that_is_made_up_for_comes_in_parts_and_makes_nobody_late(loc
         f"expression = CASE name WHEN 'prompt' THEN expression ELSE '{EVEN}' END"
     )
     await local.tick()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(SOON):
         while max((await local.rows("SELECT count(*) FROM schedule_fire WHERE outcome = 'started'"))[0]) < 3091:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     for name in ("a", "b", "c"):

@@ -22,9 +22,9 @@ from hurlbat_dispatcher.turn.due import read_waiting, rebuild
 from hurlbat_dispatcher.turn.operations import Operation, Refresh, Tick
 from tests.engine.far_side import SECRET, FakeWorker, Network
 
-SOON: Final = 60.0
+SOON: Final = 120.0
 """Seconds within which everything that is waited for happens."""
-LEASE: Final = 60.0
+LEASE: Final = 300.0
 """Seconds of a lease: so slow is no machine that one ends by itself."""
 KEY = SecretStr(Fernet.generate_key().decode())
 LATER_MS: Final = 3_600_000

@@ -136,7 +136,7 @@ async def test_a_real_server_streams_lines_as_they_come(hurlbat: Hurlbat) -> Non
     seen: list[str] = []
     async with (
         serving(app) as url,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=120) as client,
         client.stream("POST", f"{url}/hurlbat/", content=body, headers=signed(body)) as response,
     ):
         async for line in response.aiter_lines():
@@ -162,7 +162,7 @@ async def test_a_client_that_hangs_up_at_a_real_server_leaves_the_run_to_report(
     body = delivery(a_run("slow"))
     async with serving(hurlbat.asgi()) as url:
         async with (
-            httpx.AsyncClient() as client,
+            httpx.AsyncClient(timeout=120) as client,
             client.stream("POST", url, content=body, headers=signed(body)) as response,
         ):
             async for _ in response.aiter_lines():
@@ -188,11 +188,11 @@ async def test_the_lifespan_is_that_of_a_fastapi_app_or_a_part_of_its_own(hurlba
     async with serving(FastAPI(lifespan=mine)):
         assert seen == ["started"]
     assert seen == ["started", "stopped"]
-    async with serving(FastAPI(lifespan=hurlbat.lifespan)) as url, httpx.AsyncClient() as client:
+    async with serving(FastAPI(lifespan=hurlbat.lifespan)) as url, httpx.AsyncClient(timeout=120) as client:
         assert (await client.get(url)).status_code == 404
 
 
 async def test_a_handler_that_is_served_alone_brings_its_lifespan(hurlbat: Hurlbat) -> None:
-    async with serving(hurlbat.asgi()) as url, httpx.AsyncClient() as client:
+    async with serving(hurlbat.asgi()) as url, httpx.AsyncClient(timeout=120) as client:
         assert (await client.get(url)).json() == {"status": "ok"}
     assert hurlbat.workbench.draining
