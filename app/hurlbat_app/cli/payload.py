@@ -1,10 +1,16 @@
 """Read JSON from the command line (as it stands, from `@file`, or from standard input with `-`), and pairs."""
 
+import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 from hurlbat.jsontext import JsonTextError, parse
 from hurlbat_app.cli.failure import Exit, Failure
+
+_WORD = re.compile(r"[^\s\[{\"][^\[{\"]{0,59}")
+"""What was hardly meant as an object, a list or a text in quotes."""
 
 
 def read_json(text: str, option: str) -> str:
@@ -23,10 +29,14 @@ def read_json(text: str, option: str) -> str:
     try:
         parse(text)
     except JsonTextError as error:
-        raise Failure(
-            f"{source} is not JSON: {error.message}, at character {error.position}.", Exit.BAD_INPUT
-        ) from error
+        said = f"{source} is not JSON: {error.message}, at character {error.position}"
+        raise Failure(f"{said}{_meant(text) if source == option else ''}.", Exit.BAD_INPUT) from error
     return text
+
+
+def _meant(text: str) -> str:
+    """Say how a word is given, which a shell leaves without its quotes."""
+    return f"; a text is given as {shlex.quote(json.dumps(text))}" if _WORD.fullmatch(text) else ""
 
 
 def read_pairs(listed: list[str] | None, option: str) -> dict[str, str] | None:

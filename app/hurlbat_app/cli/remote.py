@@ -124,7 +124,7 @@ class Remote:
                 Exit.NOT_REACHED,
             )
         if response.status_code == 401:
-            hint = "" if code == "token_missing" else " Set HURLBAT_TOKEN to the server's API token."
-            return Failure(f"the server refused the token: {detail}.{hint}", Exit.NOT_ALLOWED)
+            what = "wants a token, and none was given" if code == "token_missing" else f"refused the token: {detail}"
+            return Failure(f"the server {what}. Set HURLBAT_TOKEN to the server's API token.", Exit.NOT_ALLOWED)
         status = Exit.BAD_INPUT if response.status_code == 422 else Exit.REFUSED
         return Failure(f"{detail} ({code}).", status)

@@ -209,6 +209,8 @@ def move_run(
     """Let a run that waits for its time start at another, or with another priority."""
     said = {"run_at": run_at, "delay": delay, "priority": priority}
     body = json.dumps({name: value for name, value in said.items() if value is not None})
+    if body == "{}":
+        raise Failure("say what to change: --run-at, --delay or --priority.", Exit.BAD_INPUT)
     _print(Remote(url, token).patch(_path(run_id), body).text, as_json)
 
 

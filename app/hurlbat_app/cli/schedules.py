@@ -79,6 +79,8 @@ def create_schedule(
     token: Token = None,
 ) -> None:
     """Make a schedule, with --cron or --run-at. The same one again changes nothing."""
+    if (cron is None) is (run_at is None):
+        raise Failure("say when: --cron, to fire again and again, or --run-at, to fire once; not both.", Exit.BAD_INPUT)
     said = _said(cron, run_at, timezone, priority, missed, overlap) | {"task": task, "name": name}
     _print(Remote(url, token).post("/schedules", _body(said, input, metadata)).text, as_json)
 
