@@ -33,7 +33,7 @@ help:
 venv: $(READY)
 
 # PYTHON names the interpreter; without it the first of these that is new enough is taken.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt sdk/hurlbat/version.py
 	@python=''; \
 	for each in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
 		if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$each"; break; fi; \

@@ -1,11 +1,11 @@
-"""Which release of this package is installed."""
+"""Which release of this package this is."""
 
-from functools import cache
+from typing import Final
+
+VERSION: Final = "0.1.0"
+"""The only place that says it: packaging reads it here, as the metadata of what is installed are slow to read."""
 
 
-@cache
 def version() -> str:
-    """Return the installed version, e.g. `0.1.0`."""
-    from importlib.metadata import version as installed  # slow to import, and seldom needed
-
-    return installed("hurlbat")
+    """Return the version, e.g. `0.1.0`."""
+    return VERSION

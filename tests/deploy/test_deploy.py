@@ -17,6 +17,7 @@ from cryptography.fernet import Fernet
 
 from hurlbat.settings import read_settings
 from hurlbat.signing import check_key
+from hurlbat.version import VERSION
 from hurlbat_app.cli.main import COMMANDS
 from hurlbat_app.server import LAST_ANSWERS_SECONDS
 from hurlbat_dispatcher import Settings, load_settings
@@ -185,7 +186,6 @@ def test_nothing_runs_as_root() -> None:
 
 
 def test_every_image_has_a_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = [service["image"] for service in _compose().values()]
     images += [container["image"] for pod in _pods().values() for container in pod["containers"]]
     images += [image for name in IMAGES for image in re.findall(r"^FROM (\S+)", _of_image(name), re.MULTILINE)]
@@ -193,7 +193,7 @@ def test_every_image_has_a_version() -> None:
     for image in images:
         tag = image.rpartition(":")[2]
         assert re.match(r"\d+\.\d+", tag), image
-        assert "hurlbat" not in image or tag == version, image
+        assert "hurlbat" not in image or tag == VERSION, image
 
 
 @pytest.mark.parametrize("name", IMAGES)
