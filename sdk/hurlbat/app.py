@@ -7,35 +7,34 @@ from functools import partial
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from pydantic import ValidationError
-
 from hurlbat.aws import LambdaHandler
 from hurlbat.background import Background
-from hurlbat.client import AsyncClient
 from hurlbat.decorator import TaskDecorator
 from hurlbat.errors import ConfigError, TaskInvalid
-from hurlbat.events import Events
 from hurlbat.handler import Handler
+from hurlbat.limits import MAX_TASKS
 from hurlbat.middleware import Around, M
 from hurlbat.mounting import Application, Mounted
+from hurlbat.once import once
 from hurlbat.opening import Opening
 from hurlbat.options import WorkflowOptions
 from hurlbat.outbox import Receive, Send
-from hurlbat.payloads import explain
-from hurlbat.policy import Manifest
 from hurlbat.reading import MAX_DELIVERY_BYTES
-from hurlbat.registration import keep_registered
 from hurlbat.settings import Settings, read_settings
 from hurlbat.stopping import on_stop_signal, when_gunicorn_stops
 from hurlbat.stubs import stub_of
-from hurlbat.sync_client import Client
 from hurlbat.task import Task
+from hurlbat.terms import digest_of
 from hurlbat.version import version
 from hurlbat.wire import MAX_BATCH
 from hurlbat.workbench import Workbench
 from hurlbat.wsgi import MountedWSGI, WSGIApplication, WSGIHandler
 
 if TYPE_CHECKING:
+    from hurlbat.client import AsyncClient
+    from hurlbat.events import Events
+    from hurlbat.policy import Manifest
+    from hurlbat.sync_client import Client
     from hurlbat.workflow import Workflow
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
@@ -84,9 +83,6 @@ class Hurlbat:
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.workflows: dict[str, Workflow[Any]] = {}
         self.task = TaskDecorator(self, self._declare)
-        self.events = Events(self)
-        self.client = AsyncClient(self.settings.url, self.settings.token)
-        self.sync_client = Client(self.settings.url, self.settings.token)
         self._around = Around(Opening(None if lifespan is None else partial(lifespan, self), self._settled))
         self.dependency_overrides = self._around.overrides
         """What is called in place of a function that tasks depend on: `{get_db: fake}`, for tests."""
@@ -94,10 +90,34 @@ class Hurlbat:
             self.tasks, lambda: self.client.http(), threads=self.settings.threads, around=self._around
         )
         self._manifest: Manifest | None = None
+        self._mark: str | None = None
         self._lives = False
         # a process that ends gives attempts the grace twice: to end, and to be reported
         patience = self.settings.grace * 2 + 5
         self._background = Background(self._live_in_thread, forget=self._forget, patience=patience)
+
+    # whoever asks the server for something pays for what that takes to load
+
+    @once
+    def client(self) -> "AsyncClient":
+        """The server's API for async code."""
+        from hurlbat.client import AsyncClient
+
+        return AsyncClient(self.settings.url, self.settings.token)
+
+    @once
+    def sync_client(self) -> "Client":
+        """The server's API for sync code."""
+        from hurlbat.sync_client import Client
+
+        return Client(self.settings.url, self.settings.token)
+
+    @once
+    def events(self) -> "Events":
+        """Pushes events."""
+        from hurlbat.events import Events
+
+        return Events(self)
 
     @overload
     def stub(self, name: str, *, input: None, output: type[O]) -> Task[None, O]: ...
@@ -218,6 +238,8 @@ class Hurlbat:
 
     @asynccontextmanager
     async def _living(self) -> AsyncIterator[None]:
+        from hurlbat.registration import keep_registered
+
         opening = self.workbench.around.opening
         await opening.enter()
         try:
@@ -242,20 +264,32 @@ class Hurlbat:
         self._lives = False
         self.workbench.forget()
 
-    def manifest(self) -> Manifest:
+    def manifest(self) -> "Manifest":
         """Return what this worker serves, with the digest that its answers carry. Raises `TaskInvalid`."""
         if self._manifest is None:
-            if self.workflows:
-                from hurlbat.workflow import check_nesting
+            from hurlbat.making import manifest_of
 
-                check_nesting(self.workflows)
-            declared = tuple(task.declared() for task in (*self.tasks.values(), *self.workflows.values()))
-            try:
-                manifest = Manifest(sdk=f"hurlbat-python/{version()}", tasks=declared)
-            except ValidationError as error:
-                raise TaskInvalid(explain(error, "manifest")) from error
-            self._manifest = manifest.model_copy(update={"version": manifest.digest()})
+            declared = [task.declared() for task in self._served()]
+            self._manifest = manifest_of(declared, f"hurlbat-python/{version()}", self._digest())
         return self._manifest
+
+    def mark(self) -> str:
+        """Return the digest that answers carry, without the manifest, which takes longer. Raises `TaskInvalid`."""
+        if self._mark is None:
+            if self.workflows or len(self.tasks) > MAX_TASKS:  # what may be wrong with these shows in the whole
+                self.manifest()
+            self._mark = self._digest()
+        return self._mark
+
+    def _served(self) -> list[Task[Any, Any]]:
+        if self.workflows:
+            from hurlbat.workflow import check_nesting
+
+            check_nesting(self.workflows)
+        return [*self.tasks.values(), *self.workflows.values()]
+
+    def _digest(self) -> str:
+        return digest_of([version(), *(task.text for task in self._served())])
 
     def __repr__(self) -> str:
         return f"Hurlbat(url={self.settings.url!r}, tasks={sorted(self.tasks)})"
@@ -272,7 +306,7 @@ class Hurlbat:
         self._change()
 
     def _change(self) -> None:
-        self._manifest = None
+        self._manifest = self._mark = None
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

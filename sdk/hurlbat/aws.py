@@ -108,7 +108,7 @@ class LambdaHandler:
                 "block; make it a sync task (def), or await"
             )
         logger.error("%s", said)
-        headers = {HEADER_WORKER: self._handler.manifest().version, "content-type": PROBLEM_TYPE}
+        headers = {HEADER_WORKER: self._handler.mark(), "content-type": PROBLEM_TYPE}
         return 500, headers, problem(500, "loop_blocked", said).decode()
 
 

@@ -7,10 +7,10 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overl
 from hurlbat.context import Context
 from hurlbat.errors import TaskInvalid
 from hurlbat.lineage import Callers
-from hurlbat.options import TaskOptions, check_crons, policy_of
-from hurlbat.policy import TaskPolicy
+from hurlbat.options import TaskOptions
 from hurlbat.shape import Shape, shape_of
 from hurlbat.task import Task
+from hurlbat.terms import Terms
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
@@ -110,15 +110,29 @@ class BatchDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[Context, list[I], P], O], /) -> Task[I, O]: ...
 
 
-def declaration(function: Callable[..., Any], options: Mapping[str, Any]) -> tuple[TaskPolicy, Shape]:
+def declaration(function: Callable[..., Any], options: Mapping[str, Any]) -> tuple[Terms, Shape]:
     """Return what a function and the options of its task say. Raises `TaskInvalid`."""
     name = options.get("name")
     name = name_of(function) if name is None else name
     what = f"task {name}"
-    policy = policy_of(what, {**options, "name": name})
-    shape = shape_of(function, str(name), gathers=policy.batch_size is not None)
-    check_crons(what, policy, shape)
-    return policy, shape
+    terms = terms_of(what, {**options, "name": name})
+    shape = shape_of(function, terms.name, gathers=terms.gathers)
+    check_crons(what, terms, shape)
+    return terms, shape
+
+
+def terms_of(what: str, options: Mapping[str, Any]) -> Terms:
+    """Return what options say. `what` it is begins the sentence of a `TaskInvalid`."""
+    follows = options.get("on_failure")
+    return Terms(what, {**options, "on_failure": follows.name} if isinstance(follows, Task) else options)
+
+
+def check_crons(what: str, terms: Terms, shape: Shape) -> None:
+    """Raise `TaskInvalid` for a cron that is none, and for one of which every run would fail on its input."""
+    if terms.has_crons:
+        from hurlbat.making import check_crons as check
+
+        check(what, terms.policy, shape)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -25,10 +25,12 @@ HurlbatError
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hurlbat.runs import Run
 from hurlbat.wire import MAX_KEY_BYTES, is_rate_limit_key
+
+if TYPE_CHECKING:
+    from hurlbat.runs import Run
 
 
 class HurlbatError(Exception):
@@ -95,7 +97,7 @@ class WouldDeadlock(ApiError):
 class RunError(HurlbatError):
     """A run did not give an output; `run` is how it stood when last seen."""
 
-    def __init__(self, message: str, run: Run) -> None:
+    def __init__(self, message: str, run: "Run") -> None:
         super().__init__(message)
         self.run = run
 
@@ -103,7 +105,7 @@ class RunError(HurlbatError):
 class RunFailed(RunError):
     """The run failed. `code` is the server's word for why, `type` the error's name inside the task."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: "Run") -> None:
         error = run.error or {}
         self.code = str(error.get("code", ""))
         self.type = str(error.get("type") or self.code)
@@ -119,7 +121,7 @@ class RunCancelled(RunError):
     `node`, `condition`, `concurrency` or `ttl`; it is None of one that was skipped.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: "Run") -> None:
         self.reason = run.reason
         self.by = run.cancelled_by
         super().__init__(f"{run.task} was {run.state}" + (f": {run.reason}" if run.reason else ""), run)
@@ -128,7 +130,7 @@ class RunCancelled(RunError):
 class RunTimedOut(RunError, TimeoutError):
     """The run had not ended when the caller's timeout did. It goes on; its id is `run.id`."""
 
-    def __init__(self, run: Run, timeout: float) -> None:
+    def __init__(self, run: "Run", timeout: float) -> None:
         super().__init__(f"{run.task} has not ended within {timeout:g} s; run {run.id} is {run.state} and goes on", run)
 
 

@@ -341,7 +341,7 @@ class Execution:
 
     def _completed(self, value: Any) -> Result:
         try:
-            output = encode(value, self._runnable.shape.output_adapter, what="output", limit=MAX_BODY_BYTES)
+            output = encode(value, self._runnable.shape.output_form, what="output", limit=MAX_BODY_BYTES)
         except PayloadError as error:
             return self._failed(INVALID_OUTPUT, str(error))
         return CompletedLine(self.run_id, self.attempt, output)

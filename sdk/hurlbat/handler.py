@@ -11,19 +11,22 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hurlbat import outside
 from hurlbat.errors import SignatureError, TaskInvalid
 from hurlbat.messages import BadMessage, Message, read_message
 from hurlbat.outbox import Outbox, Receive, Send, StreamBroken
-from hurlbat.policy import Manifest
 from hurlbat.reading import MAX_DELIVERY_BYTES, BodyRefused, read_body
 from hurlbat.refusal import Refusals
 from hurlbat.settings import Settings
 from hurlbat.signing import verify
+from hurlbat.terms import digest_of
 from hurlbat.wire import HEADER_WORKER, JSON_TYPE, MAX_BATCH, PROBLEM_TYPE, MessageType
 from hurlbat.workbench import Workbench
+
+if TYPE_CHECKING:
+    from hurlbat.policy import Manifest
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -55,8 +58,12 @@ class Host(Protocol):
         """Where attempts are executed."""
         ...
 
-    def manifest(self) -> Manifest:
+    def manifest(self) -> "Manifest":
         """Return what this worker serves. Raises `TaskInvalid`."""
+        ...
+
+    def mark(self) -> str:
+        """Return what tells this from what it served before. Raises `TaskInvalid`."""
         ...
 
 
@@ -82,7 +89,6 @@ class Handler:
         self._streams = streams
         self._max_batch = max_batch
         self._clock = clock
-        self._manifests: tuple[Manifest, Manifest] | None = None
         self._told: set[str] = set()
         self._refusals = Refusals()
 
@@ -96,12 +102,17 @@ class Handler:
             case "websocket":
                 await send({"type": "websocket.close", "code": 1008})
 
-    def manifest(self) -> Manifest:
+    def manifest(self) -> "Manifest":
         """Return what the app serves, as it is answered here. Raises `TaskInvalid`."""
         declared = self._host.manifest()
-        if self._manifests is None or self._manifests[0] is not declared:
-            self._manifests = declared, declared.answered(streams=self._streams, max_batch=self._max_batch)
-        return self._manifests[1]
+        return declared.answered(streams=self._streams, max_batch=self._max_batch, version=self.mark())
+
+    def mark(self) -> str:
+        """Return what tells this manifest from others: every answer carries it. Raises `TaskInvalid`."""
+        mark = self._host.mark()
+        if self._streams and self._max_batch == MAX_BATCH:
+            return mark
+        return digest_of([mark, str(self._streams), str(self._max_batch)])
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
@@ -134,10 +145,13 @@ class Handler:
         limit: Limit | None = scope.get("extensions", {}).get("hurlbat")
         await self._answer_signed(body, receive, send, mark, limit)
 
+    def _described(self) -> bytes:
+        return self.manifest().model_dump_json().encode()
+
     def _mark(self) -> Headers:
         """Return the header that every answer carries, so that nobody takes something else for a worker."""
         try:
-            return [(HEADER_WORKER.encode(), self.manifest().version.encode())]
+            return [(HEADER_WORKER.encode(), self.mark().encode())]
         except TaskInvalid:  # told to whoever proves who he is
             return []
 
@@ -158,13 +172,13 @@ class Handler:
         self, body: bytes, receive: Receive, send: Send, mark: Headers, limit: Limit | None
     ) -> None:
         try:
-            manifest = self.manifest()
+            self.mark()
+            message = read_message(body)
+            described = self._described() if message.type is MessageType.DESCRIBE else b""
         except TaskInvalid as error:  # where no lifespan has told before
             logger.error("this worker serves nothing: %s", error)
             await _send_problem(send, 500, "task_invalid", str(error))
             return
-        try:
-            message = read_message(body)
         except BadMessage as error:
             await _send_problem(send, 400, "bad_message", f"the signed body is not a message: {error}", mark)
             return
@@ -179,7 +193,7 @@ class Handler:
                 outcome = await self._host.workbench.cancel(message.cancellations)
                 await _send_json(send, 200, {"runs": outcome}, mark)
             case MessageType.DESCRIBE:
-                await _send(send, 200, JSON_TYPE, manifest.model_dump_json().encode(), mark)
+                await _send(send, 200, JSON_TYPE, described, mark)
             case MessageType.PROBE:
                 await _send_json(send, 200, {"ok": True}, mark)
 

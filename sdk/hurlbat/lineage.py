@@ -3,10 +3,9 @@
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-from hurlbat.runs import RunOptions
-
 if TYPE_CHECKING:
     from hurlbat.client import AsyncClient
+    from hurlbat.runs import RunOptions
     from hurlbat.sync_client import Client
 
 
@@ -60,7 +59,7 @@ def current_run(client: "AsyncClient | Client") -> str | None:
     return running.run_id
 
 
-def linked(options: RunOptions, client: "AsyncClient | Client") -> RunOptions:
+def linked(options: "RunOptions", client: "AsyncClient | Client") -> "RunOptions":
     """Return the options with the current run as parent, unless they name one, or None for none."""
     if "parent" in options:
         return options

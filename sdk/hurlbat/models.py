@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
+from hurlbat.adapters import explain
 from hurlbat.errors import TaskInvalid
-from hurlbat.payloads import explain
 
 LENIENT: Final = {"unknown": "ignore"}
 """The context of a validation that ignores unknown members."""

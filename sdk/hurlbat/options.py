@@ -1,33 +1,23 @@
-"""What may be said of a task, of a workflow and of a node, as keyword arguments; and a policy made of it."""
+"""What may be said of a task, of a workflow and of a node, as keyword arguments.
+
+For type checkers, so the names of what takes a while to load are but texts here.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from pydantic import ValidationError
-
-from hurlbat.errors import PayloadError, TaskInvalid
-from hurlbat.payloads import encode, explain
-from hurlbat.policy import Backoff, Concurrency, LabelWish, RateLimit, TaskPolicy, WantedLabel
-from hurlbat.shape import Shape
+from hurlbat.limits import Sticky
 from hurlbat.task import Task
-from hurlbat.triggers import Cron, Debounce, Filter, Throttle
 
 if TYPE_CHECKING:
     from hurlbat.graph import AnyOf, OnEvent, Sleep, When
+    from hurlbat.policy import Backoff, Concurrency, LabelWish, RateLimit, WantedLabel
+    from hurlbat.triggers import Cron, Debounce, Filter, Throttle
     from hurlbat.workflow import Node
 
     Condition = Sleep | OnEvent | When | AnyOf | Mapping[str, Any]
     Conditions = Condition | Sequence[Condition]
     """One condition, or several of which all must be true."""
-
-_LISTS: Final[Mapping[str, tuple[type, ...]]] = {
-    "concurrency": (Concurrency,),
-    "rate_limits": (RateLimit,),
-    "on_events": (str,),
-    "filters": (Filter, dict),
-    "crons": (Cron, str, dict),
-}
-"""Where a single one may stand for a list of one."""
 
 Given = Mapping[str, Any]
 """A part of a policy as a dict, as JSON has it."""
@@ -40,11 +30,11 @@ class FlowOptions(TypedDict, total=False):
     """From when a run is due to its start; off."""
     priority: int
     """Higher goes first; 2."""
-    concurrency: Concurrency | Sequence[Concurrency]
+    concurrency: "Concurrency | Sequence[Concurrency]"
     """How many runs at a time, for each value of a key."""
-    rate_limits: RateLimit | Sequence[RateLimit]
+    rate_limits: "RateLimit | Sequence[RateLimit]"
     """What a run draws on."""
-    throttle: Throttle | Given | None
+    throttle: "Throttle | Given | None"
     """How many runs start in any period."""
 
 
@@ -53,11 +43,11 @@ class WayOptions(TypedDict, total=False):
 
     on_events: str | Sequence[str]
     """Keys of events that start a run, or patterns with `*`."""
-    filters: Filter | Given | Sequence[Filter | Given]
+    filters: "Filter | Given | Sequence[Filter | Given]"
     """Which of these events do: a run for each filter that is true."""
-    crons: str | Cron | Given | Sequence[str | Cron | Given]
+    crons: "str | Cron | Given | Sequence[str | Cron | Given]"
     """At which times a run is made."""
-    debounce: Debounce | Given | None
+    debounce: "Debounce | Given | None"
     """Lets one run stand for submits that follow each other closely."""
 
 
@@ -66,15 +56,15 @@ class AttemptOptions(TypedDict, total=False):
 
     retries: int
     """So many more starts after the first that failed; 0."""
-    backoff: Backoff | None
+    backoff: "Backoff | None"
     """How long to wait between them."""
     execution_timeout: float
     """From the start of the function; 300."""
     slot_cost: int
     """How many slots of its worker an attempt takes; 1."""
-    labels: Mapping[str, str | WantedLabel | LabelWish] | None
+    labels: "Mapping[str, str | WantedLabel | LabelWish] | None"
     """Which workers it wants."""
-    sticky: Literal["soft", "hard"] | None
+    sticky: Sticky | None
     """Whether it wants the worker that last had the run's parent."""
     on_failure: str | Task[Any, Any] | None
     """The task that is run when a run has finally failed."""
@@ -108,37 +98,3 @@ class PlaceOptions(TypedDict, total=False):
 
 class NodeOptions(PlaceOptions, FlowOptions, AttemptOptions, total=False):
     """What may be said of a function that is a node: where it stands, and its policy as a task."""
-
-
-def policy_of(what: str, given: Mapping[str, Any]) -> TaskPolicy:
-    """Return the policy that options say. `what` names it where it cannot be, which raises `TaskInvalid`."""
-    said = {name: value for name, value in given.items() if value is not None}
-    unknown = said.keys() - (TaskPolicy.model_fields.keys() - {"input_schema", "output_schema", "graph"})
-    if unknown:
-        raise TaskInvalid(f"{what}: there is no policy called {', '.join(sorted(unknown))}")
-    for listed, singles in _LISTS.items():
-        if isinstance(said.get(listed), singles):
-            said[listed] = (said[listed],)
-    if isinstance(said.get("crons"), list | tuple):
-        said["crons"] = [{"expression": cron} if isinstance(cron, str) else cron for cron in said["crons"]]
-    if isinstance(said.get("on_failure"), Task):
-        said["on_failure"] = said["on_failure"].name
-    try:
-        return TaskPolicy(**said)
-    except ValidationError as error:
-        raise TaskInvalid(f"{what}: {explain(error, 'policy')}") from error
-
-
-def check_crons(what: str, policy: TaskPolicy, shape: Shape) -> None:
-    """Raise `TaskInvalid` for a cron that is none, and for one of which every run would fail on its input."""
-    for place, cron in enumerate(policy.crons):
-        if not cron.expression.startswith("@") and len(cron.expression.split()) not in (5, 6):
-            raise TaskInvalid(
-                f"{what}: policy.crons.{place}.expression: {cron.expression!r} is no crontab line; that has "
-                "5 fields (minute hour day-of-month month day-of-week), or 6 with seconds first, or is e.g. @daily"
-            )
-        try:
-            shape.check_input(encode(cron.input, what="input"))
-        except PayloadError as error:
-            said = f"{what}: policy.crons.{place}.input is none that the task takes: {error}"
-            raise TaskInvalid(said) from error

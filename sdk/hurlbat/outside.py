@@ -4,8 +4,8 @@ import random
 import time as host
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Protocol
-from uuid import uuid4
 
 
 class World(Protocol):
@@ -60,7 +60,7 @@ def uniform(low: float, high: float) -> float:
 
 def token() -> str:
     """Return 32 hex digits that nobody has had before."""
-    return _worlds[-1].token() if _worlds else uuid4().hex
+    return _worlds[-1].token() if _worlds else token_hex(16)
 
 
 @contextmanager

@@ -1,30 +1,66 @@
 """Turn inputs and outputs into JSON text and back, by their declared types.
 
 Typed values follow their pydantic type; untyped ones must be JSON as it is: no NaN, no infinities, no lone surrogates.
+What is plain goes without pydantic, which makes no difference but that it need not be loaded.
 """
 
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from hurlbat import jsontext
 from hurlbat.errors import PayloadError
+from hurlbat.plain import NotPlain, plain_of, text_of
 
-_SHOWN_ERRORS = 50
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
-def encode(value: Any, adapter: TypeAdapter[Any] | None = None, *, what: str, limit: int | None = None) -> str:
+class Form:
+    """How the values of a declared type are JSON. Raises `TaskInvalid` for what JSON cannot hold; `whose` begins it."""
+
+    def __init__(self, declared: Any, whose: str) -> None:
+        self.declared = declared
+        self.plain = plain_of(declared)
+        self._whose = whose
+        if self.plain is None:
+            _ = self.adapter
+
+    @cached_property
+    def adapter(self) -> "TypeAdapter[Any]":
+        """Reads and writes what is not plain."""
+        from hurlbat.adapters import adapter_of
+
+        return adapter_of(self.declared, self._whose)
+
+    def name(self, mode: str) -> str:
+        """Tell it from others: the same in every process, and another where its schema of this mode is another."""
+        return json.dumps(self.schema(mode)) if self.plain is None else self.plain.name
+
+    def schema(self, mode: str) -> dict[str, Any] | None:
+        """Return its JSON Schema for the manifest, or None where it has none."""
+        from hurlbat.adapters import schema_of
+
+        return schema_of(self.adapter, mode)
+
+    def read(self, value: Any, *, what: str = "input") -> Any:
+        """Return a JSON value as the type has it. Raises `PayloadError` with the fields that were refused."""
+        if self.plain is not None:
+            try:
+                return self.plain.read(value)
+            except NotPlain:
+                pass
+        from hurlbat.adapters import dumped, loaded
+
+        # as JSON and not as a Python value: strict models read a date from a string only so
+        return loaded(dumped(value, None), self.adapter, what)
+
+
+def encode(value: Any, form: Form | None = None, *, what: str, limit: int | None = None) -> str:
     """Return the JSON text of a value, of at most `limit` bytes. `what` names it in the `PayloadError` otherwise."""
     if value is None:
         return "null"
-    try:
-        if adapter is None:
-            data = to_json(value, inf_nan_mode="constants")
-        else:
-            data = adapter.dump_json(value, by_alias=True, warnings=False)
-    except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise PayloadError(f"the {what} cannot be JSON: {error}") from error
+    data = _data(value, form, what)
     if limit is not None and len(data) > limit:
         raise PayloadError(f"the {what} has {len(data):,} bytes, more than {limit:,}")
     if b"NaN" in data or b"Infinity" in data or data.count(b"[") + data.count(b"{") > jsontext.MAX_DEPTH:
@@ -35,38 +71,35 @@ def encode(value: Any, adapter: TypeAdapter[Any] | None = None, *, what: str, li
     return data.decode()
 
 
-def decode(text: str | bytes, adapter: TypeAdapter[Any] | None = None, *, what: str = "input") -> Any:
-    """Return the value of JSON text as its type has it. Raises `PayloadError` with the fields that were refused."""
-    if adapter is None:
-        return jsontext.parse(text)
+def _data(value: Any, form: Form | None, what: str) -> bytes:
+    plain = None if form is None else form.plain
+    if form is None or plain is not None:
+        try:
+            return text_of(value, plain).encode()
+        except (NotPlain, UnicodeEncodeError):  # the latter for half of a surrogate pair
+            pass
+    from hurlbat.adapters import dumped
+
     try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        raise PayloadError(explain(error, what), _details(error)) from error
+        return dumped(value, None if form is None else form.adapter)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PayloadError(f"the {what} cannot be JSON: {error}") from error
+
+
+def decode(text: str | bytes, form: Form | None = None, *, what: str = "input") -> Any:
+    """Return the value of JSON text as its type has it. Raises `PayloadError` with the fields that were refused."""
+    if form is None:
+        return jsontext.parse(text)
+    if form.plain is not None:
+        try:
+            return form.plain.read(jsontext.parse(text))
+        except (NotPlain, jsontext.JsonTextError):
+            pass
+    from hurlbat.adapters import loaded
+
+    return loaded(text, form.adapter, what)
 
 
 def printable(text: str) -> str:
     """Return the text with lone surrogates replaced, so that every JSON reader takes it."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def explain(error: ValidationError, what: str) -> str:
-    """Return a sentence for each field that a model refused, without the values."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    said = [
-        f"{'.'.join([what, *map(str, problem['loc'])])}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in problems[:_SHOWN_ERRORS]
-    ]
-    if len(problems) > _SHOWN_ERRORS:
-        said.append(f"and {len(problems) - _SHOWN_ERRORS} more")
-    return "; ".join(said)
-
-
-def _details(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return to_json(
-        [
-            {"loc": problem["loc"], "msg": problem["msg"], "type": problem["type"]}
-            for problem in problems[:_SHOWN_ERRORS]
-        ]
-    ).decode()

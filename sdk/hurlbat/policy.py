@@ -4,7 +4,6 @@ The models are strict: an unknown member is an error that names it. Only `Manife
 know, as a worker may be of a newer version than its server.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Required, Self, TypedDict
@@ -13,15 +12,16 @@ from pydantic import Field, PlainValidator, ValidationInfo, WrapValidator, field
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
+from hurlbat.limits import BATCH_SIZE, MAX_EXPRESSION, MAX_TASKS, PRIORITY, RETRIES, SLOT_COST, YEAR, Sticky
 from hurlbat.models import CONFIG, LENIENT, Model, known_only, made_by_hand, twice
-from hurlbat.triggers import MAX_EXPRESSION, MAX_PERIOD, Cron, Debounce, EventPattern, Expression, Filter, Throttle
+from hurlbat.triggers import Cron, Debounce, EventPattern, Expression, Filter, Period, Throttle
 from hurlbat.wire import MAX_BATCH, NAME_PATTERN, PROTOCOL_VERSION
 
 if TYPE_CHECKING:
     from hurlbat.graph import Graph
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False, strict=True)]
 """A duration in seconds, up to a year."""
 
 MAX_UNITS: Final = 1_000_000
@@ -29,9 +29,6 @@ MAX_LIMIT: Final = 1_000_000_000
 MIN_DURATION: Final = 0.01
 MAX_DURATION: Final = 31_622_400.0
 """Seconds: 366 days."""
-
-MAX_TASKS: Final = 2_000
-"""In one manifest: those of a workflow of the most nodes, and others."""
 
 Strategy = Literal["GROUP_ROUND_ROBIN", "CANCEL_IN_PROGRESS", "CANCEL_NEWEST", "QUEUE_NEWEST_ONLY", "QUEUE_OLDEST_ONLY"]
 """What happens to a run that finds its concurrency group full."""
@@ -80,10 +77,10 @@ class Backoff(Model):
     """
 
     strategy: Literal["exponential", "fixed", "list"] = "exponential"
-    initial: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 1.0
+    initial: Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)] = 1.0
     factor: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 2.0
-    max: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 300.0
-    delays: Annotated[tuple[Annotated[float, Field(ge=0, le=31_536_000)], ...], Field(max_length=100)] = ()
+    max: Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)] = 300.0
+    delays: Annotated[tuple[Annotated[float, Field(ge=0, le=YEAR)], ...], Field(max_length=100)] = ()
     jitter: bool = True
 
     @model_validator(mode="after")
@@ -214,17 +211,17 @@ class TaskPolicy(Model):
     """
 
     name: Name
-    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    retries: Annotated[int, Field(ge=RETRIES.least, le=RETRIES.most)] = 0
     backoff: Backoff = Backoff()
     execution_timeout: Seconds = 300.0
     schedule_timeout: Seconds | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000, strict=True)] = 2
-    slot_cost: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
+    priority: Annotated[int, Field(ge=PRIORITY.least, le=PRIORITY.most, strict=True)] = 2
+    slot_cost: Annotated[int, Field(ge=SLOT_COST.least, le=SLOT_COST.most, strict=True)] = 1
     labels: dict[
         Annotated[str, Field(min_length=1, max_length=256)],
         Annotated[str | WantedLabel, WrapValidator(_label)],
     ] = Field(default_factory=dict, max_length=16)
-    sticky: Literal["soft", "hard"] | None = None
+    sticky: Sticky | None = None
     concurrency: Annotated[tuple[Concurrency, ...], Field(max_length=8)] = ()
     rate_limits: Annotated[tuple[RateLimit, ...], Field(max_length=8)] = ()
     throttle: Throttle | None = None
@@ -232,8 +229,8 @@ class TaskPolicy(Model):
     filters: Annotated[tuple[Filter, ...], Field(max_length=16)] = ()
     crons: Annotated[tuple[Cron, ...], Field(max_length=16)] = ()
     debounce: Debounce | None = None
-    batch_size: Annotated[int, Field(ge=2, le=1000, strict=True)] | None = None
-    batch_timeout: Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)] | None = None
+    batch_size: Annotated[int, Field(ge=BATCH_SIZE.least, le=BATCH_SIZE.most, strict=True)] | None = None
+    batch_timeout: Period | None = None
     batch_key: Expression | None = None
     on_failure: Name | None = None
     graph: OptionalGraph = None
@@ -320,14 +317,6 @@ class Manifest(Model):
         """Read a worker's answer to `describe` without what only a newer version knows. Raises `ValidationError`."""
         return cls.model_validate_json(text, context=LENIENT)
 
-    def answered(self, *, streams: bool, max_batch: int) -> Self:
+    def answered(self, *, streams: bool, max_batch: int, version: str) -> Self:
         """Return this manifest as a worker that answers in this manner says it, with its own version."""
-        if (streams, max_batch) == (self.streams, self.max_batch):
-            return self
-        other = self.model_copy(update={"streams": streams, "max_batch": max_batch})
-        return other.model_copy(update={"version": other.digest()})
-
-    def digest(self) -> str:
-        """Return 16 hex digits that tell this manifest from another."""
-        text = self.model_dump_json(exclude={"version"})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.model_copy(update={"streams": streams, "max_batch": max_batch, "version": version})

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from pydantic_core import to_json
-
 from hurlbat.context import Context
 from hurlbat.depends import Need, Overrides, Want, need_of, providers_for
 from hurlbat.errors import TaskInvalid
-from hurlbat.payloads import decode
+from hurlbat.payloads import Form, decode
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -37,19 +33,26 @@ class Shape:
     needs: tuple[Need, ...] = ()
 
     @cached_property
-    def caller_adapter(self) -> TypeAdapter[Any] | None:
-        """Serialises and validates what a caller gives; None takes any JSON as it is."""
-        return _adapter(_item_of(self.input_type), self.task, "input") if self.gathers else self.input_adapter
+    def caller_form(self) -> Form | None:
+        """Writes and reads what a caller gives; None takes any JSON as it is."""
+        return _form(_item_of(self.input_type), self.task, "input") if self.gathers else self.input_form
 
     @cached_property
-    def input_adapter(self) -> TypeAdapter[Any] | None:
-        """Validates and serialises the input; None takes any JSON as it is."""
-        return _adapter(self.input_type, self.task, "input")
+    def input_form(self) -> Form | None:
+        """Reads and writes the input; None takes any JSON as it is."""
+        return _form(self.input_type, self.task, "input")
 
     @cached_property
-    def output_adapter(self) -> TypeAdapter[Any] | None:
-        """Serialises and validates the output; None takes whatever JSON can hold."""
-        return _adapter(self.output_type, self.task, "output")
+    def output_form(self) -> Form | None:
+        """Writes and reads the output; None takes whatever JSON can hold."""
+        return _form(self.output_type, self.task, "output")
+
+    @property
+    def text(self) -> str:
+        """Tells what the task takes and gives, as the manifest has it, alike in every process."""
+        takes = self.caller_form.name("validation") if self.input_name and self.caller_form else ""
+        gives = self.output_form.name("serialization") if self.output_form else ""
+        return f"{takes} -> {gives}"
 
     @cached_property
     def wants(self) -> tuple[Want, ...]:
@@ -71,10 +74,7 @@ class Shape:
             for parameter in self.parameters:
                 if parameter.name == self.input_name and parameter.default is not inspect.Parameter.empty:
                     return parameter.default
-        if self.input_adapter is None:
-            return input
-        # as JSON and not as a Python value: strict models read a date from a string only so
-        return decode(to_json(input), self.input_adapter)
+        return input if self.input_form is None else self.input_form.read(input)
 
     def arguments(self, input: Any, context: Context, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments to call the function with; `input` was read, and `given` is what it needs, by name."""
@@ -95,12 +95,12 @@ class Shape:
 
     def check_input(self, text: str) -> None:
         """Raise `PayloadError` if the function would refuse this input, raw JSON as a caller gives it."""
-        if self.input_name is None or self.caller_adapter is None:
+        if self.input_name is None or self.caller_form is None:
             return
         parameter = next((one for one in self.parameters if one.name == self.input_name), None)
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
         if self.gathers or text != "null" or not has_default:
-            decode(text, self.caller_adapter)
+            decode(text, self.caller_form)
 
 
 def shape_of(function: Callable[..., Any], task: str, *, gathers: bool = False) -> Shape:
@@ -148,26 +148,15 @@ def shape_of(function: Callable[..., Any], task: str, *, gathers: bool = False) 
         )
     # they are made here, so that a type that JSON cannot hold, or a need that nothing can meet, is refused where it is
     # declared
-    _ = shape.input_adapter, shape.caller_adapter, shape.output_adapter, shape.wants
+    _ = shape.input_form, shape.caller_form, shape.output_form, shape.wants
     return shape
 
 
 def shape_elsewhere(task: str, input_type: Any, output_type: Any) -> Shape:
     """Return the shape of a task that is served elsewhere. Raises `TaskInvalid` for types that JSON cannot hold."""
     shape = Shape(task, (), "input", None, input_type, output_type, is_async=True)
-    _ = shape.input_adapter, shape.output_adapter
+    _ = shape.input_form, shape.output_form
     return shape
-
-
-def schema_of(adapter: TypeAdapter[Any] | None, mode: str) -> dict[str, Any] | None:
-    """Return the JSON Schema of a type for the manifest, or None where it has none."""
-    if adapter is None:
-        return None
-    try:
-        return adapter.json_schema(mode="validation" if mode == "validation" else "serialization")
-    except Exception:
-        # pydantic raises many kinds here, also from users' own hooks; a schema is a courtesy and never a reason to fail
-        return None
 
 
 def _item_of(declared: Any) -> Any:
@@ -190,11 +179,5 @@ def _hints(function: Callable[..., Any], task: str) -> Mapping[str, Any]:
         raise TaskInvalid(f"task {task}: {error} in its annotations; define it at the top of the module") from error
 
 
-def _adapter(declared: Any, task: str, what: str) -> TypeAdapter[Any] | None:
-    if declared is Any:
-        return None
-    try:
-        return TypeAdapter(declared)
-    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
-        said = str(error).splitlines()[0]
-        raise TaskInvalid(f"task {task}: its {what} type {declared!r} cannot be read from JSON: {said}") from error
+def _form(declared: Any, task: str, what: str) -> Form | None:
+    return None if declared is Any else Form(declared, f"task {task}: its {what}")

@@ -1,15 +1,15 @@
 """What is shown of an error: its stack, from where the user's own code begins."""
 
 import contextlib
+import os
 import traceback
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from hurlbat.payloads import printable
 from hurlbat.wire import MAX_STACK_CHARS
 
-_OURS: Final = (str(Path(__file__).parent), contextlib.__file__)
+_OURS: Final = (os.path.dirname(__file__), contextlib.__file__)
 """Where no code of the user's is: this package, and what it enters generators with."""
 
 

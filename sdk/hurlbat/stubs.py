@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from hurlbat.errors import TaskInvalid
 from hurlbat.lineage import Callers
-from hurlbat.payloads import explain
-from hurlbat.policy import TaskPolicy
 from hurlbat.shape import shape_elsewhere
 from hurlbat.task import Task
+from hurlbat.terms import Terms
 
 
 def stub_of(name: str, input: Any, output: Any, callers: Callers) -> Task[Any, Any]:
@@ -18,8 +15,5 @@ def stub_of(name: str, input: Any, output: Any, callers: Callers) -> Task[Any, A
     def stub(*_: Any, **__: Any) -> Any:
         raise TaskInvalid(f"task {name} is a stub: its function is in another service; have it run, e.g. by run()")
 
-    try:
-        policy = TaskPolicy(name=name)
-    except ValidationError as error:
-        raise TaskInvalid(f"stub {name!r}: {explain(error, 'stub')}") from error
-    return Task(stub, policy, shape_elsewhere(name, input, output), callers)
+    terms = Terms(f"stub {name!r}", {"name": name}, "stub")
+    return Task(stub, terms, shape_elsewhere(name, input, output), callers)

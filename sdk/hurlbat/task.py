@@ -1,19 +1,28 @@
-"""A declared task, and the ways to have it run."""
+"""A declared task, and the ways to have it run.
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+What asks the server is imported by who does: most workers only answer it.
+"""
 
-from hurlbat import calls, schedules
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
+
 from hurlbat.errors import ApiError, ConfigError, HurlbatError, PayloadError, RunCancelled, RunFailed
-from hurlbat.lineage import Callers, current_run, linked
+from hurlbat.lineage import current_run, linked
 from hurlbat.payloads import decode, encode
-from hurlbat.policy import TaskPolicy
-from hurlbat.refs import RunRef, ScheduleRef
-from hurlbat.runs import Run, RunOptions, SubmitOptions
-from hurlbat.schedules import Schedule, ScheduleOptions
-from hurlbat.sending import Call
-from hurlbat.shape import Shape, schema_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from hurlbat.lineage import Callers
+    from hurlbat.policy import TaskPolicy
+    from hurlbat.refs import RunRef, ScheduleRef
+    from hurlbat.runs import Run, RunOptions, SubmitOptions
+    from hurlbat.schedules import Schedule, ScheduleOptions
+    from hurlbat.sending import Call
+    from hurlbat.shape import Shape
+    from hurlbat.terms import Terms
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 O = TypeVar("O")  # noqa: E741 -- the output
@@ -27,24 +36,29 @@ class Task(Generic[I, O]):
     `I` is what a caller gives. A task with a `batch_size` gets a list of these, and all of a batch get its one output.
     """
 
-    def __init__(self, function: Callable[..., Any], policy: TaskPolicy, shape: Shape, callers: Callers) -> None:
+    def __init__(self, function: Callable[..., Any], terms: Terms, shape: Shape, callers: Callers) -> None:
         self.function = function
-        self.policy = policy
+        self.terms = terms
         self.shape = shape
         self.callers = callers
         self.__doc__ = function.__doc__
-        self.__name__ = getattr(function, "__name__", policy.name)
+        self.__name__ = getattr(function, "__name__", terms.name)
         self.__module__ = function.__module__
         self.__wrapped__ = function
 
     @property
     def name(self) -> str:
         """The name by which runs are submitted."""
-        return self.policy.name
+        return self.terms.name
+
+    @property
+    def policy(self) -> TaskPolicy:
+        """What was said of it, as its policy."""
+        return self.terms.policy
 
     @overload
     async def run(
-        self: "Task[None, O]", input: None = None, *, timeout: float | None = None, **options: Unpack[RunOptions]
+        self: Task[None, O], input: None = None, *, timeout: float | None = None, **options: Unpack[RunOptions]
     ) -> O: ...
     @overload
     async def run(self, input: I, *, timeout: float | None = None, **options: Unpack[RunOptions]) -> O: ...
@@ -57,7 +71,7 @@ class Task(Generic[I, O]):
 
     @overload
     def run_sync(
-        self: "Task[None, O]", input: None = None, *, timeout: float | None = None, **options: Unpack[RunOptions]
+        self: Task[None, O], input: None = None, *, timeout: float | None = None, **options: Unpack[RunOptions]
     ) -> O: ...
     @overload
     def run_sync(self, input: I, *, timeout: float | None = None, **options: Unpack[RunOptions]) -> O: ...
@@ -66,7 +80,7 @@ class Task(Generic[I, O]):
         return self.output_of(self.callers.sync_client.drive(self._run(input, options, timeout)))
 
     @overload
-    async def run_no_wait(self: "Task[None, O]", input: None = None, **options: Unpack[RunOptions]) -> RunRef[O]: ...
+    async def run_no_wait(self: Task[None, O], input: None = None, **options: Unpack[RunOptions]) -> RunRef[O]: ...
     @overload
     async def run_no_wait(self, input: I, **options: Unpack[RunOptions]) -> RunRef[O]: ...
     async def run_no_wait(self, input: Any = None, **options: Unpack[RunOptions]) -> RunRef[O]:
@@ -74,7 +88,7 @@ class Task(Generic[I, O]):
         return self.ref((await self.callers.client.drive(self._submit(input, options))).id)
 
     @overload
-    def run_no_wait_sync(self: "Task[None, O]", input: None = None, **options: Unpack[RunOptions]) -> RunRef[O]: ...
+    def run_no_wait_sync(self: Task[None, O], input: None = None, **options: Unpack[RunOptions]) -> RunRef[O]: ...
     @overload
     def run_no_wait_sync(self, input: I, **options: Unpack[RunOptions]) -> RunRef[O]: ...
     def run_no_wait_sync(self, input: Any = None, **options: Unpack[RunOptions]) -> RunRef[O]:
@@ -155,7 +169,7 @@ class Task(Generic[I, O]):
 
     @overload
     async def schedule(
-        self: "Task[None, O]",
+        self: Task[None, O],
         input: None = None,
         *,
         at: datetime | None = None,
@@ -182,7 +196,7 @@ class Task(Generic[I, O]):
 
     @overload
     def schedule_sync(
-        self: "Task[None, O]",
+        self: Task[None, O],
         input: None = None,
         *,
         at: datetime | None = None,
@@ -223,26 +237,37 @@ class Task(Generic[I, O]):
 
     def cron_ref(self, name: str) -> ScheduleRef[O]:
         """Return a reference to a schedule of this task by its name."""
+        from hurlbat.refs import ScheduleRef
+
         return ScheduleRef(self, name)
 
     def ref(self, run_id: str) -> RunRef[O]:
         """Return a reference to a run of this task by its id."""
+        from hurlbat.refs import RunRef
+
         return RunRef(self, run_id)
 
     def output_of(self, run: Run) -> O:
         """Return a finished run's output by this task's type. Raises `RunFailed`, `RunCancelled`, `PayloadError`."""
         if run.state != "completed":
             raise RunFailed(run) if run.state == "failed" else RunCancelled(run)
-        output: O = decode(run.output_text, self.shape.output_adapter, what="output")
+        output: O = decode(run.output_text, self.shape.output_form, what="output")
         return output
 
     def declared(self) -> TaskPolicy:
         """Return the policy with the schemas, as it stands in the manifest."""
+        takes = self.shape.caller_form if self.shape.input_name else None
+        gives = self.shape.output_form
         schemas = {
-            "input_schema": schema_of(self.shape.caller_adapter, "validation") if self.shape.input_name else None,
-            "output_schema": schema_of(self.shape.output_adapter, "serialization"),
+            "input_schema": None if takes is None else takes.schema("validation"),
+            "output_schema": None if gives is None else gives.schema("serialization"),
         }
         return self.policy.model_copy(update=schemas)
+
+    @property
+    def text(self) -> str:
+        """Tells what the manifest has of it, alike in every process; quicker to have than that."""
+        return f"{self.terms.text} {self.shape.text}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, without the server."""
@@ -252,12 +277,14 @@ class Task(Generic[I, O]):
         return f"Task({self.name!r})"
 
     def _input(self, value: Any) -> str:
-        return encode(value, self.shape.caller_adapter, what="input")
+        return encode(value, self.shape.caller_form, what="input")
 
     def _inputs(self, values: Sequence[Any]) -> list[str]:
         return [self._input(value) for value in values]
 
     def _later(self, input: Any, at: datetime | None, delay: float | None, options: SubmitOptions) -> Call[Run]:
+        from hurlbat import calls
+
         if "run_at" in options:
             raise TypeError("schedule takes its time as at=, not as run_at=")
         when: RunOptions = {"delay": delay} if delay is not None else {}
@@ -267,6 +294,8 @@ class Task(Generic[I, O]):
         return self._submit(input, {**options, **when})
 
     def _cron(self, expression: str, input: Any, name: str | None, options: ScheduleOptions) -> Call[Schedule]:
+        from hurlbat import schedules
+
         try:
             self.shape.check_input(text := self._input(input))
         except PayloadError as error:
@@ -274,19 +303,27 @@ class Task(Generic[I, O]):
         return schedules.create(self.name, expression, None, text, name, options)
 
     def _run(self, input: Any, options: RunOptions, timeout: float | None) -> Call[Run]:
+        from hurlbat import calls
+
         client = self.callers.client
         return calls.run(self.name, self._input(input), linked(options, client), timeout, current_run(client))
 
     def _submit(self, input: Any, options: RunOptions) -> Call[Run]:
+        from hurlbat import calls
+
         return calls.submit(self.name, self._input(input), linked(options, self.callers.client))
 
     def _run_many(
         self, inputs: Sequence[Any], options: RunOptions, timeout: float | None
     ) -> Call[list[Run | HurlbatError]]:
+        from hurlbat import calls
+
         client = self.callers.client
         return calls.run_many(self.name, self._inputs(inputs), linked(options, client), timeout, current_run(client))
 
     def _submit_many(self, inputs: Sequence[Any], options: RunOptions) -> Call[list[Run | ApiError]]:
+        from hurlbat import calls
+
         return calls.submit_many(self.name, self._inputs(inputs), linked(options, self.callers.client))
 
     def _refs(self, outcomes: Sequence[Run | HurlbatError]) -> list[RunRef[O]]:

@@ -16,17 +16,14 @@ from pydantic.dataclasses import dataclass
 
 from hurlbat.errors import PayloadError
 from hurlbat.jsontext import parse
+from hurlbat.limits import MAX_EXPRESSION, PERIOD, PRIORITY
 from hurlbat.models import CONFIG, known_only, made_by_hand
 from hurlbat.payloads import encode
 
-MAX_EXPRESSION: Final = 512
-"""Characters of an expression."""
 MAX_CRON: Final = 256
 """Characters of a cron expression."""
 MAX_EVENT_KEY: Final = 256
 """Characters of an event's key, of a pattern, and of a scope."""
-MAX_PERIOD: Final = 86_400.0
-"""Seconds that submits may be gathered: a day."""
 MAX_FILTER_PAYLOAD: Final = 16_384
 """Characters of a filter's payload in JSON."""
 
@@ -50,7 +47,7 @@ def json_value(given: Any) -> Any:
 
 EventPattern = Annotated[str, Field(min_length=1, max_length=MAX_EVENT_KEY), AfterValidator(plain_text)]
 """An event's key, or a pattern: `*` stands for any characters, nothing else is special."""
-Period = Annotated[float, Field(ge=0.01, le=MAX_PERIOD, allow_inf_nan=False)]
+Period = Annotated[float, Field(ge=PERIOD.least, le=PERIOD.most, allow_inf_nan=False)]
 
 
 @made_by_hand
@@ -67,7 +64,7 @@ class Cron:
     timezone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
     input: Annotated[Any, PlainValidator(json_value)] = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    priority: Annotated[int, Field(ge=PRIORITY.least, le=PRIORITY.most)] | None = None
     missed: Literal["skip", "once", "all"] = "once"
     overlap: Literal["allow", "skip", "cancel"] = "allow"
 

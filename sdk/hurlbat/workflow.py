@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
+from hurlbat.adapters import explain
 from hurlbat.context import Context
-from hurlbat.decorator import declaration, name_of
+from hurlbat.decorator import check_crons, declaration, name_of, terms_of
 from hurlbat.errors import TaskInvalid
 from hurlbat.graph import MAX_NODES, AnyOf, Graph, GraphNode, LastNode, OnEvent, Sleep, When, circle_in
 from hurlbat.lineage import Callers
-from hurlbat.options import NodeOptions, PlaceOptions, WayOptions, WorkflowOptions, check_crons, policy_of
-from hurlbat.payloads import decode, explain
+from hurlbat.options import NodeOptions, PlaceOptions, WayOptions, WorkflowOptions
 from hurlbat.policy import TaskPolicy
 from hurlbat.shape import Shape, shape_elsewhere
 from hurlbat.task import Task
+from hurlbat.terms import Terms
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Task[I, O]
 J = TypeVar("J")
@@ -42,7 +42,7 @@ class Node(Task[I, O]):
     """
 
     def __init__(self, workflow: str, said: GraphNode | LastNode, task: Task[I, O]) -> None:
-        super().__init__(task.function, task.policy, task.shape, task.callers)
+        super().__init__(task.function, task.terms, task.shape, task.callers)
         self.workflow = workflow
         self.said = said
 
@@ -53,9 +53,8 @@ class Node(Task[I, O]):
 
     def read(self, output: Any) -> O:
         """Return an output, a JSON value, by the task's type. Raises `PayloadError`."""
-        read: O = output
-        if self.shape.output_adapter is not None:
-            read = decode(to_json(output), self.shape.output_adapter, what=f"output of {self.node}")
+        form = self.shape.output_form
+        read: O = output if form is None else form.read(output, what=f"output of {self.node}")
         return read
 
     def __repr__(self) -> str:
@@ -70,16 +69,16 @@ class Workflow(Task[I, dict[str, Any]]):
 
     def __init__(
         self,
-        policy: TaskPolicy,
+        terms: Terms,
         shape: Shape,
         callers: Callers,
         declare: Callable[[Task[Any, Any]], None],
         changed: Callable[[], None],
     ) -> None:
         def workflow(*_: Any, **__: Any) -> Any:
-            raise TaskInvalid(f"workflow {policy.name} has no function of its own; have it run, e.g. by run()")
+            raise TaskInvalid(f"workflow {terms.name} has no function of its own; have it run, e.g. by run()")
 
-        super().__init__(workflow, policy, shape, callers)
+        super().__init__(workflow, terms, shape, callers)
         self.__doc__ = type(self).__doc__
         self._declare = declare
         self._changed = changed
@@ -106,11 +105,8 @@ class Workflow(Task[I, dict[str, Any]]):
         that is the workflow's. Raises `TaskInvalid`.
         """
         if isinstance(task, str):
-            try:
-                policy = TaskPolicy(name=task)
-            except ValidationError as error:
-                raise TaskInvalid(f"workflow {self.name}: task {task!r}: {explain(error, 'task')}") from error
-            task = Task(self.function, policy, shape_elsewhere(task, Any, Any), self.callers)
+            terms = Terms(f"workflow {self.name}: task {task!r}", {"name": task}, "task")
+            task = Task(self.function, terms, shape_elsewhere(task, Any, Any), self.callers)
         return self._place(NODES, task, {"input": input, **place})
 
     def _place(self, where: str, task: Callable[..., Any], options: Mapping[str, Any]) -> Node[Any, Any]:
@@ -170,6 +166,11 @@ class Workflow(Task[I, dict[str, Any]]):
     def declared(self) -> TaskPolicy:
         """Return the policy with the graph and the schemas, as it stands in the manifest. Raises `TaskInvalid`."""
         return super().declared().model_copy(update={"graph": self.graph})
+
+    @property
+    def text(self) -> str:
+        """Tells what the manifest has of it. Raises `TaskInvalid`."""
+        return f"{super().text} {self.graph.model_dump_json()}"
 
     def __repr__(self) -> str:
         return f"Workflow({self.name!r})"
@@ -306,8 +307,8 @@ def workflow_of(
     of_workers = (options.keys() - _OF_WORKFLOWS) & TaskPolicy.model_fields.keys()
     if of_workers:
         raise TaskInvalid(f"{what} runs on no worker and has no {min(of_workers)}; say that of its nodes")
-    policy = policy_of(what, {**options, "name": name})
+    terms = terms_of(what, {**options, "name": name})
     elsewhere = shape_elsewhere(name, input, dict[str, Any])
     shape = elsewhere if input is not None else Shape(name, (), None, None, None, dict[str, Any], is_async=True)
-    check_crons(what, policy, shape)
-    return Workflow(policy, shape, callers, declare, changed)
+    check_crons(what, terms, shape)
+    return Workflow(terms, shape, callers, declare, changed)

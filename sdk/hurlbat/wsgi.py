@@ -62,7 +62,7 @@ class WSGIHandler:
 
     def _busy(self, start_response: StartResponse) -> Iterable[bytes]:
         body = problem(503, "loop_blocked", "the event loop of the tasks is blocked; nothing of this request was begun")
-        mark = [(HEADER_WORKER, self._handler.manifest().version), ("retry-after", "1")]
+        mark = [(HEADER_WORKER, self._handler.mark()), ("retry-after", "1")]
         start_response(_line(503), [*mark, ("content-type", PROBLEM_TYPE), ("content-length", str(len(body)))])
         return [body]
 

@@ -209,7 +209,7 @@ def test_a_caller_of_a_batch_gives_one_item_and_its_function_gets_the_list(hurlb
         return [order.id for order in orders]
 
     assert ship.declared().input_schema == Order.model_json_schema()
-    assert ship.shape.caller_adapter is not None
+    assert ship.shape.caller_form is not None
     line = asyncio.run(result_of(hurlbat, a_run("ship", [{"id": 1}, {"id": 2}])))
     assert (line["state"], line["output"]) == ("completed", [1, 2])
     line = asyncio.run(result_of(hurlbat, a_run("ship", [{"id": 1}, {"id": "?"}], attempt=2)))

@@ -51,7 +51,7 @@ async def test_describe_is_answered_with_the_manifest() -> None:
     hurlbat = a_worker()
     answer = await ask(hurlbat, DESCRIBE)
     assert answer.status == 200
-    assert answer.json["version"] == answer.headers["hurlbat-worker"] == hurlbat.manifest().digest()
+    assert answer.json["version"] == answer.headers["hurlbat-worker"] == hurlbat.manifest().version == hurlbat.mark()
     task = answer.json["tasks"][0]
     assert (task["name"], task["retries"]) == ("double", 2)
     assert (task["input_schema"], task["output_schema"]) == ({"type": "integer"}, {"type": "integer"})
@@ -59,9 +59,10 @@ async def test_describe_is_answered_with_the_manifest() -> None:
 
 async def test_the_digest_changes_with_the_tasks() -> None:
     hurlbat = a_worker()
-    before = hurlbat.manifest().version
+    before = hurlbat.mark()
+    assert hurlbat.manifest().version == before
     hurlbat.task(name="another")(lambda: None)
-    assert hurlbat.manifest().version != before
+    assert hurlbat.manifest().version == hurlbat.mark() != before
 
 
 async def test_a_signed_probe_runs_nothing_and_is_answered() -> None:

@@ -5,7 +5,7 @@
 Installs the wheel with its dependencies into an empty environment and measures there, each time in a fresh process: the
 median of `RUNS`, of time and of a processor's time, which other load does not stretch as much. A cold start is what a
 platform does that has no process yet: start Python, import the user's module, verify a signed delivery, run its one
-task with a pydantic model, and answer.
+task, whose input is a dataclass or a pydantic model, and answer.
 """
 
 import resource
@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 RUNS = 15
 SECRET = "whsec_Zm9vdHByaW50LWZvb3RwcmludC1mb290cHJpbnQ="
 FUNCTION = """
-from pydantic import BaseModel
+{imports}
 from hurlbat import Hurlbat
 
 hurlbat = Hurlbat(signing_secret="{secret}")
 
-class Photo(BaseModel):
+{photo}
     width: int
 
 @hurlbat.task(retries=3)
@@ -34,6 +34,10 @@ async def halve(photo: Photo) -> dict[str, int]:
 
 handler = hurlbat.aws_lambda()
 """
+KINDS = {
+    "a dataclass": {"imports": "from dataclasses import dataclass", "photo": "@dataclass\nclass Photo:"},
+    "a model": {"imports": "from pydantic import BaseModel", "photo": "class Photo(BaseModel):"},
+}
 DELIVERY = """
 import json, time
 from hurlbat import signing, wire
@@ -64,17 +68,21 @@ def main(wheel: str) -> None:
         [packages] = (folder / "venv" / "lib").glob("python*/site-packages")
         before = _bytes(packages)
         subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
-        (folder / "function.py").write_text(FUNCTION.format(secret=SECRET))
-        event = _output(python, DELIVERY % ([SECRET],), folder)
         print(f"installed, with dependencies: {(_bytes(packages) - before) / 1e6:.1f} MB")
         for what, code in (
             ("python that does nothing", "pass"),
             ("import hurlbat", "import hurlbat"),
             ("from hurlbat import Hurlbat", "from hurlbat import Hurlbat"),
-            ("cold start, all of it", INVOCATION),
         ):
-            taken, used = _median(python, code, folder, event)
-            print(f"{what + ':':<30}{taken:.0f} ms, {used:.0f} ms of a processor")
+            _show(what, *_median(python, code, folder))
+        for what, kind in KINDS.items():
+            (folder / "function.py").write_text(FUNCTION.format(secret=SECRET, **kind))
+            event = _output(python, DELIVERY % ([SECRET],), folder)
+            _show(f"cold start with {what}", *_median(python, INVOCATION, folder, event))
+
+
+def _show(what: str, taken: float, used: float) -> None:
+    print(f"{what + ':':<30}{taken:.0f} ms, {used:.0f} ms of a processor")
 
 
 def _bytes(folder: Path) -> int:
