@@ -33,7 +33,10 @@ MAX_WATCHES: Final = 1_000
 GAP: Final = 0.05
 """Seconds between two looks of one who watches: in a storm of changes he is told of many at once."""
 MOST_AT_ONCE: Final = 100
-"""Runs that are read at once, with all that their timelines may hold."""
+"""Runs that are read at once, with their timelines; fewer at first, and where these are long."""
+FEW_AT_ONCE: Final = 10
+MANY_LINES: Final = 2_000
+"""Lines in one read's timelines after which the next one reads fewer runs: each may have 1,000, of 8 KB."""
 MOST_MARKS: Final = 1_000
 
 
@@ -57,6 +60,7 @@ class Looks:
         self._database = database
         self._asked: dict[str, list[_Asker]] = {}
         self._reading = False
+        self._most = FEW_AT_ONCE
 
     async def look(self, run_id: str) -> Run:
         """Return a run as it is now, or later. Raises `NotFound`, `Unavailable`."""
@@ -96,7 +100,7 @@ class Looks:
 
     async def _read(self, own: str) -> Run | None:
         """Read a run of one's own, and those that others have asked for."""
-        asked = {run_id: self._asked.pop(run_id) for run_id in list(self._asked)[: MOST_AT_ONCE - 1]}
+        asked = {run_id: self._asked.pop(run_id) for run_id in list(self._asked)[: self._most - 1]}
         try:
             found = await self._database.read(views.told_runs(self._tenant, list({own: None} | asked)))
         except asyncio.CancelledError:
@@ -107,6 +111,11 @@ class Looks:
             failure = error
             _answer(asked, lambda asker, _: asker.set_exception(failure))
             raise
+        lines = sum(len(run.timeline) for run in found.values())
+        if lines > MANY_LINES:
+            self._most = max(1, self._most // 4)
+        elif len(asked) + 1 >= self._most:
+            self._most = min(2 * self._most, MOST_AT_ONCE)
         _answer(asked, lambda asker, run_id: asker.set_result(found.get(run_id)))
         return found.get(own)
 

@@ -51,6 +51,32 @@ async def test_a_run_that_was_removed_since_fails_alone_in_its_bulk(
     assert [getattr(one, "code", "accepted") for one in outcomes] == ["run_unknown", "accepted"]
 
 
+@pytest.mark.parametrize(("lines", "few"), [(300, True), (1, False)])
+async def test_of_runs_with_long_timelines_fewer_are_read_at_once(
+    local: World, monkeypatch: pytest.MonkeyPatch, lines: int, few: bool
+) -> None:
+    await local.worker()
+    await local.engine.pause_worker("w")
+    ids = await local.submit_all(120)
+    await local.change(
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {lines}) "
+        "INSERT INTO timeline (tenant, run, at, kind, attempt, detail) "
+        """SELECT 1, id, 1, 'log', 1, '{"message": "said"}' FROM run, n"""
+    )
+    asked: list[int] = []
+    told = views.told_runs
+
+    def counted(tenant: int, some: list[str]) -> Any:
+        asked.append(len(some))
+        return told(tenant, some)
+
+    monkeypatch.setattr(views, "told_runs", counted)
+    found = await asyncio.gather(*(local.parts.waiting.looks.look(run_id) for run_id in ids))
+    assert [run.id for run in found] == ids
+    assert sum(asked) == len(ids)
+    assert (max(asked) <= 10) == few
+
+
 async def test_one_who_is_woken_early_waits_on_for_the_rest_of_his_time(local: World) -> None:
     worker = await local.worker()
     worker.work = worker.held
