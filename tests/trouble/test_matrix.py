@@ -27,7 +27,6 @@ ROOM = 131_072
 """Bytes: more than the log of the server has, and less than is written ahead before it goes into the file."""
 TOLD = "the database is in trouble"
 OVER = "the database works again"
-QUICK: dict[str, Any] = {"HURLBAT_LEASE": "4", "HURLBAT_HEARTBEAT": "1"}
 
 
 class Client:
@@ -194,7 +193,7 @@ def on_postgres(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, prox
     processes = Processes(folder)
     url = f"postgresql+asyncpg://postgres@127.0.0.1:{proxy.port}/postgres"
     try:
-        with set_stage(processes, folder, url, **QUICK) as stage:
+        with set_stage(processes, folder, url) as stage:
             yield stage
     finally:
         processes.close()
