@@ -43,10 +43,10 @@ class FakeWorker:
 
 
 @pytest.fixture
-def settings(sqlite_url: str) -> Settings:
+def settings(made_sqlite_url: str) -> Settings:
     """What the server of a test is told."""
     return Settings(
-        database_url=sqlite_url,
+        database_url=made_sqlite_url,
         api_token=SecretStr(TOKEN),
         external_url=ORIGIN,
         max_body_bytes=100_000,

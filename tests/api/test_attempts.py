@@ -7,7 +7,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_an_attempt_is_shown_with_its_request_its_answer_and_a_sentence(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs?wait=30", json={"task": "echo", "input": {"n": 2**70}})).json()
+    run = (await api.post("/runs?wait=60", json={"task": "echo", "input": {"n": 2**70}})).json()
 
     shown = (await api.get(f"/runs/{run['id']}/attempts/1")).json()
 
@@ -25,7 +25,7 @@ async def test_an_attempt_is_shown_with_its_request_its_answer_and_a_sentence(ap
 
 
 async def test_the_attempts_of_a_run_are_listed_without_what_was_sent(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs?wait=30", json={"task": "break"})).json()
+    run = (await api.post("/runs?wait=60", json={"task": "break"})).json()
 
     page = (await api.get(f"/runs/{run['id']}/attempts?limit=1")).json()
 
@@ -37,7 +37,7 @@ async def test_the_attempts_of_a_run_are_listed_without_what_was_sent(api: httpx
 
 
 async def test_an_attempt_that_is_not_there_is_404_and_a_bad_cursor_422(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs?wait=30", json={"task": "echo"})).json()
+    run = (await api.post("/runs?wait=60", json={"task": "echo"})).json()
     for path in (f"/runs/{run['id']}/attempts/2", f"/runs/{run['id']}/attempts/0", f"/runs/{'0' * 36}/attempts/1"):
         assert (await api.get(path)).status_code == 404
     bad = await api.get(f"/runs/{run['id']}/attempts?cursor=x")
@@ -45,6 +45,6 @@ async def test_an_attempt_that_is_not_there_is_404_and_a_bad_cursor_422(api: htt
 
 
 async def test_nobody_sees_them_without_the_token(api: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs?wait=30", json={"task": "echo"})).json()
+    run = (await api.post("/runs?wait=60", json={"task": "echo"})).json()
     for path in (f"/runs/{run['id']}/attempts", f"/runs/{run['id']}/attempts/1"):
         assert (await stranger.get(path)).status_code == 401

@@ -62,7 +62,7 @@ async def test_who_would_wait_for_ever_is_told(api: httpx.AsyncClient, worker: F
     await one_slot(api)
     parent = await running(api, worker)
     body = {"task": "echo", "parent": parent}
-    asked = [("/runs?wait=10", body), ("/runs", body | {"awaited": True}), ("/runs?wait=10", body | {"awaited": None})]
+    asked = [("/runs?wait=60", body), ("/runs", body | {"awaited": True}), ("/runs?wait=60", body | {"awaited": None})]
     for path, said in asked:
         answer = await api.post(path, json=said)
         assert (answer.status_code, answer.json()["code"], answer.json()["run_id"]) == (409, "would_deadlock", parent)
@@ -76,10 +76,10 @@ async def test_who_would_wait_for_ever_is_told(api: httpx.AsyncClient, worker: F
     ]:
         assert (await api.post(path, json=said)).status_code in (201, 202)
     [child, *_] = [run["id"] for run in (await api.get("/runs")).json()["items"]]
-    answer = await api.get(f"/runs/{child}?wait=10&awaited_by={parent}")
+    answer = await api.get(f"/runs/{child}?wait=60&awaited_by={parent}")
     assert (answer.status_code, answer.json()["code"]) == (409, "would_deadlock")
     assert (await api.get(f"/runs/{child}?wait=0.01")).status_code == 200
-    itself = await api.get(f"/runs/{parent}?wait=10&awaited_by={parent}")
+    itself = await api.get(f"/runs/{parent}?wait=60&awaited_by={parent}")
     assert (itself.status_code, itself.json()["detail"]) == (409, f"run {parent} would wait for its own end")
 
 
@@ -147,7 +147,7 @@ async def test_what_cannot_be_said_of_a_child_is_refused_by_its_member(
     answer = await api.post("/runs", json=body)
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["field"], problem["detail"]) == (422, code, field, detail)
-    bulk = await api.post("/runs/bulk", json={"runs": [{"task": "echo", "delay": 60}, body]})
+    bulk = await api.post("/runs/bulk", json={"runs": [{"task": "echo", "delay": 3600}, body]})
     first, second = bulk.json()["results"]
     assert first["state"] == "queued"
     assert (second["status"], second["code"], second["field"]) == (422, code, f"runs[1].{field}")
@@ -165,10 +165,10 @@ async def test_a_key_of_two_hundred_characters_will_do(api: httpx.AsyncClient, w
     ("query", "field", "detail"),
     [
         ("awaited_by={parent}", "awaited_by", "awaited_by says who waits, so it needs wait"),
-        ("wait=10&awaited_by=x", "awaited_by", "awaited_by must be the id of a run"),
-        ("wait=10&awaited_by=", "awaited_by", "awaited_by must be the id of a run"),
+        ("wait=60&awaited_by=x", "awaited_by", "awaited_by must be the id of a run"),
+        ("wait=60&awaited_by=", "awaited_by", "awaited_by must be the id of a run"),
         (
-            "wait=10&awaited=true",
+            "wait=60&awaited=true",
             "awaited",
             "the query parameter 'awaited' is not known here (known:",
         ),
@@ -188,5 +188,5 @@ async def test_a_parent_that_nobody_knows_waits_as_anybody_does(api: httpx.Async
     run = (await api.post("/runs", json={"task": "echo"})).json()
     answer = await api.get(f"/runs/{run['id']}?wait=60&awaited_by={UNKNOWN}")
     assert (answer.status_code, answer.json()["state"]) == (200, "completed")
-    gone = await api.get(f"/runs/{UNKNOWN}?wait=10&awaited_by={run['id']}")
+    gone = await api.get(f"/runs/{UNKNOWN}?wait=60&awaited_by={run['id']}")
     assert (gone.status_code, gone.json()["code"]) == (404, "run_unknown")

@@ -509,11 +509,10 @@ def test_adding_a_worker_fails_when_it_is_rejected(
 
 def test_something_that_is_no_hurlbat_is_told_so(hurlbat: Callable[..., Done], processes: Processes) -> None:
     other = processes.python("other", "-m", "http.server", "0", "--bind", "127.0.0.1")
-    other.until(lambda: "port" in other.output, "port")
-    port = re.search(r"port (\d+)", other.output)
-    assert port is not None
+    other.until(lambda: re.search(r"port \d+ ", other.output) is not None, "port")
+    [port] = re.findall(r"port (\d+) ", other.output)
 
-    _fails(hurlbat("runs", "list", "--url", f"http://127.0.0.1:{port[1]}"), 3, "does not look like a Hurlbat server")
+    _fails(hurlbat("runs", "list", "--url", f"http://127.0.0.1:{port}"), 3, "does not look like a Hurlbat server")
 
 
 def test_all_mistakes_in_the_settings_are_told_at_once(hurlbat: Callable[..., Done]) -> None:

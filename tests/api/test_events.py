@@ -44,7 +44,7 @@ async def test_an_event_is_published_and_shown_with_what_it_started(api: httpx.A
     answer = await api.post("/events", json=said)
     event = answer.json()
     [start] = event["starts"]
-    run = (await api.get(f"/runs/{start['run']}?wait=10")).json()
+    run = (await api.get(f"/runs/{start['run']}?wait=60")).json()
 
     assert (answer.status_code, answer.headers["location"]) == (201, f"/events/{event['id']}")
     assert {name: event[name] for name in said} == said

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support import warm
 from tests.support.processes import TOKEN, Processes
 
 pytestmark = pytest.mark.anyio
@@ -123,13 +125,13 @@ Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def check(processes: Processes, sqlite_url: str) -> Callable[..., Done]:
+def check(processes: Processes, made_sqlite_url: str, tmp_path: Path) -> Callable[..., Done]:
     """Call `hurlbat expressions check` against a real server."""
-    env = {"PATH": "/usr/bin:/bin", "HURLBAT_URL": processes.serve(sqlite_url).url, "HURLBAT_TOKEN": TOKEN}
+    env = {"PATH": "/usr/bin:/bin", "HURLBAT_URL": processes.serve(made_sqlite_url).url, "HURLBAT_TOKEN": TOKEN}
 
     def call(*arguments: str) -> Done:
         command = [sys.executable, "-m", "hurlbat_app.cli.main", "expressions", "check", *arguments]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        return warm.run(command, env, tmp_path, "")
 
     return call
 

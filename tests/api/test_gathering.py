@@ -44,7 +44,7 @@ async def test_a_submit_that_was_absorbed_is_answered_with_the_run_that_took_it_
 
 async def until_gathered(api: httpx.AsyncClient, count: int) -> None:
     """Wait until the one run that there is has taken in so many submits."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = (await api.get("/runs")).json()["items"]
             if found and len((await api.get(f"/runs/{found[0]['id']}")).json()["input"]) == count:
@@ -53,7 +53,7 @@ async def until_gathered(api: httpx.AsyncClient, count: int) -> None:
 
 async def test_those_who_wait_for_a_batch_get_its_end(api: httpx.AsyncClient, worker: FakeWorker) -> None:
     await register(api, {"batch_size": 3, "batch_timeout": 60})
-    waiting = [asyncio.ensure_future(submit(api, "/runs?wait=30", input=n)) for n in range(2)]
+    waiting = [asyncio.ensure_future(submit(api, "/runs?wait=60", input=n)) for n in range(2)]
     await until_gathered(api, 2)
     results = (await api.post("/runs/bulk", json={"runs": [{"task": "echo", "input": n} for n in (2, 3)]})).json()
     ended = [answer.json() for answer in await asyncio.gather(*waiting)]
@@ -67,7 +67,7 @@ async def test_those_who_wait_for_a_batch_get_its_end(api: httpx.AsyncClient, wo
 
 async def test_a_throttle_is_shown_and_paused_as_a_dynamic_limit(api: httpx.AsyncClient) -> None:
     await register(api, {"throttle": {"limit": 1, "period": 600, "key": BY_USER}})
-    await submit(api, "/runs?wait=30", input={"user": "u 1"})
+    await submit(api, "/runs?wait=60", input={"user": "u 1"})
     held = (await submit(api, input={"user": "u 1"})).json()
     [shown] = (await api.get("/rate-limits", params={"dynamic": "true"})).json()["items"]
     assert {name: shown[name] for name in ("key", "limit", "duration", "used", "waiting")} == {

@@ -21,7 +21,7 @@ async def delayed(api: httpx.AsyncClient, count: int, task: str = "echo") -> lis
 
 async def failed(api: httpx.AsyncClient, count: int) -> list[str]:
     """Submit runs that fail, and wait for that."""
-    runs = [(await api.post("/runs?wait=10", json={"task": "break"})).json() for _ in range(count)]
+    runs = [(await api.post("/runs?wait=60", json={"task": "break"})).json() for _ in range(count)]
     assert {run["state"] for run in runs} == {"failed"}
     return [run["id"] for run in runs]
 
@@ -30,7 +30,7 @@ async def done(api: httpx.AsyncClient, answer: httpx.Response) -> dict[str, Any]
     """Wait for the end of an operation that was just begun."""
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/operations/{answer.json()['id']}"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found: dict[str, Any] = (await api.get(answer.headers["location"])).json()
             if found["state"] == "done":
@@ -64,7 +64,7 @@ async def test_failed_runs_are_replayed_by_a_filter(api: httpx.AsyncClient) -> N
 
     dry = await api.post("/runs/replay", json={"filter": {"state": "failed"}, "dry_run": True})
     ended = await done(api, await api.post("/runs/replay", json={"filter": {"created_after": at, "task": "break"}}))
-    again = (await api.get(f"/runs/{second}?wait=10")).json()
+    again = (await api.get(f"/runs/{second}?wait=60")).json()
 
     assert dry.json() == {"matched": 2}
     assert (ended["kind"], ended["matched"], ended["done"]) == ("replay", 1, 1)

@@ -90,7 +90,7 @@ async def test_rate_limits_come_in_pages_by_key(api: httpx.AsyncClient) -> None:
 async def test_what_is_used_and_who_waits_is_told(api: httpx.AsyncClient) -> None:
     await api.put("/rate-limits/cdn", json={"limit": 3, "duration": 3600})
     await serve(api, {"key": "cdn", "units": 2})
-    await submit(api, wait=10)
+    await submit(api, wait=60)
     for _ in range(2):
         await submit(api)
 
@@ -104,11 +104,11 @@ async def test_a_raised_limit_lets_those_start_that_wait(api: httpx.AsyncClient)
     await api.put("/rate-limits/cdn", json={"limit": 0, "duration": 3600})
     await serve(api, {"key": "cdn"})
     await api.put("/rate-limits/cdn", json=SLOW)
-    done = await submit(api, wait=10)
+    done = await submit(api, wait=60)
     held = await submit(api, wait=0.05)
 
     await api.put("/rate-limits/cdn", json=SLOW | {"limit": 2})
-    ended = (await api.get(f"/runs/{held['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{held['id']}?wait=60")).json()
 
     assert (done["state"], held["state"], ended["state"]) == ("completed", "queued", "completed")
 
@@ -116,7 +116,7 @@ async def test_a_raised_limit_lets_those_start_that_wait(api: httpx.AsyncClient)
 async def test_a_limit_that_runs_draw_on_is_not_removed(api: httpx.AsyncClient) -> None:
     await api.put("/rate-limits/cdn", json={"limit": 1, "duration": 3600})
     await serve(api, {"key": "cdn"})
-    await submit(api, wait=10)
+    await submit(api, wait=60)
     waiting = await submit(api)
     later = await submit(api, delay=3600)
 
@@ -151,10 +151,10 @@ async def test_a_paused_key_holds_what_draws_on_it_and_nothing_else(api: httpx.A
 
     paused = [(await api.post("/rate-limits/cdn/pause")).json() for _ in range(2)]
     held = await submit(api)
-    free = (await api.post("/runs?wait=10", json={"task": "free"})).json()
+    free = (await api.post("/runs?wait=60", json={"task": "free"})).json()
     seen = await state_of(api, held)
     resumed = [(await api.post("/rate-limits/cdn/resume")).json() for _ in range(2)]
-    ended = (await api.get(f"/runs/{held['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{held['id']}?wait=60")).json()
 
     assert [(one["paused"], one["paused_until"]) for one in paused] == [(True, None)] * 2
     assert (seen, free["started_at"] is not None) == ("queued", True)
@@ -170,10 +170,10 @@ async def test_a_dynamic_key_is_paused_whatever_it_reads_like(api: httpx.AsyncCl
     paused = (await api.post(f"{path}/pause?dynamic=true")).json()
     before = (await api.get("/rate-limits?dynamic=true")).json()["items"]
     held = await submit(api, input=key)
-    other = await submit(api, input="another", wait=10)
+    other = await submit(api, input="another", wait=60)
     [first, listed] = (await api.get("/rate-limits?dynamic=true")).json()["items"]
     await api.post(f"{path}/resume?dynamic=true")
-    ended = (await api.get(f"/runs/{held['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{held['id']}?wait=60")).json()
 
     assert (paused["key"], paused["dynamic"], paused["paused"], paused["limit"]) == (key, True, True, None)
     assert before == [paused]
@@ -195,7 +195,7 @@ async def test_static_and_dynamic_keys_that_read_alike_are_two(api: httpx.AsyncC
 async def test_dynamic_limits_come_in_pages(api: httpx.AsyncClient) -> None:
     await serve(api, {"dynamic_key": "input.k", "limit": 5, "duration": "input.d"})
     for key, seconds in (("b", 100.0), ("a", 3600.0), ("b", 50.0)):
-        await submit(api, input={"k": key, "d": seconds}, wait=10)
+        await submit(api, input={"k": key, "d": seconds}, wait=60)
 
     found, cursor = [], None
     while True:
@@ -302,7 +302,7 @@ async def test_a_report_pauses_a_key_until_somebody_resumes_it(api: httpx.AsyncC
     tasks = [{"name": name, "retries": 1, "rate_limits": [{"key": "cdn"}]} for name in ("later", "echo")]
     await api.post("/workers", json={"name": "plain", "url": WORKER_URL, "mode": "plain", "tasks": tasks})
     first = (await api.post("/runs", json={"task": "later"})).json()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await worker.reached.wait()
         while (await api.get(f"/runs/{first['id']}")).json()["state"] != "running":
             pass
@@ -314,7 +314,7 @@ async def test_a_report_pauses_a_key_until_somebody_resumes_it(api: httpx.AsyncC
     paused = (await api.get("/rate-limits/cdn")).json()
     other = await submit(api, wait=0.05)
     resumed = (await api.post("/rate-limits/cdn/resume")).json()
-    ended = (await api.get(f"/runs/{other['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{other['id']}?wait=60")).json()
 
     assert reported.status_code == 200, reported.text
     assert (paused["paused"], paused["paused_until"] is not None) == (True, True)

@@ -23,7 +23,7 @@ async def test_a_submit_is_answered_with_the_run_and_where_it_is(api: httpx.Asyn
 
 
 async def test_waiting_gives_the_finished_run(api: httpx.AsyncClient) -> None:
-    answer = await api.post("/runs?wait=10", json={"task": "echo", "input": {"a": [1, 2]}})
+    answer = await api.post("/runs?wait=60", json={"task": "echo", "input": {"a": [1, 2]}})
 
     run = answer.json()
     assert (answer.status_code, run["state"], run["output"]) == (200, "completed", {"a": [1, 2]})
@@ -31,7 +31,7 @@ async def test_waiting_gives_the_finished_run(api: httpx.AsyncClient) -> None:
 
 
 async def test_waiting_ends_with_the_state_when_the_time_is_over(api: httpx.AsyncClient) -> None:
-    answer = await api.post("/runs?wait=0.01", json={"task": "echo", "delay": 60})
+    answer = await api.post("/runs?wait=0.01", json={"task": "echo", "delay": 3600})
 
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
 
@@ -39,13 +39,13 @@ async def test_waiting_ends_with_the_state_when_the_time_is_over(api: httpx.Asyn
 async def test_looking_with_wait_gives_the_finished_run(api: httpx.AsyncClient) -> None:
     run = (await api.post("/runs", json={"task": "break"})).json()
 
-    seen = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    seen = (await api.get(f"/runs/{run['id']}?wait=60")).json()
 
     assert (seen["state"], seen["tries"]) == ("failed", 1)
 
 
 async def test_payloads_keep_the_text_they_were_sent_as(api: httpx.AsyncClient) -> None:
-    body = b'{"task": "echo", "input": {"b":  1.10, "a": 1e2, "b2": "\\u00e9"}, "metadata": { "z" :1}, "delay": 60}'
+    body = b'{"task": "echo", "input": {"b":  1.10, "a": 1e2, "b2": "\\u00e9"}, "metadata": { "z" :1}, "delay": 3600}'
 
     answer = await api.post("/runs", content=body)
 
@@ -55,7 +55,7 @@ async def test_payloads_keep_the_text_they_were_sent_as(api: httpx.AsyncClient) 
 
 
 async def test_a_repeated_key_is_answered_with_the_run_that_has_it(api: httpx.AsyncClient) -> None:
-    body = {"task": "echo", "input": 1, "delay": 60, "idempotency_key": "k"}
+    body = {"task": "echo", "input": 1, "delay": 3600, "idempotency_key": "k"}
     first = await api.post("/runs", json=body)
     again = await api.post("/runs", json=body)
     other = await api.post("/runs", json=body | {"input": 2})
@@ -83,7 +83,7 @@ async def test_bulk_gives_an_outcome_for_each_item_in_order(api: httpx.AsyncClie
 
 
 async def test_bulk_takes_a_thousand_and_no_more(api: httpx.AsyncClient) -> None:
-    item = {"task": "echo", "delay": 60}
+    item = {"task": "echo", "delay": 3600}
 
     full = await api.post("/runs/bulk", json={"runs": [item] * 1000})
     over = await api.post("/runs/bulk", json={"runs": [item] * 1001})
@@ -93,7 +93,7 @@ async def test_bulk_takes_a_thousand_and_no_more(api: httpx.AsyncClient) -> None
 
 
 async def test_pages_cover_every_run_once_the_newest_first(api: httpx.AsyncClient) -> None:
-    made = [(await api.post("/runs", json={"task": "echo", "delay": 60})).json()["id"] for _ in range(5)]
+    made = [(await api.post("/runs", json={"task": "echo", "delay": 3600})).json()["id"] for _ in range(5)]
 
     seen: list[str] = []
     cursor: str | None = None
@@ -109,7 +109,7 @@ async def test_pages_cover_every_run_once_the_newest_first(api: httpx.AsyncClien
 
 
 async def test_only_one_run_that_is_looked_at_tells_its_timeline(api: httpx.AsyncClient) -> None:
-    body = {"task": "echo", "delay": 60}
+    body = {"task": "echo", "delay": 3600}
     made = (await api.post("/runs", json=body)).json()
     [bulk] = (await api.post("/runs/bulk", json={"runs": [body]})).json()["results"]
     listed = (await api.get("/runs")).json()["items"]
@@ -119,7 +119,7 @@ async def test_only_one_run_that_is_looked_at_tells_its_timeline(api: httpx.Asyn
 
 
 async def test_a_cancelled_run_tells_its_reason_and_does_not_start(api: httpx.AsyncClient, worker: FakeWorker) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
 
     cancelled = (await api.post(f"/runs/{run['id']}/cancel", json={"reason": "withdrawn"})).json()
 
@@ -128,25 +128,25 @@ async def test_a_cancelled_run_tells_its_reason_and_does_not_start(api: httpx.As
 
 
 async def test_a_run_is_cancelled_twice_and_one_that_has_ended_otherwise_never(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
-    ended = (await api.post("/runs?wait=10", json={"task": "echo"})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
+    ended = (await api.post("/runs?wait=60", json={"task": "echo"})).json()
 
     assert [(await api.post(f"/runs/{run['id']}/cancel")).status_code for _ in range(2)] == [200, 200]
     assert (await api.post(f"/runs/{ended['id']}/cancel")).status_code == 409
 
 
 async def test_cancel_and_replay_need_no_body(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
 
     assert (await api.post(f"/runs/{run['id']}/cancel")).status_code == 200
     replayed = await api.post(f"/runs/{run['id']}/replay")
 
     assert (replayed.status_code, replayed.json()["id"]) == (200, run["id"])
-    assert (await api.get(f"/runs/{run['id']}?wait=10")).json()["state"] == "completed"
+    assert (await api.get(f"/runs/{run['id']}?wait=60")).json()["state"] == "completed"
 
 
 async def test_a_run_that_goes_on_is_not_replayed(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
 
     assert (await api.post(f"/runs/{run['id']}/replay")).status_code == 409
 
@@ -161,7 +161,7 @@ async def test_an_unknown_run_is_not_found(api: httpx.AsyncClient, run_id: str) 
 async def test_one_who_leaves_while_waiting_is_waited_for_no_longer(
     engine: Engine, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     before = asyncio.all_tasks()
     waiting = asyncio.Event()
     wait = engine.wait
@@ -177,6 +177,6 @@ async def test_one_who_leaves_while_waiting_is_waited_for_no_longer(
     looking.cancel()
     await asyncio.wait({looking})
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while asyncio.all_tasks() - before:  # noqa: ASYNC110  # a duty of the engine may be at work for a moment
             await asyncio.sleep(0.005)

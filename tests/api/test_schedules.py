@@ -73,11 +73,11 @@ async def test_a_single_time_fires_once_and_what_came_of_it_is_told(api: httpx.A
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     await made(api, name="once", expression=None, timezone=None, run_at=past, input=[1])
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (fires := (await api.get("/schedules/once/fires")).json()["items"]):  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # a turn is on its way
     [fire] = fires
-    run = (await api.get(f"/runs/{fire['run']}?wait=20")).json()
+    run = (await api.get(f"/runs/{fire['run']}?wait=60")).json()
     after = (await api.get("/schedules/once")).json()
 
     assert (fire["outcome"], fire["manual"], fire["reason"]) == ("started", False, None)

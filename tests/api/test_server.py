@@ -18,6 +18,8 @@ from hurlbat_app.cli.serve import say
 from tests.support.processes import TOKEN, Processes, Server
 
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
+HTTP = httpx.Client(timeout=60, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""Waits for a server that stands still, and leaves no connection to one that is to stop."""
 BY = "by --port or HURLBAT_PORT"
 HOLDING_WORKER = """
 import asyncio
@@ -46,14 +48,14 @@ def _running(processes: Processes, server: Server, folder: Path) -> tuple[str, S
     (folder / "holding_worker.py").write_text(HOLDING_WORKER)
     worker = processes.app("holding_worker:app", PYTHONPATH=str(folder))
     spec = {"name": "slow", "url": f"{worker.url}/", "mode": "plain", "tasks": [{"name": "slow"}]}
-    httpx.post(f"{server.url}/workers", json=spec, headers=HEADERS).raise_for_status()
-    run = httpx.post(f"{server.url}/runs", json={"task": "slow"}, headers=HEADERS).raise_for_status().json()
+    HTTP.post(f"{server.url}/workers", json=spec, headers=HEADERS).raise_for_status()
+    run = HTTP.post(f"{server.url}/runs", json={"task": "slow"}, headers=HEADERS).raise_for_status().json()
     assert run["state"] == "running"
     return str(run["id"]), worker
 
 
 def _let_go(worker: Server) -> None:
-    httpx.get(f"{worker.url}/let-go").raise_for_status()
+    HTTP.get(f"{worker.url}/let-go").raise_for_status()
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------
@@ -61,18 +63,21 @@ def _let_go(worker: Server) -> None:
 
 def test_a_token_is_made_at_the_first_start_and_said_once(processes: Processes, sqlite_url: str) -> None:
     first = processes.serve(sqlite_url, HURLBAT_API_TOKEN="")
+    first.until(lambda: "Then try" in first.output, "token")
     said = re.search(r"export HURLBAT_TOKEN=(\S+)", first.output)
     assert said is not None, first.output
     answers = [
-        httpx.get(f"{first.url}/runs", headers={"authorization": f"Bearer {token}"}).status_code
+        HTTP.get(f"{first.url}/runs", headers={"authorization": f"Bearer {token}"}).status_code
         for token in (said[1], said[1] + "x")
     ]
     first.terminate()
     second = processes.serve(sqlite_url, HURLBAT_API_TOKEN="")
+    again = HTTP.get(f"{second.url}/runs", headers={"authorization": f"Bearer {said[1]}"})
+    second.until(lambda: "Hurlbat listens on" in second.output, "announcement")
+    second.terminate()
 
     assert answers == [200, 401]
     assert "HURLBAT_TOKEN" not in second.output
-    again = httpx.get(f"{second.url}/runs", headers={"authorization": f"Bearer {said[1]}"})
     assert again.status_code == 200
 
 
@@ -84,7 +89,7 @@ def test_port_0_is_a_free_one_and_the_server_says_which(processes: Processes, sq
     url = re.search(r"listens on (http://127\.0\.0\.1:\d+)", server.output)
     assert url is not None
 
-    assert httpx.get(f"{url[1]}/health/ready").status_code == 200
+    assert HTTP.get(f"{url[1]}/health/ready").status_code == 200
 
 
 def test_a_port_in_use_is_told_in_a_sentence(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ def test_json_logs_are_one_object_a_line_and_have_no_token(
     processes: Processes, sqlite_url: str, tmp_path: Path
 ) -> None:
     server = processes.serve(sqlite_url, HURLBAT_LOG_FORMAT="json", HURLBAT_LOG_LEVEL="debug")
-    httpx.get(f"{server.url}/runs", headers=HEADERS).raise_for_status()
+    HTTP.get(f"{server.url}/runs", headers=HEADERS).raise_for_status()
     server.terminate()
 
     lines = [json.loads(line) for line in server.output.splitlines() if not line.startswith("Hurlbat listens on")]
@@ -170,26 +175,26 @@ def test_a_line_for_people_is_one_write_so_that_no_log_line_falls_into_it(monkey
 def test_a_stop_waits_for_what_runs_and_is_not_ready_meanwhile(
     processes: Processes, sqlite_url: str, tmp_path: Path
 ) -> None:
-    server = processes.serve(sqlite_url)
+    server = processes.serve(sqlite_url, HURLBAT_DRAIN_SECONDS="600")
     run, worker = _running(processes, server, tmp_path)
 
     server.signal(signal.SIGTERM)
     server.until(lambda: "draining" in server.output, "draining")
-    ready = httpx.get(f"{server.url}/health/ready").status_code
-    live = httpx.get(f"{server.url}/health/live").status_code
+    ready = HTTP.get(f"{server.url}/health/ready").status_code
+    live = HTTP.get(f"{server.url}/health/live").status_code
     _let_go(worker)
     status = server.wait()
 
     assert (ready, live, status) == (503, 200, 0)
     again = processes.serve(sqlite_url)
-    found = httpx.get(f"{again.url}/runs/{run}", headers=HEADERS).json()
+    found = HTTP.get(f"{again.url}/runs/{run}", headers=HEADERS).json()
     assert (found["state"], found["output"], found["attempt"]) == ("completed", "done", 1)
 
 
 def test_one_who_waits_for_a_run_is_answered_when_the_server_stops(
     processes: Processes, sqlite_url: str, tmp_path: Path
 ) -> None:
-    server = processes.serve(sqlite_url)
+    server = processes.serve(sqlite_url, HURLBAT_DRAIN_SECONDS="600")
     run, worker = _running(processes, server, tmp_path)
     answers: list[int] = []
     asked = threading.Event()
@@ -199,19 +204,19 @@ def test_one_who_waits_for_a_run_is_answered_when_the_server_stops(
             asked.set()
 
     def wait() -> None:
-        with httpx.Client(headers=HEADERS, timeout=90) as client:
+        with httpx.Client(headers=HEADERS, timeout=120, trust_env=False) as client:
             answer = client.get(f"{server.url}/runs/{run}?wait=60", extensions={"trace": trace})
             answers.append(answer.status_code)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    assert asked.wait(30)
-    assert httpx.get(f"{server.url}/health/live").status_code == 200  # and what came before it was taken, too
+    assert asked.wait(60)
+    assert HTTP.get(f"{server.url}/health/live").status_code == 200  # and what came before it was taken, too
     server.signal(signal.SIGTERM)
     server.until(lambda: "draining" in server.output, "draining")
     _let_go(worker)
     server.wait()
-    waiting.join(30)
+    waiting.join(120)
 
     assert answers in ([200], [503])
 
@@ -286,7 +291,7 @@ def test_dev_keeps_its_secrets_and_follows_a_worker_that_changes(
         ready = f"is ready: serves {name}"
         dev.until(lambda ready=ready: ready in dev.output, ready)  # type: ignore[misc]  # bound at once
         worker.kill()
-        dev.until(lambda times=times: dev.output.count("is away") == times, "absence")  # type: ignore[misc]
+        dev.until(lambda times=times: dev.output.count("is away") >= times, "absence")  # type: ignore[misc]
 
     assert dev.terminate() == 0
     again = processes.listen(["hurlbat_app.cli.main", "dev", *arguments], 0)

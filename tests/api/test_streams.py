@@ -38,7 +38,7 @@ class Client:
 
     async def until(self, text: bytes) -> None:
         """Wait until this was heard."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while text not in self.heard:
                 self.news.clear()
                 await self.news.wait()
@@ -61,7 +61,7 @@ async def listening(engine: Engine, run_id: str) -> AsyncIterator[tuple[Client, 
     app = create_app(engine)
     task = asyncio.ensure_future(app(scope, client.receive, client.send))
     yield client, task
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await task
         while asyncio.all_tasks() - before:  # noqa: ASYNC110  # a duty of the engine may be at work for a moment
             await asyncio.sleep(0.005)
@@ -70,7 +70,7 @@ async def listening(engine: Engine, run_id: str) -> AsyncIterator[tuple[Client, 
 
 
 async def test_one_who_goes_leaves_nothing_behind(engine: Engine, api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     async with listening(engine, run["id"]) as (client, task):
         await client.until(b"scheduled")
         assert not task.done()
@@ -79,7 +79,7 @@ async def test_one_who_goes_leaves_nothing_behind(engine: Engine, api: httpx.Asy
 
 
 async def test_one_who_goes_without_having_read_leaves_nothing_behind(engine: Engine, api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     async with listening(engine, run["id"]) as (client, _):
         await client.until(b"scheduled")
         client.reads.clear()
@@ -113,7 +113,7 @@ async def test_a_comment_shows_that_a_stream_is_alive(
     engine: Engine, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.01)
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     async with listening(engine, run["id"]) as (client, _):
         await client.until(b"\n\n: nothing new\n\n: nothing new\n\n")
         await api.post(f"/runs/{run['id']}/cancel")
@@ -124,7 +124,7 @@ async def test_a_database_that_is_away_for_a_while_ends_no_stream(
     engine: Engine, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "AGAIN_SECONDS", 0.01)
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     async with listening(engine, run["id"]) as (client, task):
         await client.until(b"scheduled")
         assert engine._parts is not None
@@ -147,7 +147,7 @@ async def test_the_stream_that_is_one_too_many_is_refused(
     engine: Engine, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hurlbat_dispatcher.waiting.MAX_WATCHES", 1)
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     async with listening(engine, run["id"]) as (client, _):
         await client.until(b"scheduled")
         refused = await api.get(f"/runs/{run['id']}/events")

@@ -12,10 +12,10 @@ pytestmark = pytest.mark.anyio
 async def test_a_paused_task_holds_its_runs_and_a_resumed_one_starts_them(api: httpx.AsyncClient) -> None:
     paused = [(await api.post("/tasks/echo/pause")).json() for _ in range(2)]
     held = (await api.post("/runs", json={"task": "echo"})).json()
-    other = (await api.post("/runs?wait=10", json={"task": "break"})).json()
+    other = (await api.post("/runs?wait=60", json={"task": "break"})).json()
     seen = (await api.get(f"/runs/{held['id']}")).json()
     resumed = [(await api.post("/tasks/echo/resume")).json() for _ in range(2)]
-    ended = (await api.get(f"/runs/{held['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{held['id']}?wait=60")).json()
 
     assert [one["paused"] for one in paused] == [True, True]
     assert (seen["state"], other["state"]) == ("queued", "failed")
@@ -29,7 +29,7 @@ async def test_runs_that_wait_already_are_held_too(api: httpx.AsyncClient) -> No
     await api.post("/tasks/echo/pause")
 
     await api.post("/workers/plain/resume")
-    other = (await api.post("/runs?wait=10", json={"task": "break"})).json()
+    other = (await api.post("/runs?wait=60", json={"task": "break"})).json()
 
     assert other["state"] == "failed"
     assert (await api.get(f"/runs/{held['id']}")).json()["state"] == "queued"

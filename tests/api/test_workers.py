@@ -112,7 +112,7 @@ async def test_a_paused_worker_holds_its_runs_and_a_resumed_one_gets_them(api: h
     paused = (await api.post("/workers/plain/pause")).json()
     run = (await api.post("/runs?wait=0.05", json={"task": "echo"})).json()
     resumed = (await api.post("/workers/plain/resume")).json()
-    ended = (await api.get(f"/runs/{run['id']}?wait=10")).json()
+    ended = (await api.get(f"/runs/{run['id']}?wait=60")).json()
 
     assert (paused["state"], run["state"]) == ("paused", "queued")
     assert (resumed["state"], ended["state"]) == ("unverified", "completed")

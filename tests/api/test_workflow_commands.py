@@ -32,9 +32,9 @@ Call = Callable[..., Done]
 
 
 @pytest.fixture
-def hurlbat(processes: Processes, sqlite_url: str, tmp_path: Path) -> Call:
+def hurlbat(processes: Processes, made_sqlite_url: str, tmp_path: Path) -> Call:
     """Call `hurlbat`, where a server is and a worker that gives `echo` back and fails `break`."""
-    server = processes.serve(sqlite_url)
+    server = processes.serve(made_sqlite_url)
     (tmp_path / "plain_worker.py").write_text(PLAIN_WORKER)
     (tmp_path / "order.json").write_text(json.dumps(ORDER))
     worker = processes.app("plain_worker:app", PYTHONPATH=str(tmp_path)).url + "/"
@@ -134,7 +134,7 @@ def test_a_run_of_a_workflow_is_told_with_its_nodes_and_as_a_tree(hurlbat: Call)
 
 def test_a_tree_shows_what_was_not_reached_yet_and_what_waits(hurlbat: Call) -> None:
     hurlbat("workflows", "put", "order", "order.json")
-    run = as_json(hurlbat("run", "order", "--input", GIVEN, "--delay", "60", "--json"))["id"]
+    run = as_json(hurlbat("run", "order", "--input", GIVEN, "--delay", "3600", "--json"))["id"]
 
     tree = said(hurlbat("runs", "tree", run))
 

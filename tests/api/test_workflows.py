@@ -156,7 +156,7 @@ async def test_a_worker_may_make_a_task_of_the_workflow_that_it_alone_declares(a
 
 
 async def test_a_task_becomes_no_workflow_while_runs_of_it_are_open(api: httpx.AsyncClient) -> None:
-    run = (await api.post("/runs", json={"task": "echo", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "echo", "delay": 3600})).json()
     await serve(api, "later")
 
     refused = await api.put("/workflows/echo", json={"nodes": [{"name": "later"}]})
@@ -170,7 +170,7 @@ async def test_a_task_becomes_no_workflow_while_runs_of_it_are_open(api: httpx.A
 
 async def test_a_removed_workflow_becomes_no_task_while_runs_of_it_are_open(api: httpx.AsyncClient) -> None:
     await api.put("/workflows/order", json={"nodes": [{"name": "echo"}]})
-    run = (await api.post("/runs", json={"task": "order", "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "order", "delay": 3600})).json()
     await api.delete("/workflows/order")
 
     refused = await serve(api, "echo", "order")
@@ -224,7 +224,7 @@ async def test_the_runs_of_a_removed_workflow_go_on_also_after_a_restart(
     api: httpx.AsyncClient, engine: Engine
 ) -> None:
     await api.put("/workflows/order", json={"nodes": [{"name": "echo"}]})
-    run = (await api.post("/runs", json={"task": "order", "input": 7, "delay": 60})).json()
+    run = (await api.post("/runs", json={"task": "order", "input": 7, "delay": 3600})).json()
     await api.delete("/workflows/order")
     await engine.stop(0)
     await engine.start()
@@ -350,7 +350,7 @@ async def test_a_run_of_a_workflow_with_a_node_of_an_unknown_task_is_refused(api
     refused = await api.post("/runs", json={"task": "order"})
     await serve(api, "echo", "nobody")
     await serve(api, "echo")
-    accepted = await api.post("/runs", json={"task": "order", "delay": 60})
+    accepted = await api.post("/runs", json={"task": "order", "delay": 3600})
 
     assert (refused.status_code, refused.json()["code"], refused.json()["node"]) == (422, "task_unknown", "n")
     assert "the node n of the workflow order: there is no task nobody" in refused.json()["detail"]
@@ -459,8 +459,8 @@ async def test_a_run_counts_its_children_by_their_states(api: httpx.AsyncClient)
     parent = (await api.post("/runs", json={"task": "later"})).json()
     for task in ("echo", "echo", "break"):
         await api.post("/runs?wait=60", json={"task": task, "parent": parent["id"]})
-    child = (await api.post("/runs", json={"task": "echo", "parent": parent["id"], "delay": 60})).json()
-    grandchild = (await api.post("/runs", json={"task": "echo", "parent": child["id"], "delay": 60})).json()
+    child = (await api.post("/runs", json={"task": "echo", "parent": parent["id"], "delay": 3600})).json()
+    grandchild = (await api.post("/runs", json={"task": "echo", "parent": child["id"], "delay": 3600})).json()
 
     found = (await api.get(f"/runs/{parent['id']}")).json()
     children = (await api.get(f"/runs?parent={parent['id']}")).json()["items"]

@@ -1,5 +1,6 @@
 """The tests' own tools do what the tests rely on."""
 
+import ast
 import signal
 import socket
 import subprocess
@@ -159,6 +160,24 @@ def test_a_forked_process_is_ended_by_a_signal_as_any_other(tmp_path: Path, ends
         process.send_signal(ends)
 
         assert process.wait(30) == process.poll() == -ends
+
+
+def test_no_test_gives_a_real_server_the_five_seconds_that_httpx_gives_it() -> None:
+    """A server on a busy machine may stand still for longer: who calls one says how long that may take."""
+    functions = {"get", "post", "put", "patch", "delete", "head", "options", "request", "stream", "Client"}
+    texts = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    hasty = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, text in texts.items()
+        if "httpx." in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) == "httpx"
+        and node.func.attr in functions
+        and {"timeout", "transport"}.isdisjoint(keyword.arg or "" for keyword in node.keywords)
+    ]
+    assert hasty == []
 
 
 def test_what_needs_another_interpreter_or_settings_of_it_is_not_forked() -> None:

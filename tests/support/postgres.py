@@ -76,10 +76,10 @@ class Cluster:
         return self._call("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *address, "-c", sql).stdout.strip()
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """Make an empty database, yield its name, and drop it again with whoever is still connected."""
+    def database(self, like: str = "template0") -> Iterator[str]:
+        """Make a database, an empty one or a copy, yield its name, and drop it with whoever is still connected."""
         name = f"test_{uuid.uuid4().hex}"
-        self.query(f"CREATE DATABASE {name} TEMPLATE template0")
+        self.query(f"CREATE DATABASE {name} TEMPLATE {like}")
         try:
             yield name
         finally:

@@ -35,14 +35,12 @@ class Died(AssertionError):
 class Process:
     """One process and what it has printed so far. Killed by its pid, never by name."""
 
-    def __init__(
-        self, name: str, command: list[str], env: Mapping[str, str], log: Path, *, is_warm: bool = False
-    ) -> None:
+    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path) -> None:
         self.name = name
         self._log = log
         self._popen: subprocess.Popen[bytes] | warm.Warm
         with log.open("ab") as output, open(os.devnull, "rb") as nothing:
-            if is_warm and warm.can_be(command, env):
+            if warm.can_be(command, env):
                 self._popen = warm.start(command, env, log.parent, (nothing, output, output))
             else:
                 self._popen = subprocess.Popen(
@@ -113,7 +111,7 @@ class Server(Process):
     """A process that listens on a port."""
 
     def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path, port: int) -> None:
-        super().__init__(name, command, env, log, is_warm=True)
+        super().__init__(name, command, env, log)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
