@@ -29,16 +29,16 @@ async def app(scope, receive, send):
 
 
 @pytest.fixture
-def answers(processes: Processes, tmp_path: Path, sqlite_url: str) -> list[Any]:
+def answers(processes: Processes, tmp_path: Path, made_sqlite_url: str) -> list[Any]:
     """What every command of the page was answered, in order; None for no content."""
     (tmp_path / "greeter.py").write_text(WORKER)
     worker = processes.app("greeter:app", PYTHONPATH=str(tmp_path)).url
-    server = processes.serve(sqlite_url)
+    server = processes.serve(made_sqlite_url)
     headers = {"authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as api:
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60, trust_env=False) as api:
         spec = {"name": "greeter", "url": f"{worker}/", "mode": "plain", "tasks": [{"name": "greet"}]}
         assert api.post("/workers", json=spec).status_code == 201
-        run = api.post("/runs", json={"task": "greet", "delay": 60}).json()["id"]
+        run = api.post("/runs", json={"task": "greet", "delay": 3600}).json()["id"]
     marked = [f"{line}\necho" for block in blocks(PAGE, "sh") for line in block.text.splitlines()]
     script = "\n".join(["set -e", *marked]).replace("http://127.0.0.1:8000", worker)
     env = {"PATH": "/usr/bin:/bin", "HURLBAT_URL": server.url, "HURLBAT_TOKEN": TOKEN, "RUN": run}

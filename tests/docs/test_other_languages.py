@@ -56,19 +56,21 @@ class Terminal:
         try:
             process.answers(f"http://127.0.0.1:{self.port}/", below=600, seconds=300)
             yield process
-            process.terminate(60)
+            process.terminate()
         finally:
             process.kill()
 
     def knows(self, task: str, worker: Process) -> None:
         """Wait until the server has asked the worker what it serves: nobody types as fast as a test."""
         url, headers = f"http://127.0.0.1:{self.server}/tasks/{task}", {"authorization": f"Bearer {TOKEN}"}
-        worker.until(lambda: httpx.get(url, headers=headers, trust_env=False).status_code == 200, f"task {task}")
+        worker.until(
+            lambda: httpx.get(url, headers=headers, timeout=60, trust_env=False).status_code == 200, f"task {task}"
+        )
 
     def said(self, command: str) -> str:
         """Run a command to its end, which must be good, and return what it printed."""
         process = self.begin(command)
-        assert process.wait(120) == 0, process.output
+        assert process.wait(300) == 0, process.output
         return process.output
 
 

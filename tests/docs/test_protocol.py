@@ -65,13 +65,13 @@ class Client:
 
 
 @pytest.fixture
-def shouter(processes: Processes, sqlite_url: str, tmp_path: Path) -> Client:
+def shouter(processes: Processes, made_sqlite_url: str, tmp_path: Path) -> Client:
     """A server with the page's worker, registered and ready."""
     (tmp_path / "worker.py").write_text(file_block(PAGE, "worker.py"))
     secret, port = new_secret(), free_port()
     worker = processes.start("worker", sys.executable, "worker.py", PORT=str(port), HURLBAT_SIGNING_SECRET=secret)
     worker.answers(f"http://127.0.0.1:{port}/", below=600)
-    client = Client(processes.serve(sqlite_url), secret)
+    client = Client(processes.serve(made_sqlite_url), secret)
     shown = client.post("/workers", {"name": "shouter", "url": f"http://127.0.0.1:{port}/", "secret": secret}, 201)
     assert (shown["state"], shown["problem"], shown["tasks"]) == ("ready", None, ["shout"])
     return client
@@ -98,10 +98,10 @@ def test_the_worker_tells_a_failure_that_is_tried_again(shouter: Client) -> None
     shouter.close()
 
 
-def test_the_commands_start_register_and_run_it(processes: Processes, sqlite_url: str, tmp_path: Path) -> None:
+def test_the_commands_start_register_and_run_it(processes: Processes, made_sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(file_block(PAGE, "worker.py"))
     [commands] = blocks(PAGE, "sh")
-    server, port = processes.serve(sqlite_url), free_port()
+    server, port = processes.serve(made_sqlite_url), free_port()
     listens = f"until (exec 3<> /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done"
     text = commands.text.replace("9000", str(port)).replace("worker.py &\n", f"worker.py &\n{listens}\n")
     shell = processes.start(
@@ -115,7 +115,7 @@ def test_the_commands_start_register_and_run_it(processes: Processes, sqlite_url
         HURLBAT_TOKEN=TOKEN,
         HURLBAT_SIGNING_SECRET=new_secret(),
     )
-    assert shell.wait(60) == 0, shell.output
+    assert shell.wait(300) == 0, shell.output
     assert 'completed with "HELLO"' in shell.output
 
 

@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 from tests.support.processes import ROOT
 
 README = ROOT / "README.md"
-MINUTES = 5
+MINUTES = 10
 CODE = [block for block in blocks(README) if block.language in ("python", "sh")]
 INSTALL, *HELLO = CODE
 READY = "is ready: serves welcome"

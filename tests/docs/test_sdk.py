@@ -52,7 +52,7 @@ def test_a_program_prints_what_the_page_says(file: str, processes: Processes, se
     [code, output] = _with_output(file)
     assert code == file_block(PAGE, file)
     program = processes.python(file, file, HURLBAT_URL=server.url, HURLBAT_TOKEN=TOKEN)
-    assert (program.wait(60), program.output) == (0, output), program.output
+    assert (program.wait(300), program.output) == (0, output), program.output
 
 
 @pytest.mark.parametrize(

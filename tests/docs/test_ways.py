@@ -14,11 +14,12 @@ from tests.support.processes import ROOT, TOKEN, Processes
 PAGE = ROOT / "docs" / "ways.md"
 
 
-def test_every_command_does_what_the_page_says(processes: Processes, tmp_path: Path, sqlite_url: str) -> None:
+def test_every_command_does_what_the_page_says(processes: Processes, tmp_path: Path, made_sqlite_url: str) -> None:
     (tmp_path / "greeter.py").write_text(WORKER)
     worker = processes.app("greeter:app", PYTHONPATH=str(tmp_path)).url
-    server = processes.serve(sqlite_url)
-    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False) as api:
+    server = processes.serve(made_sqlite_url)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60, trust_env=False) as api:
         tasks = [{"name": "greet", "on_events": ["user:*"]}]
         spec = {"name": "greeter", "url": f"{worker}/", "mode": "plain", "tasks": tasks}
         assert api.post("/workers", json=spec).status_code == 201

@@ -36,9 +36,9 @@ COMMANDS = [
 
 
 @pytest.fixture
-def api(processes: Processes, sqlite_url: str, tmp_path: Path) -> httpx.Client:
+def api(processes: Processes, made_sqlite_url: str, tmp_path: Path) -> httpx.Client:
     """A client of a server on which the recipes of the page have been followed."""
-    server = processes.serve(sqlite_url)
+    server = processes.serve(made_sqlite_url)
     env = SECRETS | {"HURLBAT_URL": server.url, "HURLBAT_TOKEN": TOKEN}
     for line in COMMANDS:
         told = re.sub(r"\$(\w+)", lambda found: env[found[1]], line)
@@ -50,7 +50,8 @@ def api(processes: Processes, sqlite_url: str, tmp_path: Path) -> httpx.Client:
         else:
             done = warm.run([*command, *arguments], env | {"HOME": str(tmp_path), "PATH": os.defpath}, tmp_path, "")
             assert done.returncode == 0, line + done.stderr
-    return httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    return httpx.Client(base_url=server.url, headers=headers, timeout=60, trust_env=False)
 
 
 def test_what_the_senders_send_becomes_the_events_that_are_told(api: httpx.Client) -> None:
@@ -75,7 +76,7 @@ def test_what_the_senders_send_becomes_the_events_that_are_told(api: httpx.Clien
         "gitlab": by_api_key(secrets["GITLAB_TOKEN"], text, header="x-gitlab-token") | {"x-gitlab-event-uuid": "l1"},
         "legacy": by_basic(secrets["LEGACY_PASSWORD"], text, username="legacy"),
     }
-    with httpx.Client(base_url=api.base_url, trust_env=False) as sender, api:
+    with httpx.Client(base_url=api.base_url, timeout=60, trust_env=False) as sender, api:
         for name, headers in deliveries.items():
             answer = sender.post(f"/webhooks/{name}", content=text, headers=headers)
             assert answer.status_code == 201, name + answer.text

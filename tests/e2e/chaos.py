@@ -37,7 +37,7 @@ def size() -> Size:
     return Size(
         runs=int(asked.get("HURLBAT_CHAOS_RUNS", "300")),
         kills=int(asked.get("HURLBAT_CHAOS_KILLS", "3")),
-        away=float(asked.get("HURLBAT_CHAOS_AWAY", "12")),
+        away=float(asked.get("HURLBAT_CHAOS_AWAY", "5")),
     )
 
 
@@ -67,7 +67,7 @@ class Submitters:
 
     def until(self, acknowledged: int) -> None:
         """Wait until so many runs are acknowledged."""
-        until(lambda: len(self.acknowledged) >= acknowledged, f"{acknowledged} acknowledged runs", 120)
+        until(lambda: len(self.acknowledged) >= acknowledged, f"{acknowledged} acknowledged runs", 180)
 
     def give_up(self) -> None:
         """Submit nothing more."""
@@ -80,7 +80,7 @@ class Submitters:
     def _submit(self, client_number: int) -> None:
         servers = deque(self.urls)
         servers.rotate(client_number)
-        with httpx.Client(headers={"authorization": f"Bearer {TOKEN}"}, timeout=30, trust_env=False) as client:
+        with httpx.Client(headers={"authorization": f"Bearer {TOKEN}"}, timeout=60, trust_env=False) as client:
             while True:
                 with self._lock:
                     number = next(self._numbers, None)
@@ -174,7 +174,7 @@ def count(api: Api, submitters: Submitters, journal: Journal, began: float) -> C
 def ended(api: Api, run_id: str) -> Object:
     """Return a run when it has ended; a server whose database has just come back may say that it is away."""
     until(lambda: api.send("GET", f"/runs/{run_id}", wait=60).status_code != 503, "answer from the database")
-    return api.ended(run_id, 60)
+    return api.ended(run_id, 180)
 
 
 def charges(run: Object) -> list[str]:

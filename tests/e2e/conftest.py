@@ -30,6 +30,12 @@ def shared_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
+def database_url(made_database_url: str) -> str:
+    """The URL of a database on either kind that has its schema: how that is made is told of elsewhere."""
+    return made_database_url
+
+
+@pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
     """A PostgreSQL that only this test uses, to be killed."""
     with running_cluster() as cluster:
@@ -45,6 +51,6 @@ def stage(shared_stage: Stage) -> Iterator[Stage]:
 
 @pytest.fixture
 def own_stage(processes: Processes, tmp_path: Path, database_url: str) -> Iterator[Stage]:
-    """A server and a worker that only this test uses."""
-    with set_stage(processes, tmp_path, database_url) as stage:
+    """A server and a worker that only this test uses. To be stopped, the server has all the time that it takes."""
+    with set_stage(processes, tmp_path, database_url, HURLBAT_DRAIN_SECONDS="600") as stage:
         yield stage

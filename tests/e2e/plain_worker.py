@@ -85,7 +85,7 @@ def carry_on(run: dict[str, Any]) -> None:
 def report(run: dict[str, Any], what: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {run['lease_token']}", "content-type": "application/json"}
     request = urllib.request.Request(f"{run['report_url']}/{what}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -13,6 +13,7 @@ import httpx
 from tests.api.contract import sync_contract_hook
 from tests.support.ports import free_port
 from tests.support.processes import TOKEN, Process, Processes, Server
+from tests.support.stands import UNHURRIED
 
 SECRET = "whsec_ZTJlLXNlY3JldC1lMmUtc2VjcmV0LWUyZS1zZWNyZXQ="
 PATIENCE = 60.0
@@ -42,8 +43,9 @@ class Api:
         self._client = httpx.Client(
             base_url=url,
             headers={"authorization": f"Bearer {TOKEN}"},
-            timeout=90,
+            timeout=2 * PATIENCE,
             trust_env=False,
+            verify=False,  # to load what TLS needs takes 20 ms, and there is none
             event_hooks={"response": [sync_contract_hook]},
         )
 
@@ -92,6 +94,13 @@ class Api:
         until(lambda: self.show(run_id)["state"] == state, f"{state} run {run_id}", seconds)
         return self.show(run_id)
 
+    def sent(self, run_id: str, attempt: int = 1) -> Object:
+        """Return what was sent for an attempt, when its delivery is over: that may go on when the run has ended."""
+        path = f"/runs/{run_id}/attempts/{attempt}"
+        until(lambda: self.call("GET", path)["request"] is not None, f"end of the delivery of {run_id}")
+        found: Object = self.call("GET", path)["request"]
+        return found
+
     def register(self, worker: Server, name: str = "app", *, path: str = "/hurlbat/", **more: Any) -> Object:
         """Register a worker by name, with the secret that all workers here have."""
         body = {"name": name, "url": f"{worker.url}{path}", "secret": SECRET} | more
@@ -131,8 +140,11 @@ def start_worker(processes: Processes, journal: Journal, **more: Any) -> Server:
 
 
 def start_both(processes: Processes, journal: Journal, database_url: str, **env: Any) -> tuple[Server, Server]:
-    """Start a server and the worker app at the same time, and wait for both."""
-    server = processes.serve(database_url, wait=False, **env)
+    """Start a server and the worker app at the same time, and wait for both.
+
+    The server is one with long leases, unless `env` says otherwise.
+    """
+    server = processes.serve(database_url, wait=False, **(UNHURRIED | env))
     worker = start_worker(processes, journal)
     server.answers(f"{server.url}/health/ready", below=300)
     return server, worker

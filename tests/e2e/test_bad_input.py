@@ -161,6 +161,6 @@ def hurlbat(processes: Processes, command: str, **env: str) -> Process:
 
 def assert_refused(process: Process, code: int, sentence: str) -> None:
     """The process has left with this code and said so, without a traceback."""
-    assert process.wait(30) == code, process.output
+    assert process.wait() == code, process.output
     assert sentence in process.output
     assert "Traceback" not in process.output

@@ -8,15 +8,19 @@ from tests.e2e.stage import Stage, until
 
 
 def test_a_queued_run_that_is_cancelled_never_starts(stage: Stage) -> None:
-    submitted = stage.api.submit("add", {"first": 1}, delay=2)
+    stage.api.call("POST", "/workers/app/pause")  # so that none is quicker than its cancellation
+    try:
+        submitted = [stage.api.submit("add", {"first": 1}, delay=delay) for delay in (0, 0.5)]
+        cancelled = [stage.api.call("POST", f"/runs/{run['id']}/cancel") for run in submitted]
+    finally:
+        stage.api.call("POST", "/workers/app/resume")
 
-    cancelled = stage.api.call("POST", f"/runs/{submitted['id']}/cancel")
-
-    assert cancelled["state"] == "cancelled"
-    later = stage.api.submit("add", {"first": 1}, run_at=submitted["due_at"])
+    assert [run["state"] for run in cancelled] == ["cancelled"] * 2
+    later = stage.api.submit("add", {"first": 1}, run_at=submitted[1]["due_at"])
     assert stage.api.ended(later["id"])["state"] == "completed"
-    assert stage.journal.events(submitted["id"]) == []
-    assert stage.api.show(submitted["id"])["state"] == "cancelled"
+    for run in submitted:
+        assert stage.journal.events(run["id"]) == []
+        assert stage.api.show(run["id"])["state"] == "cancelled"
 
 
 @pytest.mark.parametrize("task", ["hold", "hold-in-thread"])

@@ -11,6 +11,7 @@ from tests.e2e.chaos import Count, Submitters, count, kills, size
 from tests.e2e.stage import Api, Journal, Object, assert_no_faults, start_both, start_worker, until
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes, Server
+from tests.support.stands import UNHURRIED
 
 QUICK: dict[str, Any] = {"HURLBAT_LEASE": "2", "HURLBAT_HEARTBEAT": "0.7"}
 """A shared database is taken over when a lease has run out; tests need not wait for the usual 15 s."""
@@ -28,7 +29,7 @@ class Scene:
     ) -> None:
         self._processes = processes
         self._url = database_url
-        self._settings = QUICK if kills else {}
+        self._settings = QUICK if kills else UNHURRIED
         self.journal = Journal(folder / "journal")
         server, self.worker = start_both(processes, self.journal, database_url, **self._settings)
         self.servers = [server, *(processes.serve(database_url, **self._settings) for _ in range(servers - 1))]

@@ -21,7 +21,7 @@ def change(sql: str, url: str, cluster: Cluster) -> None:
     """Change rows behind the server's back."""
     kind, _, path = url.partition(":///")
     if kind.startswith("sqlite"):
-        connection = sqlite3.connect(path, timeout=20)
+        connection = sqlite3.connect(path, timeout=60)
         with connection:
             connection.execute(sql)
         connection.close()

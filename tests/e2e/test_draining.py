@@ -3,18 +3,9 @@
 import signal
 from pathlib import Path
 
-from tests.e2e.stage import (
-    Journal,
-    Stage,
-    assert_no_faults,
-    set_stage,
-    start_plain_worker,
-    until,
-)
+from tests.e2e.stage import Journal, Stage, assert_no_faults, set_stage, start_plain_worker, until
 from tests.support.processes import Processes
-
-LEASE = "60"
-"""Seconds for which a run may go on unheard of: another server has to be there before."""
+from tests.support.stands import UNHURRIED
 
 
 def test_the_answers_of_running_attempts_are_taken_while_draining(
@@ -50,7 +41,7 @@ def test_what_has_not_started_waits_for_the_next_server_and_costs_no_try(
     gate.touch()
 
     assert own_stage.server.wait() == 0
-    own_stage.processes.serve(database_url, port=own_stage.server.port)
+    own_stage.processes.serve(database_url, port=own_stage.server.port, **UNHURRIED)
     runs = [own_stage.api.ended(run_id) for run_id in ids]
     assert {(run["state"], run["output"], run["attempt"], run["tries"]) for run in runs} == {
         ("completed", "at last", 1, 1)
@@ -62,11 +53,11 @@ def test_a_run_that_goes_on_is_reported_to_the_server_that_comes_back(
     processes: Processes, database_url: str, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    with set_stage(processes, tmp_path, database_url, HURLBAT_DRAIN_SECONDS="0.5", HURLBAT_LEASE=LEASE) as stage:
+    with set_stage(processes, tmp_path, database_url, HURLBAT_DRAIN_SECONDS="0.5") as stage:
         run_id = start_holding(stage, gate)
 
         assert stage.server.terminate() == 0
-        again = processes.serve(database_url, port=stage.server.port, HURLBAT_LEASE=LEASE)
+        again = processes.serve(database_url, port=stage.server.port, **UNHURRIED)
         assert stage.api.show(run_id)["state"] == "running"
         gate.touch()
 
@@ -77,14 +68,14 @@ def test_a_run_that_goes_on_is_reported_to_the_server_that_comes_back(
 
 
 def test_a_second_signal_ends_a_long_drain_at_once(processes: Processes, database_url: str, tmp_path: Path) -> None:
-    with set_stage(processes, tmp_path, database_url, HURLBAT_DRAIN_SECONDS="600", HURLBAT_LEASE=LEASE) as stage:
+    with set_stage(processes, tmp_path, database_url, HURLBAT_DRAIN_SECONDS="600") as stage:
         run_id = start_holding(stage, tmp_path / "gate")
         stage.server.signal(signal.SIGTERM)
         until(lambda: stage.api.send("GET", "/health/ready").status_code == 503, "red readiness")
 
         assert stage.server.terminate() == 0
 
-        processes.serve(database_url, port=stage.server.port, HURLBAT_LEASE=LEASE)
+        processes.serve(database_url, port=stage.server.port, **UNHURRIED)
         (tmp_path / "gate").touch()
         run = stage.api.ended(run_id)
         assert (run["state"], run["attempt"], run["tries"]) == ("completed", 1, 1)

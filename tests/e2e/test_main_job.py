@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from tests.e2e.stage import Stage, until
 
-SOON, LONG = 30.0, 3600
+SOON, LONG = 55.0, 3600
 """Seconds: a server that does something late may be slow, and finds what it has forgotten after a minute."""
 
 

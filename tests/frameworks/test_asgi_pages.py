@@ -225,7 +225,7 @@ def heading_of(page: Path, block: Block) -> str:
 
 def assert_both_slashes_are_its_own(page: Page) -> None:
     for url in (page.url, f"{page.url}/"):
-        answer = httpx.post(url, content=b"{}", trust_env=False)
+        answer = httpx.post(url, content=b"{}", timeout=60, trust_env=False)
         assert (answer.status_code, answer.json()["code"]) == (401, "signature_refused"), url
         assert answer.headers["hurlbat-worker"], url
 
@@ -257,7 +257,8 @@ def assert_streams_as_it_goes(page: Page) -> None:
         passing.open()
         assert await_line(coming, lines, "passing completed")["output"] == "passed"
         body = wire.cancel_body(*told, [("stopped", 1, "asked by a user")])
-        said = httpx.post(page.url, content=body, headers=signed(body, keys=[SECRET]), trust_env=False).json()
+        headers = signed(body, keys=[SECRET])
+        said = httpx.post(page.url, content=body, headers=headers, timeout=60, trust_env=False).json()
         assert said == {"runs": [{"run_id": "stopped", "attempt": 1, "status": "stopped"}]}
         assert await_line(coming, lines, "stopped failed")["error"]["type"] == "cancelled"
 
@@ -273,7 +274,7 @@ def await_line(coming: Iterator[dict[str, Any]], lines: dict[str, Any], wanted: 
 
 
 def assert_conforms(page: Page) -> None:
-    report = conform(page.url, SECRET, worker=page.name, skip=("sizes",))
+    report = conform(page.url, SECRET, worker=page.name, timeout=60, skip=("sizes",))
     assert [(finding.check, finding.seen) for finding in report.failed] == []
     assert len(report.passed) > 40, report.summary
 
@@ -297,7 +298,7 @@ def assert_stops_without_losing_a_run(page: Page, stand: Stand, server: Server) 
 
 def is_answered(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=60, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -354,8 +355,8 @@ def test_the_server_to_try_with_is_started_as_the_index_says(tmp_path: Path) -> 
     assert install.text == "pip install 'hurlbat[server]'\n"
     port = free_port()
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HURLBAT_PORT": str(port)}
-    ready = f"until curl -sf http://127.0.0.1:{port}/health/ready; do sleep 0.2; done"
-    script = f"{started.text}trap 'kill %1; wait' EXIT\n{ready}"
+    ready = f"until curl -sf http://127.0.0.1:{port}/health/ready; do kill -0 $!; sleep 0.2; done"
+    script = f"set -e\n{started.text}trap 'kill %1; wait' EXIT\n{ready}"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
