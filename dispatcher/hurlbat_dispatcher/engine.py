@@ -29,7 +29,7 @@ from hurlbat_dispatcher.keyring import OVERLAP_SECONDS
 from hurlbat_dispatcher.limits import Limits
 from hurlbat_dispatcher.moments import check_moment
 from hurlbat_dispatcher.outside import Outside
-from hurlbat_dispatcher.pages import Page, page_by_name
+from hurlbat_dispatcher.pages import Page, page_by_looks, page_by_name
 from hurlbat_dispatcher.push.transcript import end_of, failure_of
 from hurlbat_dispatcher.run_ids import check_cursor, check_run_id, unknown_run
 from hurlbat_dispatcher.schedules import Schedules
@@ -37,6 +37,8 @@ from hurlbat_dispatcher.secrecy import digest_of
 from hurlbat_dispatcher.settings import Settings
 from hurlbat_dispatcher.store import views
 from hurlbat_dispatcher.store.database import DatabaseTrouble
+from hurlbat_dispatcher.store.listing import Wanted, look_at_runs
+from hurlbat_dispatcher.store.looks import Look
 from hurlbat_dispatcher.store.statement import Script
 from hurlbat_dispatcher.submitting import Accepted
 from hurlbat_dispatcher.turn.operations import (
@@ -171,15 +173,18 @@ class Engine:
     ) -> Page[Run]:
         """Return runs without their timelines, the newest first: `delayed` ones, `created_after` or at a time (ms).
 
-        Those of a `parent` are its nodes and children, those of a `root` all below it.
+        Those of a `parent` are its nodes and children, those of a `root` all below it. Where few of very many runs are
+        meant, a page may be short, or empty, and have a cursor to go on.
         """
-        before = views.LAST_ID if cursor is None else check_cursor(cursor)
-        wanted = views.Wanted(
+        wanted = Wanted(
             task, state and state.value, delayed, created_after, created_before, parent, root, kind and kind.value
         )
-        found = await self._read(views.page_of_runs(TENANT, wanted, before=before, most=limit + 1))
-        items = found[:limit]
-        return Page(items, items[-1].id if len(found) > limit else None)
+        start = views.LAST_ID if cursor is None else check_cursor(cursor)
+
+        async def look(before: str, most: int, rows: int) -> Look[Run, str]:
+            return await self._read(look_at_runs(TENANT, wanted, before=before, most=most, rows=rows))
+
+        return Page(*await page_by_looks(look, start, limit, lambda run: run.id))
 
     async def wait(self, run_id: str, seconds: float, *, awaited_by: str | None = None) -> Run:
         """Return the run when it has ended, or as it is after so many seconds; `awaited_by` is the run that waits.

@@ -14,9 +14,10 @@ from hurlbat_dispatcher.domain.events import MAX_TEXT, Event, is_plain
 from hurlbat_dispatcher.errors import Invalid, NotFound, Problem, Unavailable
 from hurlbat_dispatcher.filters import Filters
 from hurlbat_dispatcher.listening import Listening
-from hurlbat_dispatcher.pages import Page
+from hurlbat_dispatcher.pages import Page, page_by_looks
 from hurlbat_dispatcher.store import events as store
 from hurlbat_dispatcher.store.database import Database
+from hurlbat_dispatcher.store.looks import Look
 from hurlbat_dispatcher.turn.desk import Desk
 from hurlbat_dispatcher.turn.operations import Operation, Publication, Publish, Published
 
@@ -113,11 +114,14 @@ class Events:
         """Return events without those who listened, the newest first. Raises `Invalid`."""
         for name, text in (("key", key), ("scope", scope)):
             _check_text(name, text)
-        before = store.LAST if cursor is None else _read_cursor(cursor)
-        script = store.page_of_events(self._tenant, key=key, scope=scope, before=before, most=limit + 1)
-        found = await available(self._database.read(script))
-        items = found[:limit]
-        return Page(items, _cursor_of(items[-1]) if len(found) > limit else None)
+        start: store.EventPlace = store.LAST if cursor is None else _read_cursor(cursor)
+
+        async def look(before: store.EventPlace, most: int, rows: int) -> Look[Event, store.EventPlace]:
+            script = store.look_at_events(self._tenant, key=key, scope=scope, before=before, most=most, rows=rows)
+            return await available(self._database.read(script))
+
+        items, until = await page_by_looks(look, start, limit, store.place_of)
+        return Page(items, until and _cursor_of(until))
 
     async def replay(self, event_id: str) -> Event:
         """Publish an event's content as a new event, to those who listen now. Raises as `get` and `publish` do."""
@@ -203,8 +207,8 @@ def _digest(spec: EventSpec) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _cursor_of(event: Event) -> str:
-    return urlsafe_b64encode(f"{event.created_at}:{event.id}".encode()).decode()
+def _cursor_of(place: store.EventPlace) -> str:
+    return urlsafe_b64encode(f"{place[0]}:{place[1]}".encode()).decode()
 
 
 def _read_cursor(cursor: str) -> store.EventPlace:

@@ -74,7 +74,10 @@ Call = Generator[Request | Pause | Together, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list, and where the next one begins, or None at the end."""
+    """A page of a list, and where the next one begins, or None at the end.
+
+    There may be more as long as `next_cursor` is not None: where few of very many are meant, a page is short, or empty.
+    """
 
     items: tuple[T, ...]
     next_cursor: str | None

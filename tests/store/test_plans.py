@@ -1,14 +1,12 @@
-"""No statement of a turn, and no page, reads a table from end to end."""
+"""No statement of a turn reads a table from end to end."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy.engine.interfaces import Dialect
 
 from hurlbat_dispatcher.clock import SystemClock
-from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.store import (
     events,
     gathering,
@@ -25,26 +23,11 @@ from hurlbat_dispatcher.store import (
 from hurlbat_dispatcher.store.database import Database
 from hurlbat_dispatcher.store.kinds import database
 from hurlbat_dispatcher.store.statement import Prepared, Script, Statement
-from tests.store.rows import FIRST, insert, new_run, tell
+from tests.store.plans import plan_of
+from tests.store.rows import insert, new_run, tell
 
 pytestmark = pytest.mark.anyio
 
-VALUES = {
-    "ids": [FIRST],
-    "parents": [FIRST],
-    "runs": [FIRST],
-    "tasks": ["echo"],
-    "keys": ["k"],
-    "id": FIRST,
-    "before": views.LAST_ID,
-    "run": FIRST,
-    "me": FIRST,
-    "task": "echo",
-    "state": "failed",
-    "key": "k",
-    "b_id": FIRST,
-    "places": heads.heads([heads.Beyond(1)], 1).values[0],
-}
 ONES = {
     "LOAD": (runs.LOAD, "sqlite_autoindex_run_1"),
     "PAYLOADS": (runs.PAYLOADS, "run_queued"),
@@ -129,28 +112,6 @@ async def store(sqlite_url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def plan_of(store: Database, statement: Statement) -> list[str]:
-    explained = _Explained(statement)
-
-    def script() -> Script[list[str]]:
-        rows = yield explained.fetch(*(VALUES.get(name, 1) for name in statement.names))
-        return [row[3] for row in rows]
-
-    return await store.read(script())
-
-
-class _Explained(Statement):
-    """A statement that is explained instead of executed."""
-
-    def __init__(self, statement: Statement) -> None:
-        super().__init__(statement.clause, statement.names)
-        self._of = statement
-
-    def prepared(self, dialect: Dialect) -> Prepared:
-        prepared = self._of.prepared(dialect)
-        return replace(prepared, sql=f"EXPLAIN QUERY PLAN {prepared.sql}")
-
-
 @pytest.mark.parametrize("name", ONES)
 async def test_a_statement_uses_its_index(store: Database, name: str) -> None:
     statement, index = ONES[name]
@@ -180,149 +141,6 @@ async def test_the_next_moment_is_read_from_the_ends_of_four_indexes(store: Data
     ]
 
 
-def _wanted(by_task: bool, state: RunState | None = None, **more: Any) -> views.Wanted:
-    return views.Wanted("echo" if by_task else None, state, **more)
-
-
-@pytest.mark.parametrize("state", [None, *RunState])
-@pytest.mark.parametrize("by_task", [False, True])
-async def test_a_page_walks_an_index_backwards_and_sorts_nothing(
-    store: Database, by_task: bool, state: RunState | None
-) -> None:
-    plan = await plan_of(store, views._page_of(_wanted(by_task, state)))
-    if state is RunState.RUNNING:  # there are never more of these than slots
-        assert plan == ["SCAN run USING INDEX run_running", "USE TEMP B-TREE FOR ORDER BY"]
-    else:
-        assert [step.partition(" USING ")[0] for step in plan] == ["SEARCH run"], plan
-
-
-@pytest.mark.parametrize(("state", "index"), [(RunState.QUEUED, "run_queued"), (RunState.RUNNING, "run_running")])
-@pytest.mark.parametrize("by_task", [False, True])
-async def test_a_page_of_what_has_not_ended_looks_at_nothing_else(
-    store: Database, by_task: bool, state: RunState, index: str
-) -> None:
-    plan = await plan_of(store, views._page_of(_wanted(by_task, state)))
-    assert [step.split(" INDEX ")[1].split(" ")[0] for step in plan if " INDEX " in step] == [index], plan
-
-
-@pytest.mark.parametrize(
-    ("wanted", "indexes"),
-    [
-        ((False, False), {"event_time"}),
-        ((True, False), {"event_key"}),
-        ((False, True), {"event_scope"}),
-        ((True, True), {"event_key", "event_scope"}),
-    ],
-)
-async def test_a_page_of_events_walks_an_index_backwards_and_sorts_nothing(
-    store: Database, wanted: tuple[bool, bool], indexes: set[str]
-) -> None:
-    [step] = await plan_of(store, events.PAGES[wanted])
-    assert step.startswith("SEARCH event USING INDEX"), step
-    assert step.split(" INDEX ")[1].split(" ")[0] in indexes, step
-    assert "(created_at,id)<(?,?)" in step.replace(" ", ""), step
-
-
-@pytest.mark.parametrize("since", [None, 1])
-@pytest.mark.parametrize("by_task", [False, True])
-async def test_a_page_of_what_waits_for_its_time_looks_at_nothing_else(
-    store: Database, by_task: bool, since: int | None
-) -> None:
-    [step] = await plan_of(store, views._page_of(_wanted(by_task, delayed=True, since=since)))
-    assert step.startswith("SEARCH run USING INDEX run_later (tenant=? AND id"), step
-
-
-@pytest.mark.parametrize("state", [None, *RunState])
-@pytest.mark.parametrize("by_task", [False, True])
-async def test_a_page_of_a_while_looks_only_at_the_ids_of_that_while(
-    store: Database, by_task: bool, state: RunState | None
-) -> None:
-    plan = await plan_of(store, views._page_of(_wanted(by_task, state, since=1)))
-    if state is RunState.RUNNING:  # there are never more of these than slots
-        assert plan == ["SCAN run USING INDEX run_running", "USE TEMP B-TREE FOR ORDER BY"]
-    else:
-        [step] = plan
-        assert "id>? AND id<?)" in step, step
-
-
-@pytest.mark.parametrize("state", [None, RunState.RUNNING, RunState.FAILED, RunState.COMPLETED])
-@pytest.mark.parametrize("by_task", [False, True])
-@pytest.mark.parametrize("kind", [None, "task", "node"])
-@pytest.mark.parametrize(("whose", "index"), [("parent", "run_parent"), ("root", "run_root")])
-async def test_a_page_of_what_belongs_to_a_run_looks_at_nothing_else(
-    store: Database, whose: str, index: str, kind: str | None, by_task: bool, state: RunState | None
-) -> None:
-    wanted = _wanted(by_task, state, kind=kind, **{whose: FIRST})
-    [step] = await plan_of(store, views._page_of(wanted))
-    assert step == f"SEARCH run USING INDEX {index} (tenant=? AND {whose}=? AND id<?)"
-
-
-@pytest.mark.parametrize("kind", ["workflow", "node"])
-async def test_a_page_of_workflows_or_nodes_looks_at_no_other_runs(store: Database, kind: str) -> None:
-    [step] = await plan_of(store, views._page_of(_wanted(False, kind=kind)))
-    assert step == "SEARCH run USING INDEX run_kind (tenant=? AND kind=? AND id<?)"
-
-
-PAGES_ON_POSTGRESQL = {
-    views.Wanted(parent=FIRST): "run_parent",
-    views.Wanted("echo", "failed", root=FIRST): "run_root",
-    views.Wanted(kind="workflow"): "run_kind",
-    views.Wanted(delayed=True): "run_later",
-    views.Wanted("echo", delayed=True): "run_later",
-    views.Wanted(since=1): "run_pkey",
-    views.Wanted("echo", since=1, until=2): "run_task",
-    views.Wanted("echo", "completed", since=1): "run_task",
-}
-
-
-def _family(n: int, ids: list[str]) -> dict[str, Any]:
-    """Let some runs be nodes of a few workflows, and the rest by themselves."""
-    if n % 5:
-        return {"kind": "workflow"} if n % 100 == 1 else {}
-    whose = ids[n - n % 100 + 1]
-    return {"kind": "node", "parent": whose, "root": whose, "node": f"n{n}"}
-
-
-async def test_pages_are_found_by_an_index_on_postgresql_and_not_sorted(postgres_url: str) -> None:
-    shared = database(postgres_url, SystemClock())
-    await shared.open()
-    await shared.migrate()
-    ids = [f"0199a3c0-0000-7000-8000-{n:012x}" for n in range(6_000)]
-    tasks = ["echo", *(f"other-{n}" for n in range(49))]
-    rows = [
-        *(
-            new_run(run_id, task=tasks[n % 50], state="completed", **_family(n, ids))
-            for n, run_id in enumerate(ids[:4_500])
-        ),
-        *(new_run(run_id, state="failed") for run_id in ids[4_500:5_000]),
-        *(new_run(run_id) for run_id in ids[5_000:5_600]),
-        *(new_run(run_id, ready=0, due_at=1 << 50) for run_id in ids[5_600:]),
-    ]
-    await shared.write(insert(*rows))
-    await shared.write(tell("ANALYZE run"))
-
-    def plan_of_page(wanted: views.Wanted) -> Script[str]:
-        statement = views._page_of(wanted)
-        values = VALUES | {"after": views.id_at(0), "since": 0, "until": 1 << 60, "most": 50, "state": wanted.state}
-        values |= {"parent": ids[1], "root": ids[1], "kind": wanted.kind}
-
-        class Explained(Statement):
-            def prepared(self, dialect: Dialect) -> Prepared:
-                prepared = statement.prepared(dialect)
-                return replace(prepared, sql=f"EXPLAIN {prepared.sql}")
-
-        rows = yield Explained(statement.clause, statement.names).fetch(
-            *(values.get(name, 1) for name in statement.names)
-        )
-        return "\n".join(row[0] for row in rows)
-
-    plans = {wanted: await shared.read(plan_of_page(wanted)) for wanted in PAGES_ON_POSTGRESQL}
-    await shared.close()
-    for wanted, index in PAGES_ON_POSTGRESQL.items():
-        assert f"Index Scan Backward using {index}" in plans[wanted], plans[wanted]
-        assert "Sort" not in plans[wanted], plans[wanted]
-
-
 async def test_postgresql_reads_no_more_of_a_lane_than_its_heads(postgres_url: str) -> None:
     shared = database(postgres_url, SystemClock())
     await shared.open()
@@ -346,34 +164,3 @@ async def test_postgresql_reads_no_more_of_a_lane_than_its_heads(postgres_url: s
     (step,) = [line for line in plan.splitlines() if " on run" in line]
     assert "Index Scan using run_waiting" in step, plan
     assert "rows=4 loops=2" in step or "rows=5 loops=2" in step, plan  # 8 of one and 1 of the other, on average
-
-
-@pytest.mark.parametrize("state", [RunState.QUEUED, RunState.RUNNING])
-@pytest.mark.parametrize("by_task", [False, True])
-async def test_so_does_postgresql_where_nearly_all_have_ended(
-    postgres_url: str, by_task: bool, state: RunState
-) -> None:
-    shared = database(postgres_url, SystemClock())
-    await shared.open()
-    await shared.migrate()
-    others = [new_run(f"0199a3c0-0000-7000-8000-{n:012x}", state="completed", ready=0) for n in range(5_000)]
-    few = [new_run(f"0199a3c0-0000-7000-9000-{n:012x}", state=state, worker="w", sender=FIRST) for n in range(3)]
-    await shared.write(insert(*few, *others))
-    await shared.write(tell("ANALYZE run"))
-    statement = views._page_of(_wanted(by_task, state))
-    given = {"tenant": 1, "before": views.LAST_ID, "task": "echo", "most": 50}
-
-    class Explained(Statement):
-        def prepared(self, dialect: Dialect) -> Prepared:
-            prepared = statement.prepared(dialect)
-            return replace(prepared, sql=f"EXPLAIN {prepared.sql}")
-
-    def script() -> Script[str]:
-        rows = yield Explained(statement.clause, statement.names).fetch(*(given[name] for name in statement.names))
-        return "\n".join(row[0] for row in rows)
-
-    plan = await shared.read(script())
-    await shared.close()
-    assert f"run_{state}" in plan, plan
-    if by_task and state is RunState.QUEUED:  # of the others no row is fetched, only their entries are passed by
-        assert "task" in plan.partition("Index Cond:")[2].partition("\n")[0], plan

@@ -148,10 +148,14 @@ class Stack:
             if cursor is None:
                 return
 
-    def list(self, state: str, limit: int, cursor: str | None = None) -> dict[str, Any]:
-        """Return a page of the task's runs in a state."""
-        query = {"task": self.task, "state": state, "limit": str(limit)} | ({"cursor": cursor} if cursor else {})
-        return self.call("GET", "/runs", params=query)
+    def list(self, state: str, limit: int, cursor: str | None = None, *, task: str | None = None) -> dict[str, Any]:
+        """Return the next runs of a task in a state: none only where there are no more."""
+        query = {"task": task or self.task, "state": state, "limit": str(limit)}
+        while True:
+            found = self.call("GET", "/runs", params=query | ({"cursor": cursor} if cursor else {}))
+            cursor = found["next_cursor"]
+            if found["items"] or cursor is None:
+                return found
 
     def call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         """Ask the first server. Raises `BenchFailure` for an error."""

@@ -147,7 +147,7 @@ def _wait(stack: Stack, asleep: str, count: int, say: Callable[[str], None]) -> 
     except FillFailed as failure:
         raise BenchFailure(str(failure)) from failure
     deadline = time.monotonic() + STALLED_SECONDS
-    while stack.call("GET", "/runs", params={"task": asleep, "state": "queued", "limit": "1"})["items"]:
+    while stack.list("queued", 1, task=asleep)["items"]:
         if time.monotonic() > deadline:
             raise BenchFailure(f"not all workflows have begun after {STALLED_SECONDS:g} s")
         time.sleep(POLL_SECONDS)

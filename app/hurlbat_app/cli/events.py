@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from hurlbat_app.cli.paging import listed, print_more
 from hurlbat_app.cli.payload import read_json
 from hurlbat_app.cli.remote import AsJson, Remote, Token, Url
 from hurlbat_app.cli.show import print_columns
@@ -58,15 +59,15 @@ def list_events(
     token: Token = None,
 ) -> None:
     """List events, the newest first."""
-    response = Remote(url, token).get("/events", {"key": key, "scope": scope, "limit": limit, "cursor": cursor})
+    remote, query = Remote(url, token), {"key": key, "scope": scope, "cursor": cursor}
     if as_json:
-        typer.echo(response.text)
+        typer.echo(remote.get("/events", {**query, "limit": limit}).text)
         return
-    page: dict[str, Any] = response.json()
+    page = listed(remote, "/events", query, limit)
     rows = [(event["id"], event["key"], event["scope"], event["created_at"]) for event in page["items"]]
-    print_columns(("id", "key", "scope", "created"), rows, nothing="There are no such events.")
-    if page["next_cursor"]:
-        typer.echo(f"There are more: --cursor {page['next_cursor']}")
+    nothing = "No such events were found so far." if page["next_cursor"] else "There are no such events."
+    print_columns(("id", "key", "scope", "created"), rows, nothing=nothing)
+    print_more(page, limit)
 
 
 @events.command("show")

@@ -6,13 +6,16 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.events import Event, Start, StartOutcome
-from hurlbat_dispatcher.store.schema import event, event_filter, event_start, task
-from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
+from hurlbat_dispatcher.store.looks import Look
+from hurlbat_dispatcher.store.schema import event, event_filter, event_start, inline, task
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, Unindexed, bind
 
 EventPlace = tuple[int, str]
 """When an event was created (ms), and its id."""
 LAST: Final[EventPlace] = (1 << 62, "")
 """After every event."""
+FIRST: Final[EventPlace] = (-1, "")
+"""Before every event."""
 
 
 class FilterRow(NamedTuple):
@@ -42,19 +45,42 @@ STARTS = Statement(
 )
 
 
-def _page(by_key: bool, by_scope: bool) -> Statement:
-    place = sa.tuple_(event.c.created_at, event.c.id)
-    before = sa.tuple_(bind("created_at", event.c.created_at.type), bind("id", event.c.id.type))
-    conditions, names = [event.c.tenant == _TENANT, place < before], ["tenant", "created_at", "id"]
-    for name, wanted in (("key", by_key), ("scope", by_scope)):
-        if wanted:
-            conditions.append(event.c[name] == bind(name, event.c[name].type))
-            names.append(name)
-    clause = sa.select(*_COLUMNS).where(*conditions).order_by(event.c.created_at.desc(), event.c.id.desc())
-    return Statement(clause.limit(bind("most", sa.Integer())), (*names, "most"))
+_PLACE = sa.tuple_(event.c.created_at, event.c.id)
+_BEFORE = sa.tuple_(bind("created_at", event.c.created_at.type), bind("id", event.c.id.type))
+_FROM = sa.tuple_(bind("from_at", event.c.created_at.type), bind("from_id", event.c.id.type))
+_WALKED = (event.c.tenant == _TENANT, _PLACE < _BEFORE)
+_GIVEN = ("tenant", "created_at", "id")
+_NEWEST = (event.c.created_at.desc(), event.c.id.desc())
+_MOST = bind("most", sa.Integer())
 
 
-PAGES = {(by_key, by_scope): _page(by_key, by_scope) for by_key in (False, True) for by_scope in (False, True)}
+def _is(name: str) -> sa.ColumnElement[bool]:
+    return event.c[name] == bind(name, event.c[name].type)
+
+
+def _page(*names: str) -> Statement:
+    clause = sa.select(*_COLUMNS).where(*_WALKED, *map(_is, names)).order_by(*_NEWEST).limit(_MOST)
+    return Statement(clause, (*_GIVEN, *names, "most"))
+
+
+def _held(led_by: str, other: str) -> Statement:
+    clause = sa.select(*_COLUMNS).where(
+        *_WALKED, _PLACE >= _FROM, _is(led_by), Unindexed(event.c[other]) == bind(other, event.c[other].type)
+    )
+    return Statement(clause.order_by(*_NEWEST).limit(_MOST), (*_GIVEN, "from_at", "from_id", led_by, other, "most"))
+
+
+def _edge(name: str) -> Statement:
+    clause = sa.select(event.c.created_at, event.c.id).where(*_WALKED, _is(name)).order_by(*_NEWEST)
+    return Statement(clause.limit(inline(1)).offset(bind("rows", sa.Integer())), (*_GIVEN, name, "rows"))
+
+
+PAGES = {(False, False): _page(), (True, False): _page("key"), (False, True): _page("scope")}
+"""By whether they are of a key, and of a scope."""
+EDGES = {name: _edge(name) for name in ("key", "scope")}
+"""Where a look ends that one of them leads."""
+HELD = {"key": _held("key", "scope"), "scope": _held("scope", "key")}
+"""Events of a key and a scope, by which of them leads."""
 
 _FILTERS = sa.select(*(event_filter.c[name] for name in FilterRow._fields))
 _OLDEST = (event_filter.c.created_at, event_filter.c.id)
@@ -89,15 +115,38 @@ def many_events(tenant: int, ids: Sequence[str]) -> Generator[Ask, Rows, dict[st
     return {row[0]: _event(row, starts.get(row[0], ())) for row in rows}
 
 
-def page_of_events(
-    tenant: int, *, key: str | None, scope: str | None, before: EventPlace, most: int
-) -> Generator[Ask, Rows, list[Event]]:
-    """Read the newest events that come before a place, without those who listened."""
-    statement = PAGES[key is not None, scope is not None]
-    given: dict[str, Any] = {"tenant": tenant, "key": key, "scope": scope, "most": most}
+def look_at_events(
+    tenant: int, *, key: str | None, scope: str | None, before: EventPlace, most: int, rows: int
+) -> Generator[Ask, Rows, Look[Event, EventPlace]]:
+    """Look for the newest events that come before a place, at most `most`, without those who listened.
+
+    Of a key and a scope the rarer one leads, through as many entries of its index as `rows`.
+    """
+    given: dict[str, Any] = {"tenant": tenant, "key": key, "scope": scope, "most": most, "rows": rows - 1}
     given["created_at"], given["id"] = before
-    rows = yield statement.fetch(*(given[name] for name in statement.names))
-    return [_event(row) for row in rows]
+
+    def ask(statement: Statement) -> Ask:
+        return statement.fetch(*(given[name] for name in statement.names))
+
+    until: EventPlace | None = None
+    if key is None or scope is None:
+        read = yield ask(PAGES[key is not None, scope is not None])
+    else:
+        ends: dict[str, EventPlace] = {}
+        for name, statement in EDGES.items():
+            found = yield ask(statement)
+            ends[name] = (found[0][0], found[0][1]) if found else FIRST
+        led_by = min(ends, key=lambda name: ends[name])
+        given["from_at"], given["from_id"] = ends[led_by]
+        until = None if ends[led_by] == FIRST else ends[led_by]
+        read = yield ask(HELD[led_by])
+    events = [_event(row) for row in read]
+    return Look(events, place_of(events[-1]) if len(events) == most else until)
+
+
+def place_of(event: Event) -> EventPlace:
+    """Return the place of an event."""
+    return event.created_at, event.id
 
 
 def _event(row: Row, starts: Sequence[Start] = ()) -> Event:

@@ -1,17 +1,16 @@
-"""What is read for people and programs: one run with its timeline, and pages of runs."""
+"""What is read of runs by their ids for people and programs, with timelines and without."""
 
 import json
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Generator, Sequence
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
 from hurlbat_dispatcher.domain.lifecycle import RunState
 from hurlbat_dispatcher.domain.runs import MAX_TIMELINE, Run, RunKind, TimelineEntry
 from hurlbat_dispatcher.domain.story import tell
-from hurlbat_dispatcher.store.graph_schema import OF_GRAPHS
-from hurlbat_dispatcher.store.schema import DELAYED, QUEUED, RUNNING, UNHAPPY, WAITING, inline, run, timeline
-from hurlbat_dispatcher.store.statement import AnyOf, Ask, DatabaseNow, Row, Rows, Statement, Unindexed, bind
+from hurlbat_dispatcher.store.schema import QUEUED, WAITING, inline, run, timeline
+from hurlbat_dispatcher.store.statement import AnyOf, Ask, Row, Rows, Statement, bind
 
 _SHOWN = [
     "id",
@@ -43,22 +42,22 @@ _SHOWN = [
     "child_key",
     "cancelled_by",
 ]
-_COLUMNS = [run.c[name] for name in _SHOWN]
+COLUMNS = [run.c[name] for name in _SHOWN]
 _TENANT = run.c.tenant == bind("tenant", sa.Integer())
 
 _MOST_ROWS: Final = MAX_TIMELINE + 100
 """Of one run's timeline: what explains its attempts is kept beyond the limit for what they say."""
 
 ONE = Statement(
-    sa.select(*_COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
+    sa.select(*COLUMNS).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
     ("tenant", "id"),
 )
 ONE_SENT = Statement(
-    sa.select(*_COLUMNS, run.c.delivery).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
+    sa.select(*COLUMNS, run.c.delivery).where(_TENANT, run.c.id == bind("id", run.c.id.type)),
     ("tenant", "id"),
 )
 """With the delivery of its last attempt."""
-MANY = Statement(sa.select(*_COLUMNS).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")), ("tenant", "ids"))
+MANY = Statement(sa.select(*COLUMNS).where(_TENANT, AnyOf(run.c.id, "ids", "uuid")), ("tenant", "ids"))
 TIMELINE = Statement(
     sa.select(timeline.c.at, timeline.c.kind, timeline.c.attempt, timeline.c.detail)
     .where(timeline.c.tenant == bind("tenant", sa.Integer()), timeline.c.run == bind("run", timeline.c.run.type))
@@ -87,102 +86,6 @@ MARKS = Statement(
     ("tenant", "ids"),
 )
 """What is never the same again when there is something new to tell of a run."""
-
-
-class Wanted(NamedTuple):
-    """Which runs a page is to have; `delayed` are those that wait for their time. Times are ms, `until` excluded.
-
-    `parent` is whose children and nodes they are, `root` at whose top they are.
-    """
-
-    task: str | None = None
-    state: str | None = None
-    delayed: bool = False
-    since: int | None = None
-    until: int | None = None
-    parent: str | None = None
-    root: str | None = None
-    kind: str | None = None
-
-
-# a state that has a partial index must say its condition, or the index is not used
-_WITH_INDEX: Mapping[str, sa.ColumnElement[bool]] = {
-    RunState.QUEUED: QUEUED,
-    RunState.RUNNING: RUNNING,
-    **{
-        state: sa.and_(UNHAPPY, run.c.state == bind("state", run.c.state.type))
-        for state in (RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED, RunState.SUSPENDED)
-    },
-}
-_LATER = sa.and_(DELAYED, run.c.due_at > DatabaseNow())
-_NEVER: Final = 1 << 62
-_PAGES: dict[Wanted, Statement] = {}
-_SAID: Final = "*"
-"""Stands for a value, where only matters that there is one."""
-
-
-def _page_of(wanted: Wanted) -> Statement:
-    given = wanted._replace(
-        task=wanted.task and _SAID,
-        parent=wanted.parent and _SAID,
-        root=wanted.root and _SAID,
-        kind=None if wanted.kind is None else RunKind.TASK if wanted.kind == RunKind.TASK else _SAID,
-        since=None if wanted.since is None and wanted.until is None else 0,
-        until=None,
-    )
-    found = _PAGES.get(given)
-    if found is None:
-        found = _PAGES[given] = _page(given)
-    return found
-
-
-def _page(wanted: Wanted) -> Statement:
-    tenant: sa.ColumnElement[Any] = run.c.tenant
-    id_: sa.ColumnElement[Any] = run.c.id
-    task: sa.ColumnElement[Any] = run.c.task
-    related = wanted.parent is not None or wanted.root is not None
-    # few have not ended: not the index of all runs, nor of all runs of a task, is to be walked for them
-    few: set[str | None] = {RunState.QUEUED, RunState.RUNNING}
-    if wanted.state in few or wanted.delayed or related:
-        task = Unindexed(task)
-    if wanted.state == RunState.RUNNING and not related:
-        tenant, id_ = Unindexed(tenant), Unindexed(id_)
-    conditions = [tenant == bind("tenant", run.c.tenant.type), id_ < bind("before", run.c.id.type)]
-    names = ["tenant", "before"]
-    if wanted.task is not None:
-        conditions.append(task == bind("task", run.c.task.type))
-        names.append("task")
-    if wanted.parent is not None:
-        conditions.append(run.c.parent == bind("parent", run.c.parent.type))
-        names.append("parent")
-    if wanted.root is not None:
-        root = run.c.root if wanted.parent is None else Unindexed(run.c.root)
-        conditions.append(root == bind("root", run.c.root.type))
-        names.append("root")
-    if wanted.kind is not None:
-        alone = wanted.task is None and wanted.state is None and not wanted.delayed and not related
-        kind = run.c.kind if alone else Unindexed(run.c.kind)
-        conditions.append(kind == bind("kind", run.c.kind.type))
-        conditions += [OF_GRAPHS] if alone and wanted.kind == _SAID else []
-        names.append("kind")
-    if wanted.delayed:
-        conditions.append(_LATER)
-    elif related and wanted.state is not None:
-        conditions.append(Unindexed(run.c.state) == bind("state", run.c.state.type))
-        names.append("state")
-    elif wanted.state is not None:
-        conditions.append(_WITH_INDEX.get(wanted.state, run.c.state == bind("state", run.c.state.type)))
-        if wanted.state not in few:
-            names.append("state")
-    if wanted.since is not None:
-        conditions += [
-            id_ >= bind("after", run.c.id.type),
-            run.c.created_at >= bind("since", sa.BigInteger()),
-            run.c.created_at < bind("until", sa.BigInteger()),
-        ]
-        names += ["after", "since", "until"]
-    clause = sa.select(*_COLUMNS).where(*conditions).order_by(id_.desc()).limit(bind("most", sa.Integer()))
-    return Statement(clause, (*names, "most"))
 
 
 class Place(NamedTuple):
@@ -221,9 +124,6 @@ def place_of(tenant: int, run_id: str, most: int) -> Generator[Ask, Rows, tuple[
 
 
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-ID_AHEAD_MS: Final = 10_000
-ID_BEHIND_MS: Final = 600_000
-"""How far the time in an id may be ahead of when its run was created, and behind: it is made before, by our clock."""
 
 
 def id_at(ms: int) -> str:
@@ -272,28 +172,6 @@ def marks_of(tenant: int, ids: list[str]) -> Generator[Ask, Rows, dict[str, Row]
     """Read for each run what changes when there is something new to tell of it; unknown ids are missing."""
     rows = yield MARKS.fetch(tenant, ids)
     return {row[0]: tuple(row) for row in rows}
-
-
-def page_of_runs(tenant: int, wanted: Wanted, *, before: str, most: int) -> Generator[Ask, Rows, list[Run]]:
-    """Read the newest runs that are older than `before`, without timelines."""
-    statement = _page_of(wanted)
-    since = 0 if wanted.since is None else wanted.since
-    until = _NEVER if wanted.until is None else wanted.until
-    given: dict[str, Any] = {
-        "tenant": tenant,
-        "before": min(before, id_at(until + ID_AHEAD_MS)) if until < _NEVER else before,
-        "after": id_at(since - ID_BEHIND_MS),
-        "task": wanted.task,
-        "state": wanted.state,
-        "parent": wanted.parent,
-        "root": wanted.root,
-        "kind": wanted.kind,
-        "since": since,
-        "until": until,
-        "most": most,
-    }
-    rows = yield statement.fetch(*(given[name] for name in statement.names))
-    return [to_run(row) for row in rows]
 
 
 def _entry(row: Row) -> TimelineEntry:
