@@ -1,6 +1,5 @@
 """What happens to runs that find their group full, by strategy; and who is told what."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from tests.flow.checks import most_at_once, stamp
 from tests.flow.stand import Flow, wait_until
 from tests.support.processes import TOKEN
 
-GAP = 0.1
 LOW, HIGH = 1, 3
 
 
@@ -40,9 +38,9 @@ def test_of_ten_runs_one_after_the_other_only_the_last_completes(either_flow: Fl
         waiting = pool.submit(stub.run_sync, held, timeout=2 * PATIENCE)
         flow.until_started("in-progress", 1)
         ids = flow.journal.starts("in-progress")
-        for _ in range(9):
-            time.sleep(GAP)
+        for started in range(2, 11):
             ids.append(flow.api.submit("in-progress", held)["id"])
+            flow.until_started("in-progress", started)
         error = waiting.exception(timeout=2 * PATIENCE)
     client.sync_client.close()
     gate.touch()
