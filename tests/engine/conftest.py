@@ -61,6 +61,12 @@ def postgres_url(postgres_cluster: Cluster, migrated: str) -> str:
 
 
 @pytest.fixture
+def sqlite_url(made_sqlite_url: str) -> str:
+    """The URL of a SQLite database with the schema: to make it takes longer than most tests."""
+    return made_sqlite_url
+
+
+@pytest.fixture
 def nobody_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave it to the test to look after those who wait or watch. To be asked for before the engine."""
     monkeypatch.setattr("hurlbat_dispatcher.assembly.LOOK_AGAIN", 3600.0)
