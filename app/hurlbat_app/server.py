@@ -20,6 +20,7 @@ import uvicorn
 
 from hurlbat_app.api import create_app
 from hurlbat_app.files import make_room
+from hurlbat_app.heads import BoundedHttp
 from hurlbat_dispatcher import DatabaseTrouble, Engine, Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -80,19 +81,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
     """
     make_room(settings.max_connections)
     engine = Engine(settings)
-    http = _Http(
-        uvicorn.Config(
-            create_app(engine),
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-        )
-    )
+    http = http_of(engine)
     working = asyncio.create_task(_work(engine, beside))
     try:
         async with asyncio.TaskGroup() as group:
@@ -105,6 +94,23 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside) ->
         await engine.stop(0)
     if not working.cancelled():
         working.result()
+
+
+def http_of(engine: Engine) -> uvicorn.Server:
+    """Return the HTTP server of an engine, which whoever asks serves."""
+    config = uvicorn.Config(
+        create_app(engine),
+        http=BoundedHttp,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+    )
+    return _Http(config)
 
 
 async def _work(engine: Engine, beside: Beside) -> None:

@@ -7,7 +7,8 @@ starts nothing again, as long as its event is kept.
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,14 @@ from hurlbat_dispatcher.events import AcceptedEvent, EventSpec
 from hurlbat_dispatcher.incoming.auth import Auth, GithubAuth, SlackAuth, read_auth
 from hurlbat_dispatcher.incoming.body import read_body
 from hurlbat_dispatcher.incoming.making import Made, Webhook, challenge_of, check_expressions, make_event
-from hurlbat_dispatcher.incoming.verify import TOLERANCE_SECONDS, refuse, why_refused
+from hurlbat_dispatcher.incoming.verify import (
+    TOLERANCE_SECONDS,
+    is_known_by_head,
+    refusal,
+    refuse,
+    why_refused,
+    why_refused_by_head,
+)
 from hurlbat_dispatcher.pages import Page, page_by_name
 from hurlbat_dispatcher.registry import Registry
 from hurlbat_dispatcher.secrecy import Vault
@@ -132,6 +140,27 @@ class Webhooks:
 
     # -- what senders send -------------------------------------------------------------------------------------------
 
+    def admit(self, name: str, headers: Mapping[str, str], declared: int) -> None:
+        """Return where the body of a delivery may be worth its memory, by its head and how large it says to be.
+
+        Raises `Unauthorized` where it will not be taken whatever it is, and of a known sender's what `receive` would.
+        Who is refused must not learn it before the body has come: then he would know that there is such a webhook.
+        """
+        webhook = self._registry.webhooks.get(name)
+        if webhook is None:
+            raise Unauthorized("webhook_unauthorized", REFUSED)
+        reason = why_refused_by_head(webhook.auth, headers, self._clock.now_ms() / 1000)
+        if reason is not None:
+            raise _not_by_its_sender(webhook, reason)
+        if is_known_by_head(webhook.auth):
+            with _told_of(webhook):
+                _check_size(webhook, declared)
+
+    @staticmethod
+    def refusal() -> Callable[[bytes], object]:
+        """Return what takes in the body of a delivery that `admit` refuses, in the time that it takes to check one."""
+        return refusal()
+
     async def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> Receipt:
         """Take a delivery in; returns after the commit of its event.
 
@@ -140,19 +169,14 @@ class Webhooks:
         publishing raises.
         """
         webhook = self._verified(name, headers, body)
-        try:
+        with _told_of(webhook):
             self._count(webhook)
-            if webhook.max_bytes is not None and len(body) > webhook.max_bytes:
-                said = f"the body is larger than the {webhook.max_bytes} bytes that this webhook takes"
-                raise TooLarge("body_too_large", said, limit=webhook.max_bytes)
+            _check_size(webhook, len(body))
             read = read_body(headers, body, payload_is_json=isinstance(webhook.auth, GithubAuth | SlackAuth))
             challenge = challenge_of(webhook, read)
             if challenge is not None:
                 return Receipt(None, challenge=challenge)
             return await self._event(webhook, make_event(webhook, headers, read))
-        except Problem as problem:
-            log.warning("a webhook's delivery was refused", webhook=name, code=problem.code, reason=problem.detail)
-            raise
 
     def _verified(self, name: str, headers: Mapping[str, str], body: bytes) -> Webhook:
         webhook = self._registry.webhooks.get(name)
@@ -161,8 +185,7 @@ class Webhooks:
             raise Unauthorized("webhook_unauthorized", REFUSED)
         reason = why_refused(webhook.auth, headers, body, self._clock.now_ms() / 1000)
         if reason is not None:
-            log.info("a webhook's delivery is not by its sender", webhook=name, auth=webhook.auth.type, reason=reason)
-            raise Unauthorized("webhook_unauthorized", REFUSED)
+            raise _not_by_its_sender(webhook, reason)
         return webhook
 
     def _count(self, webhook: Webhook) -> None:
@@ -228,3 +251,25 @@ class Webhooks:
             done = await available(self._database.write(script()))
         await available(self._announce())
         return done
+
+
+def _check_size(webhook: Webhook, size: int) -> None:
+    if webhook.max_bytes is not None and size > webhook.max_bytes:
+        said = f"the body is larger than the {webhook.max_bytes} bytes that this webhook takes"
+        raise TooLarge("body_too_large", said, limit=webhook.max_bytes)
+
+
+def _not_by_its_sender(webhook: Webhook, reason: str) -> Unauthorized:
+    """Tell the log why a delivery is not taken, and return what everyone is told."""
+    log.info("a webhook's delivery is not by its sender", webhook=webhook.name, auth=webhook.auth.type, reason=reason)
+    return Unauthorized("webhook_unauthorized", REFUSED)
+
+
+@contextmanager
+def _told_of(webhook: Webhook) -> Generator[None]:
+    """Tell the log of what is refused of a sender's delivery."""
+    try:
+        yield
+    except Problem as problem:
+        log.warning("a webhook's delivery was refused", webhook=webhook.name, code=problem.code, reason=problem.detail)
+        raise

@@ -24,7 +24,8 @@ from hurlbat_dispatcher import Engine
 
 def create_app(engine: Engine) -> ASGIApp:
     """Return the HTTP API of an engine, which whoever made it starts and stops."""
-    return Gate(Router(routes(engine), redirect_slashes=False, default=nowhere), engine.settings.base_url)
+    router = Router(routes(engine), redirect_slashes=False, default=nowhere)
+    return Gate(router, engine.settings.base_url, engine.settings.max_body_bytes)
 
 
 def routes(engine: Engine) -> list[Route]:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from hurlbat.jsontext import JsonTextError, items, members
 from hurlbat_app.api.answers import Json, page, rfc3339
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     bad_json,
@@ -17,7 +18,6 @@ from hurlbat_app.api.reading import (
     optional,
     page_parameters,
     parameters,
-    read_body,
     read_members,
     refuse_unknown,
     required,

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json
-from hurlbat_app.api.reading import optional, parameters, read_body, read_members, required, wrong
+from hurlbat_app.api.bodies import read_body
+from hurlbat_app.api.reading import optional, parameters, read_members, required, wrong
 from hurlbat_dispatcher import CheckedExpression, Engine, check_expression
 
 KINDS: Final = ("key", "number", "duration", "filter")

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json, page
-from hurlbat_app.api.reading import Members, page_parameters, parameters, path_name, read_body, read_members, wrong
+from hurlbat_app.api.bodies import read_body
+from hurlbat_app.api.reading import Members, page_parameters, parameters, path_name, read_members, wrong
 from hurlbat_dispatcher import Engine, FilterChange, ShownFilter
 
 MEMBERS: Final = frozenset({"expression", "scope", "payload"})

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hurlbat_app.api.answers import problem_response
-from hurlbat_app.api.reading import BODY_READ
+from hurlbat_app.api.bodies import BODY_READ, ROOM, TooSlow, rooms
 from hurlbat_dispatcher import Engine, Forbidden, MethodRefused, NotFound, Problem, Unauthorized
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,9 +51,10 @@ class Unexpected(Problem):
 class Gate:
     """Answer for everything that is raised behind it."""
 
-    def __init__(self, app: ASGIApp, own_url: str) -> None:
+    def __init__(self, app: ASGIApp, own_url: str, largest_body: int) -> None:
         self._app = app
         self._own = urlsplit(own_url).netloc.lower()
+        self._room, self._room_of_strangers = rooms(largest_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, and answer for what it raises."""
@@ -61,9 +62,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            if scope["method"] not in _SAFE and not _is_webhook(scope):
+            scope[ROOM] = self._room
+            if _is_webhook(scope):
+                scope[ROOM] = self._room_of_strangers
+            elif scope["method"] not in _SAFE:
                 self._refuse_foreign(scope["headers"])
             await self._app(scope, receive, send)
+        except TooSlow as problem:
+            await problem_response(problem, {"connection": "close"})(scope, receive, send)
         except Problem as problem:
             await problem_response(problem, _closing(scope))(scope, receive, send)
         except ClientDisconnect:

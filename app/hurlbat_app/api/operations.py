@@ -9,6 +9,7 @@ from starlette.responses import Response
 from hurlbat.jsontext import JsonTextError, Member, members
 from hurlbat.wire import NAME_PATTERN
 from hurlbat_app.api.answers import Json, page, rfc3339
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     bad_json,
@@ -16,7 +17,6 @@ from hurlbat_app.api.reading import (
     optional,
     page_parameters,
     parameters,
-    read_body,
     read_members,
     refuse_unknown,
     required,

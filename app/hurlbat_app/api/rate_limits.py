@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from hurlbat.wire import NAME_PATTERN
 from hurlbat_app.api.answers import Json, page, show_rate_limit
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     flag_parameter,
     millis_of,
     page_parameters,
     parameters,
-    read_body,
     read_members,
     required,
     whole_of,

@@ -1,4 +1,4 @@
-"""Take a request apart strictly: the body up to a limit, members and parameters by name.
+"""Take a request apart strictly: members of the body and parameters by name (the body itself comes by `bodies`).
 
 Every refusal says which member or parameter is meant (`field`), or at which character the text stops being JSON
 (`position`).
@@ -11,15 +11,13 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from hurlbat.jsontext import JsonTextError, Member, members
 from hurlbat.wire import NAME_PATTERN
-from hurlbat_dispatcher import Invalid, NotFound, TooLarge, UnsupportedMedia
+from hurlbat_dispatcher import Invalid, NotFound, UnsupportedMedia
 
 YEAR_SECONDS: Final = 31_536_000
-BODY_READ: Final = "hurlbat.body_read"
-"""Set in the ASGI scope when nothing of the request's body is left on the connection."""
 
 Members = Mapping[str, Member]
 
@@ -34,27 +32,6 @@ _SHOWN: Final = 64
 
 
 # -- the body ----------------------------------------------------------------------------------------------------------
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body; a larger one than `limit` is refused before it is read. Raises `TooLarge`."""
-    declared = request.headers.get("content-length")
-    if declared is not None and declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            request.scope[BODY_READ] = True
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def read_members(request: Request, body: bytes, known: frozenset[str]) -> Members:
@@ -84,10 +61,6 @@ def refuse_unknown(found: Iterable[str], known: frozenset[str]) -> None:
             shown = name[:_SHOWN]
             listed = ", ".join(sorted(known)) or "none"
             raise Invalid("member_unknown", f"the member {shown!r} is not known here (known: {listed})", field=shown)
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge("body_too_large", f"the request body is larger than the limit of {limit} bytes", limit=limit)
 
 
 # -- members -----------------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from hurlbat.jsontext import Member
 from hurlbat.wire import MAX_MESSAGE_CHARS, BadLine, CancelledLine, FailedLine, Result, read_result
 from hurlbat_app.api.answers import Json
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.gate import bearer_token
 from hurlbat_app.api.reading import (
     Members,
     attempt_number,
     parameters,
-    read_body,
     read_members,
     required,
     run_id,

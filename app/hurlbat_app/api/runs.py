@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from hurlbat.graph import MAX_NODES
 from hurlbat_app.api.answers import Json, page, show_explanation, show_run
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     flag_parameter,
@@ -17,7 +18,6 @@ from hurlbat_app.api.reading import (
     optional,
     page_parameters,
     parameters,
-    read_body,
     read_members,
     run_id,
     run_id_parameter,

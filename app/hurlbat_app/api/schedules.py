@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json, page, rfc3339, show_run
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     flag_parameter,
@@ -18,7 +19,6 @@ from hurlbat_app.api.reading import (
     optional,
     page_parameters,
     parameters,
-    read_body,
     read_members,
     required,
     text_of,

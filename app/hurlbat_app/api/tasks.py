@@ -4,7 +4,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hurlbat_app.api.answers import Json, page, show_task
-from hurlbat_app.api.reading import page_parameters, parameters, path_name, read_body, read_members
+from hurlbat_app.api.bodies import read_body
+from hurlbat_app.api.reading import page_parameters, parameters, path_name, read_members
 from hurlbat_dispatcher import Engine
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from hurlbat.jsontext import JsonTextError, members
 from hurlbat.wire import NAME_PATTERN
 from hurlbat_app.api.answers import Json, page, rfc3339
+from hurlbat_app.api.bodies import declared_size, pass_over_body, read_body
 from hurlbat_app.api.reading import (
     Members,
     bad_json,
@@ -17,14 +18,13 @@ from hurlbat_app.api.reading import (
     page_parameters,
     parameters,
     path_name,
-    read_body,
     read_members,
     refuse_unknown,
     required,
     whole_of,
     wrong,
 )
-from hurlbat_dispatcher import Engine, Invalid, Webhook, WebhookSpec
+from hurlbat_dispatcher import Engine, Invalid, Unauthorized, Webhook, WebhookSpec
 
 MAX_RATE: Final = 1_000_000
 MIN_SECONDS: Final = 0.01
@@ -80,10 +80,16 @@ class Webhooks:
     async def receive(self, request: Request) -> Response:
         """Take a delivery in: 201 with its event, 200 where that is known, or where Slack asks whether we are here.
 
-        What stands in the query is for the sender.
+        What stands in the query is for the sender. The body of one that will not be taken is not held, but refused as
+        late as any other.
         """
-        body = await read_body(request, self._limit)
-        receipt = await self._engine.webhooks.receive(request.path_params["name"], _headers(request), body)
+        webhooks, name, headers = self._engine.webhooks, request.path_params["name"], _headers(request)
+        try:
+            webhooks.admit(name, headers, declared_size(request))
+        except Unauthorized:
+            await pass_over_body(request, self._limit, webhooks.refusal())
+            raise
+        receipt = await webhooks.receive(name, headers, await read_body(request, self._limit))
         if receipt.challenge is not None:
             return Json({"challenge": receipt.challenge})
         return Json({"event": receipt.event}, 201 if receipt.created else 200)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from hurlbat.policy import TaskPolicy
 from hurlbat_app.api.answers import Json, page, show_worker
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     from_model,
@@ -17,7 +18,6 @@ from hurlbat_app.api.reading import (
     page_parameters,
     parameters,
     path_name,
-    read_body,
     read_members,
     required,
     seconds_of,

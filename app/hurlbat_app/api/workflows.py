@@ -10,13 +10,13 @@ from starlette.responses import Response
 from hurlbat.graph import Graph
 from hurlbat.policy import OF_WORKERS, TaskPolicy
 from hurlbat_app.api.answers import Json, page, show_task
+from hurlbat_app.api.bodies import read_body
 from hurlbat_app.api.reading import (
     Members,
     from_model,
     page_parameters,
     parameters,
     path_name,
-    read_body,
     read_members,
     required,
     task_name,

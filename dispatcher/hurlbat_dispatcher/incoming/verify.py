@@ -16,7 +16,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from hurlbat.errors import SignatureError, SignatureWrong
@@ -69,22 +69,42 @@ def why_refused(auth: Auth, headers: Mapping[str, str], body: bytes, now: float)
             return _basic(auth, headers, body)
         case ApiKeyAuth():
             return _api_key(auth, headers, body)
-        case GithubAuth():
-            claim = _plain(headers, *_GITHUB)
-        case HmacAuth():
-            claim = _plain(headers, auth.header, auth.algorithm, auth.encoding, auth.prefix)
-        case StripeAuth():
-            claim = _stripe(headers)
-        case SlackAuth():
-            claim = _slack(headers)
         case _:
-            raise TypeError(f"{type(auth).__name__} is no way of authentication")
-    return _signed(auth, claim, body, now)
+            return _signed(auth, _claim(auth, headers), body, now)
+
+
+def why_refused_by_head(auth: Auth, headers: Mapping[str, str], now: float) -> str | None:
+    """Return why a request is not taken whatever its body is, for our own log; None when that is for the body to show.
+
+    Who sends a name or a key along is known by these: then None says that it is the sender (`is_known_by_head`).
+    """
+    match auth:
+        case BasicAuth():
+            return _basic(auth, headers, b"")
+        case ApiKeyAuth():
+            return _api_key(auth, headers, b"")
+        case StandardAuth():
+            return _standard_by_head(auth, headers, now)
+        case _:
+            claim = _claim(auth, headers)
+            if not claim.signatures:
+                return f"there is no signature in the header {claim.header}"
+            return None if claim.timestamp is None else _late(claim.timestamp, now)
+
+
+def is_known_by_head(auth: Auth) -> bool:
+    """Tell whether the sender proves himself by the head of a request alone."""
+    return isinstance(auth, BasicAuth | ApiKeyAuth)
 
 
 def refuse(body: bytes) -> None:
     """Spend the time that it takes to check one signature of a body."""
-    hmac.digest(b"nobody's secret", body, "sha256")
+    refusal()(body)
+
+
+def refusal() -> Callable[[bytes], object]:
+    """Return what takes a body in, a piece at a time, and spends that time by the end of it."""
+    return hmac.new(b"nobody's secret", digestmod="sha256").update
 
 
 # -- HMAC of the body --------------------------------------------------------------------------------------------------
@@ -102,6 +122,20 @@ def _signed(auth: Auth, claim: Claim, body: bytes, now: float) -> str | None:
     if not good:
         return f"the signature in the header {claim.header} is not by the secret, or the body was changed on the way"
     return None if claim.timestamp is None else _late(claim.timestamp, now)
+
+
+def _claim(auth: Auth, headers: Mapping[str, str]) -> Claim:
+    match auth:
+        case GithubAuth():
+            return _plain(headers, *_GITHUB)
+        case HmacAuth():
+            return _plain(headers, auth.header, auth.algorithm, auth.encoding, auth.prefix)
+        case StripeAuth():
+            return _stripe(headers)
+        case SlackAuth():
+            return _slack(headers)
+        case _:
+            raise TypeError(f"{type(auth).__name__} is no way of authentication")
 
 
 def _expected(secret: str, claim: Claim, body: bytes) -> bytes:
@@ -150,14 +184,27 @@ def _late(timestamp: str, now: float) -> str | None:
 
 def _standard(auth: Auth, headers: Mapping[str, str], body: bytes, now: float) -> str | None:
     """Check by Standard Webhooks; some senders name the headers `svix-`, as those of its first service are."""
-    named = {f"webhook-{one}": headers.get(f"webhook-{one}") or headers.get(f"svix-{one}", "") for one in _STANDARD}
     try:
-        verify_standard(auth.secrets, named, body, now, TOLERANCE_SECONDS)
+        verify_standard(auth.secrets, _named(headers), body, now, TOLERANCE_SECONDS)
     except SignatureError as error:
         if not isinstance(error, SignatureWrong):
             refuse(body)  # it was refused before a signature was looked at
         return str(error)
     return None
+
+
+def _standard_by_head(auth: Auth, headers: Mapping[str, str], now: float) -> str | None:
+    try:
+        verify_standard(auth.secrets, _named(headers), b"", now, TOLERANCE_SECONDS)
+    except SignatureWrong:  # of another body than none
+        return None
+    except SignatureError as error:
+        return str(error)
+    return None
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {f"webhook-{one}": headers.get(f"webhook-{one}") or headers.get(f"svix-{one}", "") for one in _STANDARD}
 
 
 def _basic(auth: BasicAuth, headers: Mapping[str, str], body: bytes) -> str | None:
