@@ -105,7 +105,8 @@ class Handler:
     def manifest(self) -> "Manifest":
         """Return what the app serves, as it is answered here. Raises `TaskInvalid`."""
         declared = self._host.manifest()
-        return declared.answered(streams=self._streams, max_batch=self._max_batch, version=self.mark())
+        most = min(self._max_batch, declared.max_batch)
+        return declared.answered(streams=self._streams, max_batch=most, version=self.mark())
 
     def mark(self) -> str:
         """Return what tells this manifest from others: every answer carries it. Raises `TaskInvalid`."""

@@ -14,6 +14,7 @@ from hurlbat.runs import RunOptions
 from hurlbat.testing import World
 from hurlbat_app.bench.command import Choice, bench
 from hurlbat_app.bench.scenarios import Name, Sizes, scenario
+from hurlbat_app.bench.stack import Plan, running
 from hurlbat_app.cli.failure import Failure
 
 SIZES = Sizes(backlog=30, keys=100, timers=20, rate_limits=5)
@@ -91,6 +92,12 @@ def test_workflows_are_measured_beside_single_runs_and_among_many_that_wait(tmp_
     assert found["ratio"] > 0
     assert 0 < found["step_ms"]["p50"] <= found["step_ms"]["p99"]
     assert 0 < found["step_among_others_ms"]["p50"] <= found["step_among_others_ms"]["p99"]
+
+
+def test_the_worker_takes_so_many_runs_in_one_delivery(tmp_path: Path) -> None:
+    plan = Plan(f"sqlite+aiosqlite:///{tmp_path / 'bench.db'}", 1, "single", 1, 1, 7, 10)
+    with running(plan, tmp_path) as stack:
+        assert stack.call("GET", f"/workers/{stack.name}")["max_batch"] == 7
 
 
 def test_waiters_are_not_measured_beside_a_burden(monkeypatch: pytest.MonkeyPatch) -> None:
