@@ -80,4 +80,5 @@ class Opening:
             opened.set_exception(error)
             opened.exception()  # seen, also where nobody waits any more
         finally:
-            self.state = None
+            if self._opened is opened:  # not so where the loop was lost, as by a fork, and another holds it now
+                self.state = None

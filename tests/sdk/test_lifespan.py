@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from hurlbat import ConfigError, Context, Hurlbat
+from hurlbat.opening import Opening
 from tests.sdk.exchange import Exchange, a_run, an_app, cancellation, delivery, result_of
 from tests.sdk.fake_server import FakeServer, answer
 
@@ -251,3 +252,28 @@ async def test_without_one_the_state_is_none() -> None:
         return ctx.state is None
 
     assert (await result_of(hurlbat, a_run("see")))["output"] is True
+
+
+def test_who_held_it_on_a_loop_that_was_lost_takes_nothing_from_who_holds_it_now() -> None:
+    """As where a server forks after the app was opened: what is left of the parent's loop is thrown away some day."""
+    opened: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[str]:
+        opened.append(f"state {len(opened)}")
+        yield opened[-1]
+
+    opening = Opening(lifespan)
+    lost, loop = asyncio.new_event_loop(), asyncio.new_event_loop()
+    lost.run_until_complete(opening.enter())
+    held: Any = next(iter(asyncio.all_tasks(lost)))
+    try:
+        loop.run_until_complete(opening.enter())
+        held.get_coro().close()
+        assert (opening.state, opened) == ("state 1", ["state 0", "state 1"])
+        loop.run_until_complete(opening.leave())
+        assert opening.state is None
+    finally:
+        held._log_destroy_pending = False
+        lost.close()
+        loop.close()
