@@ -131,7 +131,8 @@ def _verdict(attempt: Attempt) -> str:
         case AttemptState.FAILED if attempt.due_at is not None:
             return f"It failed ({why}) as try {attempt.tries} of {attempt.max_attempts}; the run was due again."
         case AttemptState.FAILED:
-            return f"It failed ({why}) as try {attempt.tries} of {attempt.max_attempts}, and the run with it."
+            which = f" as try {attempt.tries} of {attempt.max_attempts}" if attempt.max_attempts > 1 else ""
+            return f"It failed ({why}){which}, and the run with it."
     if attempt.kind is not None:
         detail = f" ({attempt.message})" if attempt.message else ""
         return f"{_PUT_BACK[attempt.kind]}{detail}. It does not count against max_attempts; the run was due again."
