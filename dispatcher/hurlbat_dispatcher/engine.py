@@ -184,7 +184,7 @@ class Engine:
         async def look(before: str, most: int, rows: int) -> Look[Run, str]:
             return await self._read(look_at_runs(TENANT, wanted, before=before, most=most, rows=rows))
 
-        return Page(*await page_by_looks(look, start, limit, lambda run: run.id))
+        return Page(*await page_by_looks(look, start, limit, lambda run: run.id, Run.weight))
 
     async def wait(self, run_id: str, seconds: float, *, awaited_by: str | None = None) -> Run:
         """Return the run when it has ended, or as it is after so many seconds; `awaited_by` is the run that waits.

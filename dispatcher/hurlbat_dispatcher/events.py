@@ -120,7 +120,7 @@ class Events:
             script = store.look_at_events(self._tenant, key=key, scope=scope, before=before, most=most, rows=rows)
             return await available(self._database.read(script))
 
-        items, until = await page_by_looks(look, start, limit, store.place_of)
+        items, until = await page_by_looks(look, start, limit, store.place_of, Event.weight)
         return Page(items, until and _cursor_of(until))
 
     async def replay(self, event_id: str) -> Event:

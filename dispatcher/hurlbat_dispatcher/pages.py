@@ -2,7 +2,7 @@
 
 What may be very many is looked at in a bounded number of short looks for each page, and others read in between. So
 where few of them are as they should be, a page ends before it is full: it has what was found so far, maybe nothing, and
-a cursor that goes on from there.
+a cursor that goes on from there. It ends early as well where its items are large.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,11 @@ FIRST_LOOK: Final = 1_000
 NEXT_LOOK: Final = 10_000
 """The same for each of the others."""
 MOST_LOOKS: Final = 10
-"""For one page."""
+"""For one page, of those that did not find as many items as were asked for."""
+AT_ONCE: Final = 51
+"""Items that are read at once; as many as the usual page has, and the one that tells whether there are more."""
+MOST_BYTES: Final = 16 * 1_048_576
+"""Of a page's items, about; one that is larger comes alone."""
 
 T = TypeVar("T")
 
@@ -37,20 +41,33 @@ def page_by_name(found: Mapping[str, T], cursor: str | None, limit: int) -> Page
 
 
 async def page_by_looks(
-    look: Callable[[P, int, int], Awaitable[Look[T, P]]], start: P, limit: int, place_of: Callable[[T], P]
+    look: Callable[[P, int, int], Awaitable[Look[T, P]]],
+    start: P,
+    limit: int,
+    place_of: Callable[[T], P],
+    weight_of: Callable[[T], int],
 ) -> tuple[list[T], P | None]:
     """Return at most `limit` items that come after a place, and after which place there may be more.
 
-    `look` gets a place, how many items at most, and through how many rows it may go.
+    `look` gets a place, how many items at most, and through how many rows it may go; `weight_of` tells how large an
+    item is, about, in bytes.
     """
     items: list[T] = []
+    weight = looks = 0
     rows = max(FIRST_LOOK, 2 * limit)
-    for _ in range(MOST_LOOKS):
-        found, until = await look(start, limit + 1 - len(items), rows)
-        items += found
-        if len(items) > limit:
-            return items[:limit], place_of(items[limit - 1])
-        if until is None or len(items) == limit:
-            return items, until
-        start, rows = until, max(rows, NEXT_LOOK)
-    return items, start
+    while True:
+        most = min(limit + 1 - len(items), AT_ONCE)
+        found, until = await look(start, most, rows)
+        for item in found:
+            weight += weight_of(item)
+            if len(items) == limit or (items and weight > MOST_BYTES):
+                return items, place_of(items[-1])
+            items.append(item)
+        if until is None:
+            return items, None
+        start = until
+        if len(found) < most:
+            looks += 1
+            rows = max(rows, NEXT_LOOK)
+            if looks == MOST_LOOKS or len(items) == limit:
+                return items, start

@@ -37,6 +37,28 @@ async def test_a_list_of_few_of_many_goes_on_by_its_cursors_to_the_end(
     assert sizes[0] == 0
 
 
+@pytest.mark.parametrize("kind", ["runs", "events"])
+async def test_a_page_of_what_is_large_ends_early(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(pages, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(pages, "AT_ONCE", 3)
+    made = []
+    for size in (10, 4_000, 4_000, 4_000, 20_000, 20_000, 10, 10):
+        large = "x" * size
+        body = {"task": "echo", "input": large, "delay": 3600} if kind == "runs" else {"key": "k", "payload": large}
+        made.append((await api.post(f"/{kind}", json=body)).json()["id"])
+    found, query = [], {"limit": "6"}
+    while True:
+        page = (await api.get(f"/{kind}", params=query)).json()
+        found.append([one["id"] for one in page["items"]])
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert [one for some in found for one in some] == made[::-1]
+    assert [len(some) for some in found] == [2, 1, 1, 2, 2]
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,7 @@ class Reading:
         async def look(before: str, most: int, rows: int) -> Look[Run, str]:
             return await self.read(look_at_runs(1, wanted, before=before, most=most, rows=rows))
 
-        return await page_by_looks(look, before, limit, lambda run: run.id)
+        return await page_by_looks(look, before, limit, lambda run: run.id, Run.weight)
 
     async def events(
         self, key: str | None, scope: str | None, before: events.EventPlace, limit: int
@@ -67,7 +67,7 @@ class Reading:
             script = events.look_at_events(1, key=key, scope=scope, before=before, most=most, rows=rows)
             return await self.read(script)
 
-        return await page_by_looks(look, before, limit, events.place_of)
+        return await page_by_looks(look, before, limit, events.place_of, Event.weight)
 
 
 @pytest.fixture

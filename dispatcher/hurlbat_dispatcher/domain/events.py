@@ -51,6 +51,10 @@ class Event(NamedTuple):
     replay_of: str | None = None
     starts: tuple[Start, ...] = ()
 
+    def weight(self) -> int:
+        """Return how large it is, about, in bytes."""
+        return len(self.payload) + len(self.metadata)
+
 
 class EventFilter(NamedTuple):
     """Lets an event of its `scope` start a run if its `expression` is true; without one, it lets all of the scope.

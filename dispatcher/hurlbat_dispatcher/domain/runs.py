@@ -168,6 +168,10 @@ class Run(NamedTuple):
         """Tell whether nothing more will happen to it, but by a replay."""
         return self.state in FINAL
 
+    def weight(self) -> int:
+        """Return how large it is without its timeline, about, in bytes."""
+        return len(self.input) + len(self.metadata) + len(self.output or "") + len(self.error or "")
+
 
 def rank(due_at: int, priority: int) -> int:
     """Return the place of a waiting run within its lane: lower starts first. Waiting ages it without rewriting."""
