@@ -13,7 +13,7 @@ from tests.support.processes import SECRET_KEY, Process, Processes
 
 def start_doctor(processes: Processes, url: str, *options: str) -> Process:
     """Start the doctor on a database."""
-    command = ("-m", "hurlbat_app.cli.main", "doctor", "--database-url", url, *options)
+    command = ("-m", "hurlbat_app.cli.main", "doctor", "--database", url, *options)
     return processes.python("doctor", *command, HURLBAT_SECRET_KEY=SECRET_KEY)
 
 

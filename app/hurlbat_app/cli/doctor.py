@@ -17,7 +17,8 @@ AGREES = 0.1
 
 def doctor(
     database: Annotated[
-        str | None, typer.Option("--database-url", help="URL of the database.  [env var: HURLBAT_DATABASE_URL]")
+        str | None,
+        typer.Option("--database", "--database-url", help="URL of the database.  [env var: HURLBAT_DATABASE_URL]"),
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="Runs of a kind to look at, of a large database.")] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
