@@ -10,6 +10,8 @@ from typing import Any, Final
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hurlbat_app.api.bodies import BODY_HERE
+
 HEAD_SECONDS: Final = 30.0
 """How long a connection may be without a request: from its beginning, or from the first byte after an answer."""
 HEAD_BYTES: Final = 65_536
@@ -62,6 +64,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._asked = True
         self._wait_no_longer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of the request is there."""
+        self.scope[BODY_HERE] = True  # type: ignore[typeddict-unknown-key]  # for those who know of it
+        super().on_message_complete()
 
     @property
     def _answered(self) -> bool:
