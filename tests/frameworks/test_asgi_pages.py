@@ -297,7 +297,7 @@ def assert_stops_without_losing_a_run(page: Page, stand: Stand, server: Server) 
 
 
 def is_answered(url: str) -> bool:
-    """Return whether a request is answered soon: one that stops takes connections in, and says nothing for its grace."""
+    """Return whether a request is answered soon: who stops takes connections in, and says nothing for its grace."""
     try:
         return httpx.get(url, timeout=2, trust_env=False).status_code == 200
     except httpx.TransportError:
