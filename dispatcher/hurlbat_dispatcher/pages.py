@@ -19,6 +19,8 @@ MOST_LOOKS: Final = 10
 """For one page, of those that did not find as many items as were asked for."""
 AT_ONCE: Final = 51
 """Items that are read at once; as many as the usual page has, and the one that tells whether there are more."""
+MORE_AT_ONCE: Final = 400
+"""The same of a long page, where those that were read so far are small; it has four times as many with each read."""
 MOST_BYTES: Final = 16 * 1_048_576
 """Of a page's items, about; one that is larger comes alone."""
 
@@ -54,9 +56,10 @@ async def page_by_looks(
     """
     items: list[T] = []
     weight = looks = 0
+    at_once = AT_ONCE
     rows = max(FIRST_LOOK, 2 * limit)
     while True:
-        most = min(limit + 1 - len(items), AT_ONCE)
+        most = min(limit + 1 - len(items), at_once)
         found, until = await look(start, most, rows)
         for item in found:
             weight += weight_of(item)
@@ -66,6 +69,8 @@ async def page_by_looks(
         if until is None:
             return items, None
         start = until
+        if weight < MOST_BYTES // 16:
+            at_once = max(at_once, min(4 * at_once, MORE_AT_ONCE))
         if len(found) < most:
             looks += 1
             rows = max(rows, NEXT_LOOK)
